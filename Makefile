@@ -1,0 +1,71 @@
+# Every target sets itself up: all it needs is Python >= 3.11, a C++ compiler and make.
+#   make test PYTHON=python3.13      another interpreter; each has its own environment in .venv/
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell sh .ci/interpreters.sh first)
+endif
+VERSION := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+NATIVE := $(wildcard native/*)
+PYTEST_ARGS ?=
+SHARED := PYTHONUNBUFFERED=1
+
+.PHONY: help demo test test-native test-python bench lint format wheel clean check-python
+
+help:  ## this list
+	@echo "PyScope: make <target> [PYTHON=python3.x]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  %-13s %s\n", $$1, $$2}'
+	@echo "  interpreter: $(or $(PYTHON),none found) ($(or $(VERSION),none))"
+
+demo: $(VENV)/built.stamp  ## run the TaskFlow service, drive it over HTTP, record it, print what ran
+	$(SHARED) $(BIN)/python -m taskflow.demo
+
+test: test-native test-python  ## native tests (sanitizers) and pytest
+
+test-native: check-python  ## C++ tests under AddressSanitizer + UBSan, and ThreadSanitizer
+	sh tests/native/run.sh
+
+test-python: $(VENV)/built.stamp
+	$(SHARED) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
+	$(SHARED) $(BIN)/python -m benchmarks
+
+lint: $(VENV)/built.stamp  ## ruff, mypy --strict, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(wildcard native/*.hpp native/*.cpp tests/native/*.cpp tests/native/*.hpp)
+
+format: $(VENV)/deps.stamp  ## let ruff and clang-format settle the layout
+	$(BIN)/ruff check --fix-only -q .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard native/*.hpp native/*.cpp tests/native/*.cpp tests/native/*.hpp)
+
+wheel: $(VENV)/built.stamp  ## build the wheel, repair it for manylinux, try it in a clean environment
+	$(BIN)/python tests/packaging/build_wheel.py
+	$(SHARED) $(BIN)/python -m pytest -m packaging tests/packaging $(PYTEST_ARGS)
+
+clean:  ## remove environments, builds and recordings made here
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f pyscope/*.so *.pyscope
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+check-python:
+	@test -n "$(VERSION)" || { echo "No Python >= 3.11 found (looked for python3, python3.11 to python3.14 on PATH and in ~/.pyenv/versions). Name one: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is $(VERSION): PyScope needs Python >= 3.11" >&2; exit 1; }
+
+# The environment and every tool in it; made again when pyproject.toml changes.
+$(VENV)/deps.stamp: pyproject.toml .ci/environment.sh | check-python
+	sh .ci/environment.sh "$(PYTHON)" "$(VENV)"
+	touch $@
+
+# The extension modules in place; setuptools compiles only what changed.
+$(VENV)/built.stamp: $(VENV)/deps.stamp setup.py $(NATIVE)
+	$(BIN)/python setup.py -q build_ext --inplace
+	touch $@
