@@ -1,0 +1,121 @@
+"""`python -m taskflow`: serve the application, seed its database, drive load against it."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from taskflow.errors import TaskFlowError
+from taskflow.settings import Settings, explain
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a failure, 2 for a wrong call."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.command(options)
+    except ValidationError as error:
+        return _complain(explain(error), USAGE_ERROR)
+    except (TaskFlowError, SQLAlchemyError, OSError) as error:
+        return _complain(str(error), 1)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m taskflow", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve the application over HTTP")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=_port, default=8000, help="0 takes a free one")
+    serve.add_argument("--port-file", type=Path, help="write the port there once requests are accepted")
+    serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="warning")
+    serve.set_defaults(command=_serve)
+
+    seed = commands.add_parser("seed", help="fill an empty database, always with the same rows")
+    seed.add_argument("--projects", type=int, default=50)
+    seed.add_argument("--tasks", type=int, default=5000)
+    seed.set_defaults(command=_seed)
+
+    load = commands.add_parser("load", help="drive a running service and print how it did")
+    load.add_argument("url", help="for example http://127.0.0.1:8000")
+    load.add_argument("--seconds", type=float, default=10.0)
+    load.add_argument("--concurrency", type=int, default=8, help="requests at a time")
+    load.add_argument("--requests", type=int, help="stop after about so many requests")
+    load.add_argument("--scenario", default="steady", help="steady (default), dashboard or create")
+    load.add_argument("--json", action="store_true", help="print the report as JSON")
+    load.add_argument("--allow-remote", action="store_true", help="drive a service on another machine")
+    load.set_defaults(command=_load)
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError("a port is between 0 and 65535")
+    return port
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from taskflow.web.server import serve
+
+    return serve(Settings(), options.host, options.port, options.port_file, options.log_level)
+
+
+def _seed(options: argparse.Namespace) -> int:
+    from taskflow.data.database import Database
+    from taskflow.data.seeds import Seeded, seed
+
+    async def run() -> Seeded:
+        database = Database(Settings())
+        try:
+            return await seed(database, options.projects, options.tasks)
+        finally:
+            await database.close()
+
+    try:
+        written = asyncio.run(run())
+    except ValueError as error:
+        if isinstance(error, ValidationError):
+            raise
+        return _complain(str(error), USAGE_ERROR)
+    sys.stdout.write(f"seeded {written.users} users, {written.projects} projects, {written.tasks} tasks\n")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> int:
+    from taskflow.load import LoadError, LoadReport, drive
+
+    async def run() -> LoadReport:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        return await drive(
+            options.url,
+            options.seconds,
+            options.concurrency,
+            options.scenario,
+            requests=options.requests,
+            allow_remote=options.allow_remote,
+            stop=stop,
+        )
+
+    try:
+        report = asyncio.run(run())
+    except LoadError as error:
+        return _complain(str(error), USAGE_ERROR)
+    sys.stdout.write((json.dumps(report.as_dict(), indent=2) if options.json else report.as_table()) + "\n")
+    return 1 if report.errors else 0
+
+
+def _complain(message: str, status: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return status

@@ -1,0 +1,1 @@
+"""The data layer: models, the statements over them, and the repository that runs those."""

@@ -1,0 +1,1 @@
+"""The web layer: a FastAPI application over the repository, and the server that runs it."""

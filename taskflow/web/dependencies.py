@@ -1,0 +1,47 @@
+"""What routes ask for: the application's settings and database, and a page of a list."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Path, Query, Request
+from pydantic import BaseModel
+
+from taskflow.data.database import Database
+from taskflow.settings import Settings
+from taskflow.web.schemas import LARGEST_ID, LARGEST_PAGE, Page
+
+Out = TypeVar("Out", bound=BaseModel)
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
+def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Where a page begins (behind the id `after`) and how many items it holds at most."""
+
+    after: Annotated[int, Query(ge=0, le=LARGEST_ID, description="show what follows this id")] = 0
+    limit: Annotated[int, Query(ge=1, le=LARGEST_PAGE, description="at most so many items")] = 50
+
+    def page(self, rows: Sequence[Any], kind: type[Out]) -> Page[Out]:
+        """The answer for `rows`, of which one more than `limit` was asked for, to see whether more follow."""
+        shown = rows[: self.limit]
+        more = len(rows) > self.limit
+        return Page(
+            items=[kind.model_validate(row) for row in shown], next_after=shown[-1].id if more else None
+        )
+
+
+CurrentSettings = Annotated[Settings, Depends(_settings)]
+CurrentDatabase = Annotated[Database, Depends(_database)]
+CurrentPaging = Annotated[Paging, Depends()]
+PathId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
+QueryId = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]

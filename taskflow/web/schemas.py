@@ -1,0 +1,138 @@
+"""What goes over the wire: request bodies, answers, and the limits of each field."""
+
+from datetime import date, datetime
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+from taskflow.data.models import DESCRIPTION_LENGTH, EMAIL_LENGTH, TITLE_LENGTH, Priority, TaskStatus
+
+LARGEST_ID = 2**31 - 1
+LARGEST_PAGE = 200
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain the NUL character")
+    return value
+
+
+Identity = Annotated[int, Field(ge=1, le=LARGEST_ID)]
+Title = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_LENGTH),
+    AfterValidator(_without_nul),
+]
+Description = Annotated[str, StringConstraints(max_length=DESCRIPTION_LENGTH), AfterValidator(_without_nul)]
+Email = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True,
+        to_lower=True,
+        max_length=EMAIL_LENGTH,
+        pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$",
+    ),
+]
+Item = TypeVar("Item")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewUser(_Body):
+    """A user to create."""
+
+    name: Title
+    email: Email
+
+
+class NewProject(_Body):
+    """A project to create."""
+
+    name: Title
+    owner_id: Identity
+
+
+class NewTask(_Body):
+    """A task to create; it starts open."""
+
+    project_id: Identity
+    title: Title
+    description: Description = ""
+    priority: Priority = Priority.NORMAL
+    due_date: date | None = None
+
+
+class Assignment(_Body):
+    """Who is to do a task."""
+
+    assignee_id: Identity
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    created_at: datetime
+
+
+class UserOut(_Stored):
+    """A stored user."""
+
+    name: str
+    email: str
+
+
+class ProjectOut(_Stored):
+    """A stored project."""
+
+    name: str
+    owner_id: int
+
+
+class TaskOut(_Stored):
+    """A stored task."""
+
+    project_id: int
+    assignee_id: int | None
+    title: str
+    description: str
+    status: TaskStatus
+    priority: Priority
+    due_date: date | None
+    updated_at: datetime
+    completed_at: datetime | None
+
+
+class Page(BaseModel, Generic[Item]):
+    """Part of a list. `next_after` is the `after` of the next page, or null at the end."""
+
+    items: list[Item]
+    next_after: int | None
+
+
+class Line(BaseModel):
+    """One task as the dashboard shows it."""
+
+    id: int
+    title: str
+    status: TaskStatus
+    priority: Priority
+    assignee: str | None
+    watchers: list[str]
+
+
+class Dashboard(BaseModel):
+    """A project at a glance: its numbers and its newest tasks with the people around them."""
+
+    project: ProjectOut
+    by_status: dict[TaskStatus, int]
+    overdue: int
+    latest: list[Line]
+
+
+class Health(BaseModel):
+    """Alive (`/healthz`), or able to serve (`/readyz`)."""
+
+    status: str = "ok"
