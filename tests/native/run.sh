@@ -9,7 +9,7 @@ command -v "$cxx" >/dev/null 2>&1 || { echo "the native tests need a C++ compile
 
 # Those of native/ that know nothing of Python.
 sources=$(for source in native/*.cpp; do
-  $cxx -std=c++20 -MM -MG -Inative "$source" | grep -qE 'Python\.h|pybind11' || echo "$source"
+  $cxx -std=c++20 -M -MG -Inative "$source" | grep -qE 'Python\.h|pybind11' || echo "$source"
 done)
 newest=$(ls -t native/*.hpp native/*.cpp tests/native/* | head -n 1)
 
