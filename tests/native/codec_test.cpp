@@ -1,0 +1,160 @@
+// The codec on its own: what is encoded comes back, and no words or bytes make it read or write out of bounds.
+#include "codec.hpp"
+
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+
+using namespace pyscope;
+
+namespace {
+
+struct Event {
+  uint64_t time = 0;
+  Kind kind = Kind::End;
+  uint32_t code = 0;
+  Operands operands{};
+};
+
+struct Collect {
+  std::vector<Event>& events;
+  void plain(size_t, uint64_t time, Kind kind, uint32_t code) { events.push_back({time, kind, code, {}}); }
+  void rich(size_t, uint64_t time, Kind kind, uint32_t code, const Operands& operands) {
+    events.push_back({time, kind, code, operands});
+  }
+};
+
+std::vector<Event> decode(const std::vector<uint8_t>& bytes, size_t events, uint64_t base, unsigned shift, size_t& rest) {
+  std::vector<Event> out;
+  const size_t n = decode_chunk(bytes.data(), bytes.size(), events, base, shift, Collect{out}, rest);
+  CHECK((n == out.size()) && "the count returned is the number of calls of the sink");
+  return out;
+}
+
+std::vector<uint8_t> encode(const std::vector<uint64_t>& words, uint64_t base, unsigned shift, uint32_t& events) {
+  std::vector<uint8_t> bytes(max_encoded_bytes(words.size()));
+  bytes.resize(encode_words(words.data(), words.size(), base, shift, bytes.data(), events));
+  bytes.shrink_to_fit();
+  return bytes;
+}
+
+void random_streams_round_trip(std::mt19937_64& random) {
+  auto below = [&](uint64_t n) { return random() % n; };
+  for (int round = 0; round < 400; ++round) {
+    const unsigned shift = static_cast<unsigned>(below(6));
+    const uint64_t base = random() >> below(40);
+    std::vector<uint64_t> words;
+    std::vector<Event> expected;
+    std::vector<std::vector<uint8_t>> payloads;
+    uint64_t from = base, now = base;
+    const unsigned codes = 1u << below(24);
+    while (words.size() < kPageWords - 40) {
+      now += below(uint64_t{1} << below(30));
+      if ((now - from) >> kTimeBits || below(200) == 0) {
+        words.push_back(head(Kind::Rebase, 0));
+        words.push_back(now);
+        from = now;
+      }
+      Event e;
+      e.kind = static_cast<Kind>(below(3) ? 1 + below(2) : 1 + below(16));
+      if (e.kind == Kind::Rebase) e.kind = Kind::Call;
+      e.code = static_cast<uint32_t>(below(codes) & kMaxCode);
+      if (e.kind == Kind::Payload) e.code = 1;
+      e.time = now >> shift;
+      words.push_back(head(e.kind, e.code) | (now - from) << kTimeShift);
+      const unsigned n = operands(e.kind);
+      if (e.kind == Kind::Switch) {
+        words.push_back(e.operands.serial = random());
+      } else if (e.kind == Kind::Loss) {
+        words.push_back(e.operands.count = random());
+        const uint64_t first = now - below(1000);
+        words.push_back(first);
+        e.operands.first = first >> shift;
+      } else if (e.kind == Kind::Payload) {
+        std::vector<uint8_t> bytes(below(120));
+        for (auto& b : bytes) b = static_cast<uint8_t>(random());
+        words.push_back(e.operands.payload_bytes = bytes.size());
+        const size_t at = words.size();
+        words.resize(at + (bytes.size() + 7) / 8);
+        if (!bytes.empty()) std::memcpy(&words[at], bytes.data(), bytes.size());
+        payloads.push_back(bytes);
+      } else if (n == 1) {
+        const bool raises = e.kind == Kind::Raise || e.kind == Kind::GenThrow || e.kind == Kind::GenRaise;
+        e.operands.exception = raises ? static_cast<uint32_t>(random() & kExceptionMask) : 0;
+        e.operands.instance = random() & kInstanceMask;
+        words.push_back(e.operands.instance << kExceptionBits | e.operands.exception);
+      }
+      expected.push_back(e);
+    }
+    words.resize(kPageWords);
+    uint32_t events = 0;
+    const auto bytes = encode(words, base, shift, events);
+    CHECK((events == expected.size()) && "each head word but REBASE is counted");
+    size_t rest = 1;
+    const auto got = decode(bytes, events, base, shift, rest);
+    CHECK((rest == 0) && "all bytes are read");
+    CHECK((got.size() == expected.size()) && "every event comes back");
+    size_t payload = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const Event &a = got[i], &b = expected[i];
+      CHECK((a.time == b.time && a.kind == b.kind && a.code == b.code) && "time, kind and code come back");
+      CHECK((a.operands.instance == b.operands.instance && a.operands.exception == b.operands.exception && a.operands.serial == b.operands.serial && a.operands.count == b.operands.count && a.operands.first == b.operands.first && a.operands.payload_bytes == b.operands.payload_bytes) && "operands come back");
+      if (b.kind == Kind::Payload) {
+        const auto& bytes_in = payloads[payload++];
+        CHECK((std::equal(bytes_in.begin(), bytes_in.end(), a.operands.payload)) && "payload bytes come back");
+      }
+    }
+    // Cut anywhere, a chunk gives the events before the cut.
+    std::vector<uint8_t> cut(bytes.begin(), bytes.begin() + static_cast<long>(below(bytes.size())));
+    CHECK((decode(cut, events, base, shift, rest).size() <= got.size()) && "a cut chunk gives fewer events");
+  }
+}
+
+void arbitrary_words_are_safe(std::mt19937_64& random) {
+  for (int round = 0; round < 3000; ++round) {
+    std::vector<uint64_t> words(random() % 60);
+    for (auto& word : words) {
+      word = random();
+      if (random() % 2) word = (word & ~kKindMask) | (1 + random() % 16);
+      if (random() % 4 == 0) word = random() % 300;
+    }
+    words.shrink_to_fit();
+    uint32_t events = 0;
+    const uint64_t base = random();
+    const auto bytes = encode(words, base, 1, events);
+    CHECK((bytes.size() <= max_encoded_bytes(words.size())) && "the bound holds");
+    size_t rest = 1;
+    CHECK((decode(bytes, events, base, 1, rest).size() == events && rest == 0) && "what was encoded decodes");
+  }
+}
+
+void arbitrary_bytes_are_safe(std::mt19937_64& random) {
+  for (int round = 0; round < 20000; ++round) {
+    std::vector<uint8_t> bytes(random() % 80);
+    for (auto& b : bytes) b = static_cast<uint8_t>(random() % 3 ? random() & 0x1F : random());
+    bytes.shrink_to_fit();
+    size_t rest = 0;
+    decode(bytes, random() % 100, random(), static_cast<unsigned>(random()), rest);
+  }
+}
+
+void checksum_is_zlibs() {
+  CHECK((crc32("123456789", 9) == 0xCBF43926u) && "the check value of CRC-32");
+  std::vector<uint8_t> bytes(1000);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
+  const uint32_t whole = crc32(bytes.data(), bytes.size());
+  for (size_t cut = 0; cut < bytes.size(); cut += 37)
+    CHECK((crc32(bytes.data() + cut, bytes.size() - cut, crc32(bytes.data(), cut)) == whole) && "it can be continued");
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937_64 random(20240607);
+  checksum_is_zlibs();
+  random_streams_round_trip(random);
+  arbitrary_words_are_safe(random);
+  arbitrary_bytes_are_safe(random);
+  return 0;
+}
