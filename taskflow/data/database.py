@@ -1,7 +1,8 @@
 """The database: engine, transactions, and what SQLite needs to behave like a server."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, event, text
@@ -27,12 +28,16 @@ class Database:
             options["connect_args"] = {"isolation_level": None}
         self.engine: AsyncEngine = create_async_engine(url, **options)
         self._writing_engine = self.engine
+        self._turn_to_write: AbstractAsyncContextManager[None] = nullcontext()
         if url.get_backend_name() == "sqlite":
             event.listen(self.engine.sync_engine, "connect", _set_pragmas)
             event.listen(self.engine.sync_engine, "begin", _begin)
             # A deferred transaction that reads first cannot wait for a lock when it comes to write:
             # SQLite fails it at once, whatever the busy timeout. So writers lock first.
             self._writing_engine = self.engine.execution_options(taskflow_begin="IMMEDIATE")
+            # SQLite admits one writer. This line is first come, first served; its busy handler polls,
+            # sleeps up to 100 ms each time and lets some callers starve. It still serves other processes.
+            self._turn_to_write = asyncio.Lock()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Repo]:
@@ -43,7 +48,11 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[Repo]:
         """A repository in a transaction that is committed at the end, or rolled back by an exception."""
-        async with AsyncSession(self._writing_engine, expire_on_commit=False) as session, session.begin():
+        async with (
+            self._turn_to_write,
+            AsyncSession(self._writing_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield Repo(session)
 
     async def create_schema(self) -> None:
