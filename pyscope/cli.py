@@ -1,0 +1,198 @@
+"""The command line: what each command takes. What it does stands in launch, report, doctor, recorder."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pyscope.config import BACKENDS, DETAILS, MODES
+from pyscope.errors import RecordingNotFound
+from pyscope.launch import EXTENSION, Program
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> Program | None:
+    """Carry out the command in `arguments`, those after the command's own name.
+
+    Returns the program that `run` was given, not started yet; None when the command is done. Raises
+    SystemExit with code 2 for a usage error, 1 where a command found a problem, and `PyScopeError`.
+    """
+    try:
+        result = pyscope.main(args=list(arguments), prog_name="pyscope", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(error.exit_code) from None
+    except click.Abort:
+        raise SystemExit(130) from None
+    if isinstance(result, Program):
+        return result
+    if isinstance(result, int) and result != 0:
+        raise SystemExit(result)
+    return None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="pyscope", message="PyScope %(version)s")
+def pyscope() -> None:
+    """A flight recorder for Python services.
+
+    \b
+    pyscope run script.py        record a program
+    pyscope report FILE          what ran, and what it cost
+    """
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+class _RunCommand(click.Command):
+    """Leaves everything from the script or `-m` onwards to the program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with_value = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for name in option.opts
+        }
+        position = 0
+        while position < len(args) and args[position].startswith("-") and args[position] != "--":
+            if args[position] == "-m":
+                args = [*args[:position], "--", *args[position:]]
+                break
+            position += 2 if args[position] in with_value else 1
+        return super().parse_args(ctx, args)
+
+
+@pyscope.command(
+    "run",
+    cls=_RunCommand,
+    context_settings={"allow_interspersed_args": False},
+    options_metavar="[OPTIONS]",
+)
+@click.option(
+    "--modules", multiple=True, metavar="GLOB", help="Modules to record; may be repeated. '*' is all."
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Modules to leave out, stronger than --modules."
+)
+@click.option("--detail", type=click.Choice(DETAILS), help="c_calls records calls of C functions too.")
+@click.option("--mode", type=click.Choice(MODES), help="flight keeps only the last seconds in memory.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="How to listen; see pyscope doctor.")
+@click.option("--budget", metavar="PERCENT", help="Upper bound on the recorder's own cost, as in 3%.")
+@click.option("--ring-mb", metavar="N", help="Memory of the recorder in MiB a process (64).")
+@click.option("--no-children", is_flag=True, help="Do not record child processes.")
+@click.option(
+    "-o", "--output", metavar="FILE", help=f"The recording; NAME-PID{EXTENSION} in this folder if not given."
+)
+@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="(SCRIPT | -m MODULE) [ARGS]...")
+def run(
+    modules: tuple[str, ...],
+    exclude: tuple[str, ...],
+    no_children: bool,
+    output: str | None,
+    program: tuple[str, ...],
+    **settings: str | None,
+) -> Program:
+    """Run a program and record it.
+
+    Without --modules everything is recorded but the standard library and installed packages. The program
+    behaves and ends as under `python`; PYSCOPE_DISABLE=1 runs it without recording.
+    """
+    if not program:
+        raise click.UsageError("Name the program to run: pyscope run script.py, or pyscope run -m module.")
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+    if modules:
+        given["modules"] = [glob for value in modules for glob in value.split(",")]
+    if exclude:
+        given["exclude"] = [glob for value in exclude for glob in value.split(",")]
+    if output is not None:
+        given["path"] = output
+    if no_children:
+        given["children"] = False
+    return Program(program, given)
+
+
+# --- what reads recordings -----------------------------------------------------------------------
+
+
+@pyscope.command("report")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Rows of each table.")
+@click.option(
+    "--sort",
+    type=click.Choice(["self", "total", "calls"]),
+    help="One table of functions in this order, instead of two: by self and by total time.",
+)
+@click.option("--function", "pattern", metavar="GLOB", help="Only functions whose module.name matches.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def report(file: Path, limit: int, sort: str | None, pattern: str | None, as_json: bool) -> None:
+    """Print what a recording holds: the hottest functions, the slowest calls, exceptions, losses, cost."""
+    from pyscope.analysis.summary import summarize
+    from pyscope.trace import load
+
+    summary = summarize(load(file), limit=limit, sort=sort, pattern=pattern)
+    if as_json:
+        _print_json(summary.to_dict())
+        return
+    from pyscope import report as rendering
+
+    rendering.render(summary, title=str(file))
+
+
+@pyscope.command("recover")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def recover(path: Path, as_json: bool) -> None:
+    """Complete the recordings of processes that were killed, from what their rings still hold.
+
+    PATH is a recording, or a folder: then each *.pyscope in it.
+    """
+    import dataclasses
+
+    from pyscope import recorder
+
+    if not path.exists():
+        raise RecordingNotFound(f"There is no file or folder {path}.")
+    recordings = sorted(path.glob(f"*{EXTENSION}")) if path.is_dir() else [path]
+    if not recordings:
+        raise RecordingNotFound(f"There is no recording (*{EXTENSION}) in the folder {path}.")
+    found = [row for recording in recordings for row in recorder.recover(recording)]
+    if as_json:
+        _print_json([dataclasses.asdict(row) for row in found])
+        return
+    from pyscope import report as rendering
+
+    rendering.render_recovered(found, examined=len(recordings))
+
+
+@pyscope.command("doctor")
+@click.option("--modules", multiple=True, metavar="GLOB", help="As for pyscope run.")
+@click.option("--detail", type=click.Choice(DETAILS), help="As for pyscope run.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def doctor(modules: tuple[str, ...], detail: str | None, as_json: bool) -> int:
+    """Say whether and how recording works here: backend, clock, ring, settings, extras.
+
+    The exit code is 1 if recording would not work.
+    """
+    from pyscope import doctor as diagnosis
+
+    found = diagnosis.examine(modules=list(modules) or None, detail=detail)
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        from pyscope import report as rendering
+
+        rendering.render_diagnosis(found)
+    return 0 if found.works else 1
+
+
+def _print_json(value: object) -> None:
+    json.dump(value, sys.stdout, indent=2, default=str)
+    sys.stdout.write("\n")

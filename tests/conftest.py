@@ -1,0 +1,15 @@
+"""Shared by all tests: nothing of the developer's own surroundings reaches them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PYSCOPE_* variables of the shell would change what the tests record."""
+    for name in list(os.environ):
+        if name.startswith("PYSCOPE_"):
+            monkeypatch.delenv(name)
