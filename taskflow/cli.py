@@ -65,9 +65,10 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    settings = Settings()
     from taskflow.web.server import serve
 
-    return serve(Settings(), options.host, options.port, options.port_file, options.log_level)
+    return serve(settings, options.host, options.port, options.port_file, options.log_level)
 
 
 def _seed(options: argparse.Namespace) -> int:

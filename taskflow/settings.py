@@ -66,8 +66,10 @@ class Settings(BaseSettings):
 
 
 def explain(error: ValidationError) -> str:
-    """One line a setting for the settings that `error` refused, for people rather than for logs."""
-    return "\n".join(
-        f"TaskFlow setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-        for problem in error.errors()
-    )
+    """One line for each setting that `error` refused, named as in the environment, for people."""
+    return "\n".join(f"TaskFlow setting {_variable(item['loc'])}: {item['msg']}" for item in error.errors())
+
+
+def _variable(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else "?"
+    return f"TASKFLOW_{name.upper()}" if name in Settings.model_fields else name

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
+from pydantic.json_schema import models_json_schema
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
@@ -18,6 +19,7 @@ from taskflow.errors import InvalidTransition, NotFound, UnknownReference
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+SCHEMAS = "#/components/schemas/"
 RETRY_AFTER_SECONDS = "1"
 
 
@@ -44,15 +46,24 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            "model": Problem,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": f"{SCHEMAS}Problem"}}},
         }
         for status in statuses
     }
 
 
 def install(app: FastAPI) -> None:
-    """Make `app` answer every error with a problem document."""
+    """Make `app` answer every error with a problem document, and describe those in its OpenAPI."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        _, described = models_json_schema([(Problem, "serialization")], ref_template=SCHEMAS + "{model}")
+        document.setdefault("components", {}).setdefault("schemas", {}).update(described["$defs"])
+        return document
+
+    # FastAPI could do this by itself, but would also claim the media type of the successful answer.
+    app.openapi = openapi  # type: ignore[method-assign]
 
     @app.exception_handler(HTTPException)
     async def of_http(request: Request, error: HTTPException) -> JSONResponse:

@@ -1,0 +1,129 @@
+"""The load driver: what it prints, where it stops, what it refuses."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from taskflow.load import LoadError, drive
+from taskflow.load import _timing as timing
+from taskflow.process import ServerProcess
+
+LOAD = [sys.executable, "-m", "taskflow", "load"]
+
+
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([*LOAD, *arguments], capture_output=True, text=True, timeout=60)
+
+
+def test_the_table_shows_throughput_percentiles_and_errors(taskflow_url: str) -> None:
+    done = run(taskflow_url, "--seconds", "20", "--requests", "30")
+    assert done.returncode == 0, done.stderr
+    first, _, header, *rows = done.stdout.splitlines()
+    assert "requests in" in first
+    assert "a second, 0 errors (scenario steady, 8 at a time)" in first
+    assert " ".join(header.split()) == "operation requests errors p50 ms p95 ms p99 ms max ms"
+    assert rows[-1].split()[:3] == ["all", "30", "0"]
+
+
+def test_the_json_report_adds_up(taskflow_url: str) -> None:
+    done = run(taskflow_url, "--seconds", "20", "--requests", "16", "--scenario", "dashboard", "--json")
+    report = json.loads(done.stdout)
+    *operations, everything = report["operations"]
+    assert {row["operation"] for row in operations} == {"create", "dashboard"}
+    assert sum(row["requests"] for row in operations) == everything["requests"] == report["requests"] == 16
+    assert report["errors"] == 0
+    for row in report["operations"]:
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["max_ms"]
+
+
+def test_every_request_that_was_counted_reached_the_service(taskflow_process: ServerProcess) -> None:
+    report = asyncio.run(drive(taskflow_process.url, 30, concurrency=30, scenario="create", requests=150))
+    assert (report.requests, report.errors) == (150, 0)
+    everything = 0
+    after: int | None = 0
+    while after is not None:
+        page = httpx2.get(
+            f"{taskflow_process.url}/tasks", params={"after": after, "limit": 200}, trust_env=False
+        ).json()
+        everything += len(page["items"])
+        after = page["next_after"]
+    assert everything == 400 + 150
+
+
+def test_a_load_ends_when_its_time_is_up(taskflow_url: str) -> None:
+    report = asyncio.run(drive(taskflow_url, 0.5, concurrency=4))
+    assert report.requests > 0
+    assert 0.5 <= report.seconds < 5
+
+
+def test_an_interrupted_load_still_reports(taskflow_url: str) -> None:
+    with subprocess.Popen(
+        [*LOAD, taskflow_url, "--seconds", "60"], stdout=subprocess.PIPE, text=True
+    ) as load:
+        time.sleep(1.5)
+        load.send_signal(signal.SIGINT)
+        output, _ = load.communicate(timeout=30)
+    assert load.returncode == 0
+    assert output.splitlines()[-1].startswith("all ")
+
+
+def test_a_service_that_dies_under_load_shows_as_errors_and_status_1(taskflow_process: ServerProcess) -> None:
+    command = [*LOAD, taskflow_process.url, "--seconds", "2.5", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+        time.sleep(1.5)
+        os.kill(taskflow_process.pid, signal.SIGKILL)
+        output, _ = load.communicate(timeout=60)
+    report = json.loads(output)
+    assert load.returncode == 1
+    assert report["errors"] == sum(report["error_counts"].values()) > 0
+    assert any("ConnectError" in error for error in report["error_counts"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["http://taskflow.example"], "--allow-remote"),
+        (["http://192.0.2.1:80"], "--allow-remote"),
+        (["ftp://127.0.0.1"], "not an HTTP address"),
+        (["http://127.0.0.1:99999"], "not a URL"),
+        (["http://127.0.0.1:1", "--seconds", "0"], "more than 0"),
+        (["http://127.0.0.1:1", "--seconds", "nan"], "more than 0"),
+        (["http://127.0.0.1:1", "--concurrency", "0"], "concurrency"),
+        (["http://127.0.0.1:1", "--requests", "0"], "at least one"),
+        (["http://127.0.0.1:1", "--scenario", "storm"], "steady, dashboard, create"),
+    ],
+)
+def test_what_cannot_be_driven_is_refused_with_a_reason(arguments: list[str], message: str) -> None:
+    url, *options = arguments
+    values = {
+        "seconds": 1.0,
+        **{
+            name.removeprefix("--"): (value if name == "--scenario" else float(value))
+            for name, value in zip(options[::2], options[1::2], strict=True)
+        },
+    }
+    with pytest.raises(LoadError, match=message):
+        asyncio.run(drive(url, **values))  # type: ignore[arg-type]
+
+
+def test_an_address_where_nothing_answers_is_refused_with_status_2() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    done = run(f"http://127.0.0.1:{port}", "--seconds", "1")
+    assert done.returncode == 2
+    assert f"no TaskFlow answers at http://127.0.0.1:{port}" in done.stderr
+
+
+def test_percentiles_are_latencies_that_really_occurred() -> None:
+    row = timing("x", [float(value) for value in range(100, 0, -1)], errors=0)
+    assert (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms) == (50, 95, 99, 100)
+    single = timing("x", [7.0], errors=0)
+    assert (single.p50_ms, single.p99_ms) == (7, 7)

@@ -1,0 +1,153 @@
+"""TaskFlow as a process: how it starts, says that it is ready, stops, and lives with its recorder."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from pydantic import ValidationError
+
+from taskflow.process import ServerFailed, ServerProcess
+from taskflow.settings import Settings, explain
+
+CALL = [sys.executable, "-m", "taskflow"]
+
+
+def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*CALL, *arguments], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def database_in(directory: Path) -> dict[str, str]:
+    return {"DATABASE_URL": f"sqlite:///{directory / 'taskflow.db'}"}
+
+
+def test_the_ready_line_and_the_port_file_name_the_port_that_was_chosen(
+    taskflow_process: ServerProcess, tmp_path: Path
+) -> None:
+    port = int((tmp_path / "server.port").read_text())
+    assert taskflow_process.log_tail() == f"taskflow ready url=http://127.0.0.1:{port} port={port}"
+    assert taskflow_process.url == f"http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_lets_requests_in_flight_finish_and_ends_with_status_0(
+    taskflow_process: ServerProcess, number: int
+) -> None:
+    answers: list[int] = []
+
+    def ask() -> None:
+        url = f"{taskflow_process.url}/projects/1/dashboard?variant=lazy&limit=80"
+        answers.append(httpx2.get(url, timeout=60, trust_env=False).status_code)
+
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for client in clients:
+        client.start()
+    # By the first answer every request has reached the server, and most are still being worked on.
+    while not answers and any(client.is_alive() for client in clients):
+        time.sleep(0.001)
+    answered_before = len(answers)
+    os.kill(taskflow_process.pid, number)
+    for client in clients:
+        client.join()
+    assert answered_before < len(clients)
+    assert answers == [200] * len(clients)
+    assert taskflow_process.stop() == 0
+
+
+def test_an_answer_is_not_held_back_until_the_client_acknowledges(taskflow: httpx2.Client) -> None:
+    # Without TCP_NODELAY each answer takes 40 ms, the delay of an acknowledgement.
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        taskflow.get("/healthz")
+        times.append(time.perf_counter() - began)
+    assert min(times[1:]) < 0.03
+
+
+def test_a_port_in_use_is_a_clear_error(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("serve", "--port", str(taken.getsockname()[1]), **database_in(tmp_path))
+    assert done.returncode == 1
+    assert "Address already in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("DATABASE_URL", "sqlite://", "in-memory SQLite"),
+        ("DATABASE_URL", "mysql://x/y", "mysql is not supported"),
+        ("DATABASE_URL", "nonsense", "not a database URL"),
+        ("TASKFLOW_FAULTS", "bad_luck", "unknown fault bad_luck"),
+        ("TASKFLOW_DATABASE_POOL_SIZE", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_setting_is_refused_with_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError) as refused:
+        Settings()
+    assert message in explain(refused.value)
+
+
+def test_the_command_line_names_a_bad_setting_and_ends_with_status_2() -> None:
+    done = run("serve", "--port", "0", TASKFLOW_FAULTS="bad_luck")
+    assert done.returncode == 2
+    assert done.stderr.startswith("TaskFlow setting TASKFLOW_FAULTS: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_setting_the_service_does_not_even_import_pyscope(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from taskflow.web.app import create_app\n"
+        "app = create_app()\n"
+        "async def live():\n"
+        "    async with app.router.lifespan_context(app): pass\n"
+        "asyncio.run(live())\n"
+        "assert not [name for name in sys.modules if name.split('.')[0] == 'pyscope']\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | database_in(tmp_path) | {"TASKFLOW_PYSCOPE": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_recorder_that_cannot_start_leaves_a_warning_and_the_service_running(tmp_path: Path) -> None:
+    hopeless = str(tmp_path / "no such folder" / "run.pyscope")
+    with ServerProcess(tmp_path, database_in(tmp_path) | {"TASKFLOW_PYSCOPE": hopeless}) as server:
+        assert httpx2.get(f"{server.url}/readyz", trust_env=False).status_code == 200
+    assert server.stop() == 0
+    assert "PyScope could not start; TaskFlow runs without it" in server.log_tail()
+
+
+def test_a_server_that_ends_early_is_reported_with_its_log(tmp_path: Path) -> None:
+    with pytest.raises(ServerFailed, match=r"ended with status 2(.|\n)*unknown fault"):
+        ServerProcess(tmp_path, {"TASKFLOW_FAULTS": "bad_luck"}).start()
+
+
+def test_a_server_that_is_never_ready_is_given_up_and_not_left_behind(tmp_path: Path) -> None:
+    deaf = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('deaf', flush=True); time.sleep(60)"
+    )
+    server = ServerProcess(
+        tmp_path, launcher=[sys.executable, "-c", deaf], ready_seconds=1.5, stop_seconds=0.2
+    )
+    with pytest.raises(ServerFailed, match=r"not ready after 1.5 s:\ndeaf"):
+        server.start()
+    with pytest.raises(ProcessLookupError):
+        os.kill(server.pid, 0)

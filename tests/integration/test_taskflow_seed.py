@@ -1,0 +1,70 @@
+"""Seeding a database: the same rows each time, and only into an empty one."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskflow.data.seeds import AlreadySeeded
+from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
+
+TABLES = ("users", "projects", "tasks", "task_watchers")
+
+
+def rows(directory: Path) -> dict[str, list[tuple[object, ...]]]:
+    connection = sqlite3.connect(directory / "taskflow.db")
+    try:
+        return {
+            table: connection.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in TABLES
+        }
+    finally:
+        connection.close()
+
+
+def test_two_databases_seeded_alike_hold_the_same_rows(tmp_path: Path) -> None:
+    stored = []
+    for name in ("one", "other"):
+        directory = tmp_path / name
+        directory.mkdir()
+        seed_taskflow(taskflow_settings(directory), projects=5, tasks=2100)
+        stored.append(rows(directory))
+    assert stored[0] == stored[1]
+    assert {table: len(stored[0][table]) for table in ("users", "projects", "tasks")} == {
+        "users": 40,
+        "projects": 5,
+        "tasks": 2100,
+    }
+    assert stored[0]["task_watchers"]
+
+
+def test_a_database_with_users_is_not_seeded_again(tmp_path: Path) -> None:
+    settings = taskflow_settings(tmp_path)
+    seed_taskflow(settings, projects=1, tasks=10)
+    before = rows(tmp_path)
+    with pytest.raises(AlreadySeeded):
+        seed_taskflow(settings, projects=1, tasks=10)
+    assert rows(tmp_path) == before
+
+
+@pytest.mark.parametrize(("projects", "tasks"), [(0, 1), (1, -1), (10**7, 1)])
+def test_senseless_numbers_are_refused_before_anything_is_written(
+    tmp_path: Path, projects: int, tasks: int
+) -> None:
+    with pytest.raises(ValueError, match="can be seeded"):
+        seed_taskflow(taskflow_settings(tmp_path), projects, tasks)
+    assert not (tmp_path / "taskflow.db").exists()
+
+
+def test_the_seed_command_says_what_it_wrote(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "taskflow", "seed", "--projects", "2", "--tasks", "30"],
+        env=os.environ | {"DATABASE_URL": f"sqlite:///{tmp_path / 'taskflow.db'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "seeded 40 users, 2 projects, 30 tasks\n"), done.stderr
+    assert len(rows(tmp_path)["tasks"]) == 30
