@@ -237,8 +237,8 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
       const uint64_t stops = ~word & kStops;
       const uint64_t later = stops & (stops - 1);
       if (__builtin_expect(later != 0 && (stops & 0x80808080) != 0, 1)) {
-        const auto first = static_cast<unsigned>(std::countr_zero(stops)) + 1;  // bits of the token: 8..32
-        const auto both = static_cast<unsigned>(std::countr_zero(later)) + 1;   // ... and of the time: 16..64
+        const auto first = static_cast<unsigned>(__builtin_ctzll(stops)) + 1;  // bits of the token: 8..32
+        const auto both = static_cast<unsigned>(__builtin_ctzll(later)) + 1;   // ... and of the time: 16..64
         token = detail::pack7_word(static_cast<uint32_t>(word & ((uint64_t{1} << first) - 1)));
         now += detail::pack7((word >> first) & ((uint64_t{1} << (both - first)) - 1));
         next = at + both / 8;
@@ -255,9 +255,12 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
     auto code = static_cast<uint32_t>(token >> 4);
     if (__builtin_expect((kPlainOps >> op) & 1, 1)) {
       // Calls and returns alternate unpredictably: no branch tells them apart.
-      const size_t pop = op == 0, push = op == static_cast<uint32_t>(Kind::Call) && depth < kCodecStack;
-      if (__builtin_expect(depth < pop || (op == 0 && code != 0), 0)) break;
-      code = pop ? stack[depth] : code;
+      const auto pop = static_cast<uint32_t>(op == 0);
+      const auto push = static_cast<uint32_t>(op == static_cast<uint32_t>(Kind::Call)) &
+                        static_cast<uint32_t>(depth < kCodecStack);
+      const uint32_t wrong = static_cast<uint32_t>(code != 0) | static_cast<uint32_t>(depth == 0);
+      if (__builtin_expect(pop & wrong, 0)) break;
+      code |= stack[depth] & (0 - pop);
       stack[depth + 1] = code;
       depth = depth + push - pop;
       sink.plain(index, now, static_cast<Kind>(op + 2 * pop), code);

@@ -16,8 +16,8 @@
 //
 // A page not yet drained lives only in the ring file that `info.ring_path` names. Reader's rule: copy the
 // ring first, then read the file; a page that is in both (same thread and sequence) is taken once.
-// While its process lives the ring file carries a POSIX record lock (F_SETLK, byte 0), which the kernel
-// drops at death: F_GETLK tells the living from the dead.
+// While its process lives the ring file carries an open-file-description lock (F_OFD_SETLK, byte 0), which
+// the kernel drops at death: F_OFD_GETLK tells the living from the dead.
 //
 // RING FILE.  RingHeader (4096 bytes) | table region | pages of kPageBytes each
 //
@@ -203,7 +203,8 @@ struct PageHeader {
   uint64_t context;
   uint64_t order;  // global order of claiming, for the flight recorder
   char thread_name[kThreadNameBytes];
-  uint8_t reserved[128 - 96];
+  uint64_t sealed_ticks;  // when the producer left it
+  uint8_t reserved[128 - 104];
 };
 static_assert(sizeof(PageHeader) == 128);
 inline constexpr size_t kPageWords = (kPageBytes - sizeof(PageHeader)) / 8;

@@ -1,0 +1,199 @@
+#include "drain.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <cerrno>
+#include <exception>
+#include <system_error>
+#include <vector>
+
+namespace pyscope {
+
+namespace {
+constexpr size_t kPagesPerSegment = 64;
+constexpr uint32_t kCycleMs = 10;
+constexpr int64_t kClockEveryNs = 100'000'000;
+constexpr int64_t kPartsEveryNs = 1'000'000'000;
+}  // namespace
+
+Drain::Drain(RingFile* ring, RecordingFile* file, std::string parts_prefix)
+    : ring_(ring), file_(file), parts_prefix_(std::move(parts_prefix)) {
+  if (file_) saver_ = new Saver(*ring_, *file_);
+  pthread_mutex_init(&mutex_, nullptr);
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(&wake_, &attributes);
+  pthread_cond_init(&ended_, &attributes);
+  pthread_condattr_destroy(&attributes);
+}
+
+Drain::~Drain() {
+  delete saver_;
+  pthread_cond_destroy(&ended_);
+  pthread_cond_destroy(&wake_);
+  pthread_mutex_destroy(&mutex_);
+}
+
+void Drain::set_window(std::atomic<uint32_t>* flag, uint32_t open_ms, uint32_t period_ms) {
+  window_ = flag;
+  window_open_ms_ = open_ms;
+  window_period_ms_ = period_ms;
+}
+
+void Drain::start() {
+  // The host's signals are not ours to receive.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(&thread_, nullptr, &Drain::run, this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error) throw std::system_error(error, std::generic_category(), "cannot start the drain thread");
+  started_ = true;
+}
+
+void* Drain::run(void* self) {
+  prctl(PR_SET_NAME, "pyscope-drain");
+  auto* drain = static_cast<Drain*>(self);
+  try {
+    drain->loop();
+  } catch (...) {
+    drain->failed_.store(ENOMEM, std::memory_order_release);
+  }
+  pthread_mutex_lock(&drain->mutex_);
+  drain->over_ = true;
+  pthread_cond_broadcast(&drain->ended_);
+  pthread_mutex_unlock(&drain->mutex_);
+  return nullptr;
+}
+
+void Drain::wait(uint32_t milliseconds) {
+  timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_nsec += long{milliseconds} * 1'000'000;
+  until.tv_sec += until.tv_nsec / 1'000'000'000;
+  until.tv_nsec %= 1'000'000'000;
+  pthread_mutex_lock(&mutex_);
+  if (!stop_) pthread_cond_timedwait(&wake_, &mutex_, &until);
+  pthread_mutex_unlock(&mutex_);
+}
+
+void Drain::loop() {
+  int64_t clock_due = 0, parts_due = clock_ns(CLOCK_MONOTONIC) + kPartsEveryNs;
+  const int64_t window_from = clock_ns(CLOCK_MONOTONIC);
+  for (;;) {
+    pthread_mutex_lock(&mutex_);
+    const bool stopping = stop_;
+    pthread_mutex_unlock(&mutex_);
+
+    const int64_t now = clock_ns(CLOCK_MONOTONIC);
+    if (now >= clock_due || stopping) {
+      ring_->publish_clock(read_clock_pair());
+      clock_due = now + kClockEveryNs;
+      cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
+    }
+    uint32_t pause = saver_ ? kCycleMs : 100;
+    if (window_ && window_period_ms_) {
+      const auto phase = static_cast<uint32_t>((now - window_from) / 1'000'000 % window_period_ms_);
+      const bool open = phase < window_open_ms_;
+      window_->store(open ? 1 : 0, std::memory_order_relaxed);
+      pause = std::min(pause, (open ? window_open_ms_ : window_period_ms_) - phase);
+    }
+    // After a failed write recording is over; the stop tries once more to save what the ring holds.
+    if (saver_ && (!failed() || stopping)) {
+      failed_.store(cycle(stopping) ? 0 : file_->error() ? file_->error() : EIO, std::memory_order_release);
+      if (failed() && !stopping && on_failure_) on_failure_();
+    }
+    if (stopping) break;
+    if (saver_ && now >= parts_due) {
+      adopt_dead_parts();
+      parts_due = now + kPartsEveryNs;
+    }
+    wait(std::max(pause, 1u));
+  }
+  cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
+}
+
+bool Drain::cycle(bool all) {
+  std::vector<uint32_t>& pages = pending_;
+  for (;;) {
+    uint32_t index;
+    while (pages.size() < kPagesPerSegment && ring_->take_full(index)) pages.push_back(index);
+    // Names first: whoever reads an event in the file finds its name there too.
+    if (!saver_->save_table()) return false;
+    if (pages.empty()) return true;
+    if (!saver_->save_pages(pages)) return false;
+    const bool more = pages.size() == kPagesPerSegment;
+    ring_->header().events_saved.store(saver_->events(), std::memory_order_relaxed);
+    for (uint32_t page : pages) ring_->release(page);
+    pages.clear();
+    if (!more && !all) return true;
+  }
+}
+
+// Children that were killed or left by os._exit leave a ring each: seal it while the parent lives, so
+// that a program with short-lived children does not fill the memory.
+void Drain::adopt_dead_parts() {
+  const size_t slash = parts_prefix_.rfind('/');
+  if (slash == std::string::npos) return;
+  const std::string folder = parts_prefix_.substr(0, slash + 1), prefix = parts_prefix_.substr(slash + 1);
+  DIR* directory = ::opendir(folder.c_str());
+  if (!directory) return;
+  while (const dirent* entry = ::readdir(directory)) {
+    const std::string name = entry->d_name;
+    if (name.size() < prefix.size() + 5 || name.compare(0, prefix.size(), prefix) != 0 ||
+        name.compare(name.size() - 5, 5, ".part") != 0)
+      continue;
+    ProcessInfo info{};
+    const int fd = ::open((folder + name).c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) continue;
+    const bool read = ::pread(fd, &info, sizeof(info), sizeof(BlockHeader)) == sizeof(info);
+    ::close(fd);
+    info.ring_path[kPathBytes - 1] = 0;
+    if (!read || ::access(info.ring_path, F_OK) != 0 || RingFile::owner_alive(info.ring_path)) continue;
+    try {
+      adopt(folder + name, info.ring_path);
+    } catch (const std::exception&) {
+      // left for `pyscope recover`, which says why
+    }
+  }
+  ::closedir(directory);
+}
+
+bool Drain::finish(double timeout_seconds) {
+  if (!started_) return true;
+  timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  const auto ns = static_cast<int64_t>(timeout_seconds * 1e9) + until.tv_nsec;
+  until.tv_sec += ns / 1'000'000'000;
+  until.tv_nsec = ns % 1'000'000'000;
+  pthread_mutex_lock(&mutex_);
+  stop_ = true;
+  pthread_cond_broadcast(&wake_);
+  int waited = 0;
+  while (!over_ && waited == 0) waited = pthread_cond_timedwait(&ended_, &mutex_, &until);
+  const bool over = over_;
+  pthread_mutex_unlock(&mutex_);
+  if (over)
+    pthread_join(thread_, nullptr);
+  else
+    pthread_detach(thread_);
+  started_ = false;
+  return over;
+}
+
+Summary Drain::summary(ProcessState state) const {
+  Summary summary = summarise(*ring_, state, saver_ ? saver_->events() : 0);
+  summary.drain_cpu_ns = cpu_ns();
+  summary.error = static_cast<uint64_t>(error());
+  summary.lost_pages = pending_.size();
+  return summary;
+}
+
+}  // namespace pyscope

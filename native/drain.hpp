@@ -1,0 +1,56 @@
+// The drain: a native thread, never holding the GIL, that moves full pages from the ring into the file.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "recording_file.hpp"
+
+namespace pyscope {
+
+// start() begins the thread; finish() asks for the rest to be written and waits.
+class Drain {
+ public:
+  // `file` may be null (flight mode): the thread then only keeps the clock and the windows.
+  Drain(RingFile* ring, RecordingFile* file, std::string parts_prefix);
+  ~Drain();
+  void start();
+  // False when the thread did not end in time (a stalled disk): it goes on by itself and must not be deleted.
+  bool finish(double timeout_seconds);
+  bool failed() const { return failed_.load(std::memory_order_acquire) != 0; }
+  int error() const { return failed_.load(std::memory_order_acquire); }
+  Summary summary(ProcessState state) const;
+  // Duty-cycle windows: open for `open_ms` out of every `period_ms`; 0 period: never toggled.
+  void set_window(std::atomic<uint32_t>* flag, uint32_t open_ms, uint32_t period_ms);
+  // Called once on the drain thread when a write has failed and recording is over.
+  void set_on_failure(void (*call)()) { on_failure_ = call; }
+  uint64_t cpu_ns() const { return cpu_ns_.load(std::memory_order_relaxed); }
+
+ private:
+  static void* run(void* self);
+  void loop();
+  bool cycle(bool all);
+  void adopt_dead_parts();
+  void wait(uint32_t milliseconds);
+
+  RingFile* ring_;
+  RecordingFile* file_;
+  Saver* saver_ = nullptr;
+  std::vector<uint32_t> pending_;  // taken from the ring, not yet in the file
+  std::string parts_prefix_;
+  pthread_t thread_{};
+  bool started_ = false;
+  pthread_mutex_t mutex_;
+  pthread_cond_t wake_, ended_;
+  bool stop_ = false, over_ = false;
+  std::atomic<int> failed_{0};
+  std::atomic<uint64_t> cpu_ns_{0};
+  std::atomic<uint32_t>* window_ = nullptr;
+  void (*on_failure_)() = nullptr;
+  uint32_t window_open_ms_ = 0, window_period_ms_ = 0;
+};
+
+}  // namespace pyscope

@@ -1,0 +1,73 @@
+// Backend `frame`: PEP 523 frame evaluation.
+//
+// The interpreter calls the hook for every Python frame that begins or resumes, and stops inlining
+// Python-to-Python calls meanwhile; so recursion uses the C stack, and near its end the hook takes itself
+// out until the stack is back here (the gap is a LOSS event).
+#pragma once
+
+#include "hook.hpp"
+#include "setprofile.hpp"
+
+namespace pyscope {
+
+inline PyObject* evaluate(PyThreadState* thread, Frame* frame, int throwing) {
+  refund_c_recursion(thread, 1);
+  PyObject* result = hook.next_eval(thread, frame, throwing);
+  refund_c_recursion(thread, -1);
+  return result;
+}
+
+PyObject* step_aside(PyThreadState* thread, Frame* frame, int throwing);
+
+inline bool near_stack_end(const ThreadRing* ring) {
+  return static_cast<char*>(__builtin_frame_address(0)) < ring->stack_floor;
+}
+
+// Windows: C calls are recorded too, in windows that the thread opens for itself here.
+template <bool Windows>
+PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
+  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread()) && hook.active)
+    return step_aside(thread, frame, throwing);
+  PyCodeObject* code = frame_code(frame);
+  if (PYSCOPE_UNLIKELY(!code)) return hook.next_eval(thread, frame, throwing);
+  const uint64_t value = decide(code, frame);
+  if (!(value & kSelected)) return evaluate(thread, frame, throwing);
+  if constexpr (Windows) follow_window(thread);
+  if (!(value & kSuspends)) {
+    record_call(value, thread);
+    PyObject* result = evaluate(thread, frame, throwing);
+    if (PYSCOPE_LIKELY(current(value))) {
+      if (PYSCOPE_LIKELY(result != nullptr))
+        record_return(value);
+      else
+        record_raise(value, raised_type(thread));
+    }
+    return result;
+  }
+  // Making a generator is not a call: its frame is still the thread's and only returns the object.
+  if (!in_generator(frame)) return evaluate(thread, frame, throwing);
+  if (throwing)
+    record_resume(value, Kind::GenThrow, frame, thread, raised_type(thread));
+  else
+    record_resume(value, first_resume(frame) ? Kind::GenStart : Kind::GenResume, frame, thread, nullptr);
+  PyObject* result = evaluate(thread, frame, throwing);
+  if (PYSCOPE_LIKELY(current(value))) {
+    if (result)
+      record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+    else
+      record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
+  }
+  return result;
+}
+
+// For the benchmarks: what the mechanism itself costs.
+inline PyObject* eval_frame_empty(PyThreadState* thread, Frame* frame, int throwing) {
+  return hook.next_eval(thread, frame, throwing);
+}
+
+// Installs `function` over whoever is there; false when it is installed already.
+bool install_eval(_PyFrameEvalFunction function);
+// Takes the hook out; false when somebody else has installed one over it (it then only passes frames on).
+bool remove_eval();
+
+}  // namespace pyscope

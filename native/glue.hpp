@@ -1,0 +1,166 @@
+// What hook.pyx needs of C++ and of the interpreter's structures, in a form that Cython can call.
+#pragma once
+
+#include <system_error>
+
+#include "drain.hpp"
+#include "frame.hpp"
+#include "hook.hpp"
+#include "monitoring.hpp"
+#include "recording_file.hpp"
+#include "setprofile.hpp"
+
+namespace pyscope {
+
+inline constexpr uint64_t kSwitchHead = head(Kind::Switch, 0);
+
+inline PyObject* make_callback_object(int event, int kind) {
+  return make_callback(static_cast<MonitoringEvent>(event), static_cast<CallbackKind>(kind));
+}
+
+// --- the interpreter's structures: borrowed references throughout ---------------------------------
+
+inline PyObject* frame_globals(Frame* frame) { return frame->f_globals; }
+
+inline PyObject* first_local(Frame* frame) {
+#if PY_VERSION_HEX >= 0x030E0000
+  return PyStackRef_AsPyObjectBorrow(frame->localsplus[0]);
+#else
+  PyObject* value = frame->localsplus[0];
+  if (value && PyCell_Check(value)) return PyCell_GET(value);  // `self` captured by a closure
+  return value;
+#endif
+}
+
+// A new reference, or null.
+inline PyObject* code_first_parameter(PyCodeObject* code) {
+  PyObject* names = code->co_localsplusnames;
+  if (!names || !PyTuple_Check(names) || PyTuple_GET_SIZE(names) == 0) return nullptr;
+  return Py_NewRef(PyTuple_GET_ITEM(names, 0));
+}
+
+inline PyMethodDef* method_def(PyObject* function) {
+  return PyCFunction_Check(function) ? reinterpret_cast<PyCFunctionObject*>(function)->m_ml : nullptr;
+}
+inline PyObject* method_self(PyObject* function) { return reinterpret_cast<PyCFunctionObject*>(function)->m_self; }
+inline bool is_heap_type(PyTypeObject* type) { return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0; }
+inline PyObject* heap_type_qualname(PyTypeObject* type) { return reinterpret_cast<PyHeapTypeObject*>(type)->ht_qualname; }
+
+inline PyObject* weakref_target(PyObject* reference) {
+  if (!reference) return nullptr;
+  PyObject* target = reinterpret_cast<PyWeakReference*>(reference)->wr_object;
+  return target == Py_None ? nullptr : target;
+}
+
+// What a class attribute is without calling anybody's descriptor.
+inline PyObject* getattr_static(PyObject* object, const char* name) {
+  PyObject* key = PyUnicode_InternFromString(name);
+  if (!key) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  PyObject* found = _PyType_Lookup(Py_TYPE(object), key);
+  Py_DECREF(key);
+  return found;
+}
+
+inline bool foreign_eval() {
+  _PyFrameEvalFunction function = _PyInterpreterState_GetEvalFrameFunc(PyInterpreterState_Main());
+  return function != _PyEval_EvalFrameDefault && function != eval_frame<false> && function != eval_frame<true> &&
+         function != eval_frame_beside_profile && function != eval_frame_empty;
+}
+
+inline bool foreign_profiler() {
+  PyThreadState* thread = current_thread();
+  return thread->c_profilefunc && !armed_by_us(thread);
+}
+
+// --- threads --------------------------------------------------------------------------------------
+
+inline ThreadRing* get_thread_ring() { return thread_ring; }
+
+inline void open_thread_ring_here() {
+  if (thread_ring == &no_ring) open_thread_ring();
+}
+
+// Threads seen in an earlier recording go on with their ring.
+inline void open_existing_rings() {
+  std::lock_guard lock(hook.rings_mutex);
+  for (ThreadRing* ring : hook.rings) {
+    ring->open(hook.file, hook.threads++, ring->os_tid());
+    ring->python_context = ring->task = ring->loop = nullptr;
+    ring->window = 0;
+    ring->in_greenlet = ring->greenlet_traced = false;
+  }
+}
+
+// C calls on the calling thread, between on and off; nested pairs count.
+inline bool arm_by_hand(bool on) {
+  open_thread_ring_here();
+  ThreadRing* ring = thread_ring;
+  if (ring == &no_ring) return false;
+  ring->by_hand += on ? 1 : -1;
+  return follow_hand(ring, current_thread());
+}
+
+// --- files ----------------------------------------------------------------------------------------
+
+inline void raise_os_error(const std::exception& error) {
+  if (const auto* system = dynamic_cast<const std::system_error*>(&error)) {
+    PyObject* arguments = Py_BuildValue("(is)", system->code().value(), system->what());
+    if (!arguments) return;
+    PyErr_SetObject(PyExc_OSError, arguments);
+    Py_DECREF(arguments);
+    return;
+  }
+  PyErr_SetString(PyExc_OSError, error.what());
+}
+
+inline RingFile* make_ring_file(const RingOptions& options) {
+  try {
+    return new RingFile(options);
+  } catch (const std::exception& error) {
+    raise_os_error(error);
+    return nullptr;
+  }
+}
+
+inline RingFile* attach_ring(const std::string& path, bool writable) {
+  try {
+    return RingFile::attach(path, writable);
+  } catch (const std::exception& error) {
+    raise_os_error(error);
+    return nullptr;
+  }
+}
+
+inline RecordingFile* make_recording_file(const std::string& path, const ProcessInfo& info, const std::string& meta) {
+  try {
+    return new RecordingFile(path, info, meta);
+  } catch (const std::exception& error) {
+    raise_os_error(error);
+    return nullptr;
+  }
+}
+
+inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
+
+inline void fill_info(ProcessInfo* info, PyObject* recording_id, PyObject* process_id, uint32_t parent, bool flight,
+                      const std::string& ring_path) {
+  *info = {};
+  if (PyBytes_GET_SIZE(recording_id) == 16) std::memcpy(info->recording_id, PyBytes_AS_STRING(recording_id), 16);
+  if (PyBytes_GET_SIZE(process_id) == 16) std::memcpy(info->process_id, PyBytes_AS_STRING(process_id), 16);
+  info->pid = static_cast<uint32_t>(getpid());
+  info->parent_pid = parent ? parent : static_cast<uint32_t>(getppid());
+  info->clock_kind = static_cast<uint32_t>(clock_kind());
+  info->flight = flight ? 1 : 0;
+  // A first estimate of the tick for recordings that end at once; every later pair betters it.
+  info->start = read_clock_pair();
+  timespec pause{0, 1'000'000};
+  nanosleep(&pause, nullptr);
+  info->start2 = read_clock_pair();
+  info->time_shift = time_shift_for(tick_ns(info->start, info->start2));
+  std::strncpy(info->ring_path, ring_path.c_str(), kPathBytes - 1);
+}
+
+}  // namespace pyscope

@@ -1,0 +1,115 @@
+#include "hook.hpp"
+
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+
+namespace pyscope {
+
+Hook hook;
+ThreadRing no_ring;
+thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec"))) = &no_ring;
+
+namespace {
+
+pthread_key_t thread_end_key;
+
+// Leaves the page to the drain. May run beside the recorder's stop, without the GIL.
+void thread_ended(void* at) {
+  auto* ring = static_cast<ThreadRing*>(at);
+  thread_ring = &no_ring;
+  std::lock_guard lock(hook.rings_mutex);
+  auto& rings = hook.rings;
+  if (auto found = std::find(rings.begin(), rings.end(), ring); found != rings.end()) {
+    rings.erase(found);
+    ring->close(true);
+  }
+  delete ring;
+}
+
+char* stack_floor() {
+  pthread_attr_t attributes;
+  void* low = nullptr;
+  size_t size = 0, guard = 0;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nullptr;
+  pthread_attr_getstack(&attributes, &low, &size);
+  pthread_attr_getguardsize(&attributes, &guard);
+  pthread_attr_destroy(&attributes);
+  // What must be left for the program's own C code once the hook has stepped aside.
+  const size_t reserve = std::min(size / 4, size_t{1} << 20);
+  return static_cast<char*>(low) + guard + reserve;
+}
+
+// In the child of a fork nothing of the parent's recording may be touched: its ring is shared memory. Python code
+// runs in the child before os.register_at_fork's handlers, so this must be a pthread handler.
+void after_fork_in_child() {
+  new (&hook.rings_mutex) std::mutex();
+  for (ThreadRing* ring : hook.rings) {
+    ring->close(false);
+    if (ring != thread_ring) delete ring;
+  }
+  hook.rings.clear();
+  if (thread_ring != &no_ring) {
+    pthread_setspecific(thread_end_key, nullptr);
+    delete thread_ring;
+    thread_ring = &no_ring;
+  }
+  hook.active = false;
+  ++hook.generation;
+  hook.window.store(0, std::memory_order_relaxed);
+  if (hook.file) hook.file->abandon();
+  hook.file = nullptr;
+}
+
+}  // namespace
+
+void install_fork_handlers() {
+  static bool done = false;
+  if (done) return;
+  done = true;
+  // below no stack is: the first look at a thread opens its ring
+  no_ring.stack_floor = reinterpret_cast<char*>(~uintptr_t{0});
+  pthread_key_create(&thread_end_key, thread_ended);
+  pthread_atfork(nullptr, nullptr, after_fork_in_child);
+}
+
+ThreadRing* open_thread_ring() {
+  if (!hook.active) return &no_ring;
+  auto* ring = new (std::nothrow) ThreadRing();
+  if (!ring) {
+    hook.faults.fetch_add(1, std::memory_order_relaxed);
+    return &no_ring;
+  }
+  ring->stack_floor = stack_floor();
+  ring->open(hook.file, hook.threads++, static_cast<uint32_t>(syscall(SYS_gettid)));
+  {
+    std::lock_guard lock(hook.rings_mutex);
+    hook.rings.push_back(ring);
+  }
+  pthread_setspecific(thread_end_key, ring);
+  thread_ring = ring;
+  ErrorGuard error;
+  hook.slow.new_thread(ring);
+  return ring;
+}
+
+void close_all_rings() {
+  std::lock_guard lock(hook.rings_mutex);
+  for (ThreadRing* ring : hook.rings) {
+    ring->close(true);
+    ring->window = 0;
+  }
+}
+
+PyObject* current_task(ThreadRing* ring) {
+  PyObject *loop = nullptr, *task = nullptr;
+  Py_ssize_t at = 0;
+  while (PyDict_Next(hook.current_tasks, &at, &loop, &task))
+    if (loop == ring->loop) return task;
+  return nullptr;
+}
+
+}  // namespace pyscope

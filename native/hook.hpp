@@ -1,0 +1,147 @@
+// The state that every backend shares, and the path an event takes from the interpreter to the ring.
+//
+// Decisions are cached on the code object (co_extra) as one 64-bit value:
+//    63              32 31 30      28 27                5 4    0
+//   +------------------+--+----------+-------------------+------+
+//   |    generation    | 0|    0     |    code id (23)   | flags|
+//   +------------------+--+----------+-------------------+------+
+// The generation is the recording's: a value of an earlier recording is stale and resolved anew. So a
+// selected event costs a load, a compare and the ring's store, and no lookup.
+#pragma once
+
+#include "interpreter.hpp"
+#include "ring.hpp"
+
+#include <mutex>
+#include <vector>
+
+namespace pyscope {
+
+inline constexpr uint64_t kSelected = 1;
+inline constexpr uint64_t kSuspends = 2;   // generator, coroutine, async generator
+inline constexpr uint64_t kAwaits = 4;     // coroutine or async generator
+inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
+
+// What a thread needs beside its ring.
+struct ThreadRing final : Ring {
+  char* stack_floor = nullptr;      // the frame hook steps aside below it
+  PyObject* python_context = nullptr;  // the contextvars context last seen; compared, never followed
+  PyObject* task = nullptr;            // the asyncio task last seen; likewise
+  PyObject* loop = nullptr;            // the event loop running in this thread; likewise
+  uint32_t window = 0;                 // the C-call window this thread has acted on
+  int by_hand = 0;                     // c_calls() blocks in force on this thread
+  bool in_greenlet = false;
+  bool greenlet_traced = false;
+};
+
+// Slow paths in Python's terms, written in hook.pyx.
+struct SlowPaths {
+  uint64_t (*resolve)(PyCodeObject*, Frame*);
+  uint32_t (*c_function)(PyObject*);
+  uint32_t (*exception)(PyTypeObject*);
+  void (*new_thread)(ThreadRing*);
+  void (*switch_context)(ThreadRing*, PyThreadState*);
+};
+
+struct Hook {
+  uint32_t generation = 0;
+  bool active = false;
+  Py_ssize_t extra_index = -1;
+  SlowPaths slow{};
+  _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
+  PyObject* disable = nullptr;               // sys.monitoring.DISABLE
+  PyObject* current_tasks = nullptr;         // asyncio's dict of loop -> task
+  std::atomic<uint32_t> window{0};           // 1: C calls are to be recorded
+  bool aside = false;                        // the frame hook is out because the C stack ran low
+  std::atomic<uint64_t> faults{0};
+  RingFile* file = nullptr;
+  std::mutex rings_mutex;
+  std::vector<ThreadRing*> rings;
+  uint32_t threads = 0;
+};
+
+extern Hook hook;
+extern ThreadRing no_ring;  // stands for a thread not seen yet: always full, below every stack floor
+extern thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec")));
+
+// This thread's ring in the current recording (made on the first event), or no_ring when none is active.
+PYSCOPE_COLD ThreadRing* open_thread_ring();
+void close_all_rings();
+void install_fork_handlers();
+
+PYSCOPE_INLINE ThreadRing* ring_of_thread() {
+  ThreadRing* ring = thread_ring;
+  if (PYSCOPE_UNLIKELY(ring == &no_ring)) ring = open_thread_ring();
+  return ring;
+}
+
+PYSCOPE_INLINE uint64_t decision(PyCodeObject* code) { return code_extra(code, hook.extra_index); }
+PYSCOPE_INLINE bool current(uint64_t decision) { return (decision >> 32) == hook.generation; }
+
+PYSCOPE_INLINE uint64_t decide(PyCodeObject* code, Frame* frame) {
+  uint64_t value = decision(code);
+  if (PYSCOPE_UNLIKELY(!current(value))) value = hook.active ? hook.slow.resolve(code, frame) : 0;
+  return value;
+}
+
+PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
+  return (decision & (kCodeMask << kCodeShift)) | static_cast<uint64_t>(kind);
+}
+
+// The task that this thread's event loop is running, borrowed; null when none. No user code runs.
+PyObject* current_task(ThreadRing* ring);
+
+// Emits a SWITCH if the thread goes on in another context than at its last event. Every task runs in a
+// contextvars context of its own, so one compare tells; a coroutine's first step asks for the task too,
+// because tasks may share a context and addresses are used again.
+PYSCOPE_INLINE void follow_context(ThreadRing* ring, PyThreadState* thread, bool first_step) {
+  if (PYSCOPE_UNLIKELY(thread->context != ring->python_context) ||
+      (first_step && hook.current_tasks && current_task(ring) != ring->task))
+    hook.slow.switch_context(ring, thread);
+}
+
+PYSCOPE_INLINE void record_call(uint64_t value, PyThreadState* thread) {
+  ThreadRing* ring = ring_of_thread();
+  follow_context(ring, thread, false);
+  ring->emit(word(value, Kind::Call));
+}
+
+PYSCOPE_INLINE void record_return(uint64_t value) { thread_ring->emit(word(value, Kind::Return)); }
+
+inline void record_raise(uint64_t value, PyTypeObject* type) {
+  thread_ring->emit(word(value, Kind::Raise), hook.slow.exception(type) & kExceptionMask);
+}
+
+// GenStart, GenResume, GenThrow
+PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThreadState* thread, PyTypeObject* thrown) {
+  ThreadRing* ring = ring_of_thread();
+  follow_context(ring, thread, kind == Kind::GenStart && (value & kAwaits));
+  ring->emit(word(value, kind), instance(frame, thrown ? hook.slow.exception(thrown) : 0));
+}
+
+// GenYield, GenReturn, GenRaise. A task ends with a coroutine's end, and its context's address may be used again.
+PYSCOPE_INLINE void record_suspend(uint64_t value, Kind kind, Frame* frame, PyTypeObject* raised) {
+  ThreadRing* ring = thread_ring;
+  ring->emit(word(value, kind), instance(frame, raised ? hook.slow.exception(raised) : 0));
+  if (kind != Kind::GenYield && (value & kAwaits)) ring->python_context = nullptr;
+}
+
+// The current exception put aside while a slow path runs.
+class ErrorGuard {
+ public:
+#if PY_VERSION_HEX >= 0x030C0000
+  ErrorGuard() : raised_(PyErr_GetRaisedException()) {}
+  ~ErrorGuard() { PyErr_SetRaisedException(raised_); }
+
+ private:
+  PyObject* raised_;
+#else
+  ErrorGuard() { PyErr_Fetch(&type_, &value_, &traceback_); }
+  ~ErrorGuard() { PyErr_Restore(type_, value_, traceback_); }
+
+ private:
+  PyObject *type_, *value_, *traceback_;
+#endif
+};
+
+}  // namespace pyscope

@@ -1,0 +1,1019 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, embedsignature=True
+# distutils: language = c++
+"""The recorder's native side: start and stop, and the slow paths of the hook.
+
+The path of an event is C++ (hook.hpp, ring.hpp); here is what happens once for each code object, thread, task
+or exception type. Nothing in this file runs user code: it reads exact built-in types only. No failure
+here reaches the traced program: it is counted in `faults`.
+"""
+cimport cython
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset, strlen, strncpy
+from libcpp cimport bool as cbool
+from libcpp.string cimport string
+from libcpp.unordered_map cimport unordered_map
+from libcpp.vector cimport vector
+
+import sys
+
+from pyscope.errors import BackendUnavailable
+
+include "hook_declarations.pxi"
+
+
+# --- the recording in hand ------------------------------------------------------------------------
+
+cdef RingFile* ring_file = NULL
+cdef RecordingFile* recording_file = NULL
+cdef Drain* drain = NULL
+cdef str backend_in_use = None
+cdef bint flight_mode = False
+
+# Names: strings are stored once; code objects, C functions and exception types refer to them.
+cdef unordered_map[string, uint32_t] string_ids
+cdef unordered_map[uint64_t, uint32_t] exception_ids    # type object -> id; the type is held, so its address stays its own
+cdef list held_types = []
+cdef unordered_map[uint64_t, uint32_t] c_function_ids   # PyMethodDef* -> id
+cdef uint32_t next_code = 1
+cdef uint64_t unnamed = 0
+
+# Direct-mapped caches before the maps.
+DEF CACHE = 4096
+cdef uint64_t c_cache_key[CACHE]
+cdef uint32_t c_cache_id[CACHE]
+cdef uint64_t x_cache_key[CACHE]
+cdef uint32_t x_cache_id[CACHE]
+
+
+cdef inline uint32_t slot(uint64_t address) noexcept nogil:
+    return <uint32_t>((address >> 4) ^ (address >> 16)) & (CACHE - 1)
+
+
+cdef void forget_names() noexcept:
+    global next_code, unnamed
+    string_ids.clear()
+    exception_ids.clear()
+    c_function_ids.clear()
+    memset(c_cache_key, 0, sizeof(c_cache_key))
+    memset(x_cache_key, 0, sizeof(x_cache_key))
+    next_code = 1
+    unnamed = 0
+
+
+cdef uint32_t intern(string text) noexcept:
+    """The id of a string in the table, 0 when the table is full."""
+    cdef unordered_map[string, uint32_t].iterator found = string_ids.find(text)
+    if found != string_ids.end():
+        return cython.operator.dereference(found).second
+    cdef StringRecord record
+    cdef uint32_t identity = <uint32_t>string_ids.size() + 1
+    cdef size_t total = (sizeof(StringRecord) + text.size() + 7) & ~<size_t>7
+    cdef vector[uint8_t] buffer
+    buffer.resize(total)
+    record.header.length = <uint32_t>total
+    record.header.type = RECORD_STRING
+    record.header.reserved = 0
+    record.id = identity
+    record.bytes = <uint32_t>text.size()
+    memcpy(buffer.data(), &record, sizeof(record))
+    memcpy(buffer.data() + sizeof(record), text.data(), text.size())
+    if not ring_file.append_record(buffer.data(), total):
+        return 0
+    string_ids[text] = identity
+    return identity
+
+
+cdef string utf8(PyObject* text) noexcept:
+    """The UTF-8 of an exact str (bounded), empty for anything else."""
+    cdef string out
+    cdef Py_ssize_t size = 0
+    cdef const char* data
+    if text == NULL or not PyUnicode_CheckExact(text):
+        return out
+    data = PyUnicode_AsUTF8AndSize(text, &size)
+    if data != NULL:
+        out.assign(data, min(size, 1024))
+        return out
+    PyErr_Clear()  # lone surrogates
+    cdef PyObject* encoded = PyUnicode_AsEncodedString(text, "utf-8", "replace")
+    if encoded == NULL:
+        PyErr_Clear()
+        return out
+    out.assign(PyBytes_AS_STRING(encoded), min(PyBytes_GET_SIZE(encoded), 1024))
+    Py_XDECREF(encoded)
+    return out
+
+
+cdef uint32_t new_code(string module, string qualname, string file, uint32_t line, uint16_t arity, uint16_t flags) noexcept:
+    """A new code id with its record; 0 (unnamed) when the ids or the table are exhausted."""
+    global next_code, unnamed
+    cdef CodeRecord record
+    if next_code > MAX_CODE:
+        unnamed += 1
+        return 0
+    record.header.length = sizeof(CodeRecord)
+    record.header.type = RECORD_CODE
+    record.header.reserved = 0
+    record.id = next_code
+    record.module = intern(module)
+    record.qualname = intern(qualname)
+    record.file = intern(file)
+    record.line = line
+    record.arity = arity
+    record.flags = flags
+    if not ring_file.append_record(&record, sizeof(record)):
+        unnamed += 1
+        return 0
+    next_code += 1
+    return record.id
+
+
+# --- selection: decided once for each code object -------------------------------------------------
+
+cdef vector[string] include_globs, exclude_globs, library_prefixes
+cdef vector[uint8_t] include_matched
+cdef bint select_default = True      # everything but the standard library and site-packages
+cdef bint select_own = False         # PyScope's own modules were asked for
+cdef unordered_map[string, uint8_t] module_decisions
+
+
+cdef bint is_library(const string& file) noexcept:
+    cdef size_t i
+    if file.size() and file[0] == b"<" and file.compare(0, 7, b"<frozen") == 0:
+        return True
+    for i in range(library_prefixes.size()):
+        if file.compare(0, library_prefixes[i].size(), library_prefixes[i]) == 0:
+            return True
+    return False
+
+
+cdef bint selects_module(const string& module) noexcept:
+    """By the globs alone; what they match is noted for the warning about globs that matched nothing."""
+    cdef unordered_map[string, uint8_t].iterator found = module_decisions.find(module)
+    if found != module_decisions.end():
+        return cython.operator.dereference(found).second != 0
+    cdef bint chosen = select_default
+    cdef size_t i
+    for i in range(include_globs.size()):
+        if fnmatch(include_globs[i].c_str(), module.c_str(), 0) == 0:
+            include_matched[i] = 1
+            chosen = True
+    for i in range(exclude_globs.size()):
+        if fnmatch(exclude_globs[i].c_str(), module.c_str(), 0) == 0:
+            chosen = False
+    if not select_own and (module == b"pyscope" or module.compare(0, 8, b"pyscope.") == 0):
+        chosen = False
+    module_decisions[module] = chosen
+    return chosen
+
+
+cdef uint16_t arity_of(PyCodeObject* code) noexcept:
+    cdef int count = code.co_argcount + code.co_kwonlyargcount
+    cdef PyObject* first
+    if code.co_argcount > 0:
+        first = code_first_parameter(code)
+        if first != NULL:
+            if PyUnicode_CompareWithASCIIString(first, "self") == 0 or PyUnicode_CompareWithASCIIString(first, "cls") == 0:
+                count -= 1
+            Py_XDECREF(first)
+    return <uint16_t>count
+
+
+cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
+    """Decides about a code object and caches the decision on it."""
+    cdef ErrorGuard* guard = new ErrorGuard()
+    cdef uint64_t value = RESOLVED
+    cdef uint16_t flags = 0
+    cdef string module, file
+    cdef PyObject* name
+    try:
+        name = PyDict_GetItemString(frame_globals(frame), "__name__") if frame != NULL and frame_globals(frame) != NULL else NULL
+        module = utf8(name)
+        file = utf8(code.co_filename)
+        if module == b"greenlet":
+            note_greenlet()
+        if selects_module(module) and not (select_default and is_library(file)):
+            value |= SELECTED
+            if code.co_flags & CO_GENERATOR:
+                flags |= FLAG_GENERATOR
+            if code.co_flags & CO_COROUTINE:
+                flags |= FLAG_COROUTINE
+            if code.co_flags & CO_ASYNC_GENERATOR:
+                flags |= FLAG_ASYNC_GENERATOR
+            if flags:
+                value |= SUSPENDS
+            if flags & (FLAG_COROUTINE | FLAG_ASYNC_GENERATOR):
+                value |= AWAITS
+            value |= <uint64_t>new_code(module, utf8(code.co_qualname), file, <uint32_t>code.co_firstlineno,
+                                        arity_of(code), flags) << CODE_SHIFT
+        value |= <uint64_t>hook.generation << 32
+        if SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, <void*>value) != 0:
+            PyErr_Clear()
+            fault()
+        if monitoring_tool >= 0 and not monitoring_everything:
+            watch_code(code, value)
+    except BaseException:  # MemoryError at worst: this code object is not recorded
+        PyErr_Clear()
+        fault()
+    del guard
+    return value
+
+
+cdef void fault() noexcept:
+    hook.faults.fetch_add(1)
+
+
+# --- C functions, exceptions, threads -------------------------------------------------------------
+
+cdef uint32_t c_function(PyObject* function) noexcept:
+    cdef PyMethodDef* method = method_def(function)
+    cdef uint64_t key = <uint64_t>method if method != NULL else <uint64_t>Py_TYPE(function)
+    cdef uint32_t at = slot(key)
+    if c_cache_key[at] == key:
+        return c_cache_id[at]
+    cdef unordered_map[uint64_t, uint32_t].iterator found = c_function_ids.find(key)
+    cdef uint32_t identity
+    cdef string module, qualname
+    cdef PyObject* owner
+    cdef const char* name
+    cdef ErrorGuard* guard
+    if found != c_function_ids.end():
+        identity = cython.operator.dereference(found).second
+    else:
+        guard = new ErrorGuard()
+        if method != NULL:
+            owner = method_self(function)
+            if owner == NULL:
+                module.assign(b"builtins")
+            elif PyModule_Check(owner):
+                name = PyModule_GetName(owner)
+                if name != NULL:
+                    module.assign(name)
+                PyErr_Clear()
+            elif PyType_Check(owner):
+                split_type_name(<PyTypeObject*>owner, &module, &qualname)
+            else:
+                split_type_name(Py_TYPE(owner), &module, &qualname)
+            if qualname.size():
+                qualname.append(b".")
+            qualname.append(method.ml_name)
+        else:
+            split_type_name(Py_TYPE(function), &module, &qualname)
+        identity = new_code(module, qualname, string(b""), 0, 0, FLAG_C_FUNCTION)
+        c_function_ids[key] = identity
+        del guard
+    c_cache_key[at] = key
+    c_cache_id[at] = identity
+    return identity
+
+
+cdef void split_type_name(PyTypeObject* cls, string* module, string* qualname) noexcept:
+    """`tp_name` of a static type is dotted; of a heap type it is bare and the module stands in its dict."""
+    cdef string full = string(cls.tp_name)
+    cdef size_t dot = full.rfind(b".")
+    cdef PyObject* name
+    if dot < full.size():
+        module.assign(full.substr(0, dot))
+        qualname.assign(full.substr(dot + 1))
+        return
+    qualname.assign(full)
+    module.assign(b"builtins")
+    if is_heap_type(cls) and cls.tp_dict != NULL:
+        name = PyDict_GetItemString(cls.tp_dict, "__module__")
+        if name != NULL and PyUnicode_CheckExact(name):
+            module[0] = utf8(name)
+        qualname[0] = utf8(heap_type_qualname(cls))
+
+
+cdef uint32_t exception(PyTypeObject* cls) noexcept:
+    cdef uint64_t key = <uint64_t>cls
+    if key == 0:
+        return 0
+    cdef uint32_t at = slot(key)
+    if x_cache_key[at] == key:
+        return x_cache_id[at]
+    cdef unordered_map[uint64_t, uint32_t].iterator found = exception_ids.find(key)
+    cdef uint32_t identity
+    cdef ExceptionRecord record
+    cdef string module, qualname
+    cdef ErrorGuard* guard
+    if found != exception_ids.end():
+        identity = cython.operator.dereference(found).second
+    elif not hook.active or ring_file == NULL or exception_ids.size() >= MAX_EXCEPTION:
+        return 0
+    else:
+        guard = new ErrorGuard()
+        split_type_name(cls, &module, &qualname)
+        module.append(b".")
+        module.append(qualname)
+        identity = <uint32_t>exception_ids.size() + 1
+        record.header.length = sizeof(record)
+        record.header.type = RECORD_EXCEPTION
+        record.header.reserved = 0
+        record.id = identity
+        record.name = intern(module)
+        try:
+            held_types.append(<object>cls)
+            if not ring_file.append_record(&record, sizeof(record)):
+                identity = 0
+            exception_ids[key] = identity
+        except BaseException:
+            fault()
+            identity = 0
+        del guard
+    x_cache_key[at] = key
+    x_cache_id[at] = identity
+    return identity
+
+
+cdef void new_thread(ThreadRing* ring) noexcept:
+    name_thread(ring)
+    if greenlet_module is not None:
+        trace_greenlets(ring)
+
+
+cdef void name_thread(ThreadRing* ring) noexcept:
+    """The name of the threading.Thread that runs here, also before it has registered itself."""
+    cdef PyObject* found = NULL
+    cdef string name
+    cdef PyCodeObject* code
+    cdef Frame* frame
+    try:
+        threading = sys.modules.get("threading")
+        if threading is None:
+            return
+        thread = threading._active.get(PyThread_get_thread_ident())
+        if thread is None:
+            frame = current_frame(current_thread())
+            code = frame_code(frame) if frame != NULL else NULL
+            if code != NULL and utf8(code.co_name) == b"_bootstrap":
+                found = first_local(frame)
+                if found != NULL:
+                    thread = <object>found
+        if isinstance(thread, threading.Thread):
+            text = object.__getattribute__(thread, "_name")
+            name = utf8(<PyObject*>text)
+            ring.set_name(name.c_str())
+    except BaseException:
+        fault()
+
+
+# --- contexts: asyncio tasks and greenlets --------------------------------------------------------
+
+cdef cppclass ContextEntry:
+    uint64_t serial
+    uint64_t defined     # the ring's page order when the name was last written
+    PyObject* reference  # weak reference: an address may be used again
+
+cdef unordered_map[uint64_t, ContextEntry] contexts
+cdef uint64_t next_context = 1
+cdef size_t sweep_at = 1024
+cdef object running_loop_function = None
+cdef object task_get_name = None
+cdef object asyncio_current_task = None
+cdef PyObject* NOT_A_TASK = <PyObject*>&next_context
+
+
+cdef void forget_contexts() noexcept:
+    global next_context, sweep_at
+    cdef unordered_map[uint64_t, ContextEntry].iterator at = contexts.begin()
+    while at != contexts.end():
+        Py_XDECREF(cython.operator.dereference(at).second.reference)
+        cython.operator.preincrement(at)
+    contexts.clear()
+    next_context = 1
+    sweep_at = 1024
+
+
+cdef void sweep_contexts() noexcept:
+    global sweep_at
+    cdef unordered_map[uint64_t, ContextEntry].iterator at = contexts.begin()
+    while at != contexts.end():
+        if weakref_target(cython.operator.dereference(at).second.reference) == NULL:
+            Py_XDECREF(cython.operator.dereference(at).second.reference)
+            at = contexts.erase(at)
+        else:
+            cython.operator.preincrement(at)
+    sweep_at = max(<size_t>1024, contexts.size() * 2)
+
+
+cdef uint64_t context_serial(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t parent) except? 0:
+    """The serial of a task or greenlet; its name goes into the ring when it is new (in flight mode again when
+    the page that holds it may have been overwritten)."""
+    global next_context
+    cdef uint64_t key = <uint64_t>subject
+    cdef unordered_map[uint64_t, ContextEntry].iterator found = contexts.find(key)
+    cdef ContextEntry entry
+    cdef PyObject* reference
+    if found != contexts.end():
+        entry = cython.operator.dereference(found).second
+        if weakref_target(entry.reference) == subject:
+            if flight_mode and ring_file.order() - entry.defined > ring_file.page_count() // 2:
+                define_context(ring, subject, kind, entry.serial, parent)
+                entry.defined = ring_file.order()
+                contexts[key] = entry
+            return entry.serial
+        contexts.erase(found)
+        Py_XDECREF(entry.reference)
+    if contexts.size() >= sweep_at:
+        sweep_contexts()
+    reference = PyWeakref_NewRef(subject, NULL)
+    if reference == NULL:
+        PyErr_Clear()
+    entry.serial = next_context
+    next_context += 1
+    entry.defined = ring_file.order()
+    entry.reference = reference
+    if reference != NULL:
+        contexts[key] = entry
+    define_context(ring, subject, kind, entry.serial, parent)
+    return entry.serial
+
+
+cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t serial, uint64_t parent) noexcept:
+    cdef string name
+    cdef vector[uint8_t] payload
+    try:
+        if kind == CONTEXT_TASK:
+            # get_name may be the user's own in a subclass: only the built-in one is called
+            if task_get_name is not None and getattr_static(<PyObject*>subject, "get_name") == <PyObject*>task_get_name:
+                text = task_get_name(<object>subject)
+                name = utf8(<PyObject*>text)
+            if not name.size():
+                name.assign(Py_TYPE(subject).tp_name)
+        else:
+            name = (b"greenlet-%d" % serial)
+        payload.resize(17 + name.size())
+        memcpy(payload.data(), &serial, 8)
+        memcpy(payload.data() + 8, &parent, 8)
+        payload[16] = kind
+        memcpy(payload.data() + 17, name.data(), name.size())
+        ring.emit_payload(PAYLOAD_CONTEXT, payload.data(), payload.size())
+    except BaseException:
+        fault()
+
+
+cdef void find_asyncio() noexcept:
+    """Once `_asyncio` is imported, remember where it keeps the current tasks."""
+    global running_loop_function, task_get_name, asyncio_current_task
+    cdef PyObject* modules = <PyObject*>sys.modules
+    cdef PyObject* module = PyDict_GetItemString(modules, "_asyncio")
+    if module == NULL:
+        return
+    try:
+        native = <object>module
+        running_loop_function = native._get_running_loop
+        task_get_name = native.Task.__dict__.get("get_name")
+        asyncio_current_task = getattr(native, "current_task", None)
+        tasks = getattr(native, "_current_tasks", None)
+        if type(tasks) is dict:
+            Py_INCREF(tasks)
+            hook.current_tasks = <PyObject*>tasks
+    except BaseException:
+        fault()
+
+
+cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
+    cdef ErrorGuard* guard = new ErrorGuard()
+    cdef PyObject* task = NULL
+    cdef uint64_t serial = 0
+    try:
+        ring.python_context = thread.context
+        if running_loop_function is None:
+            find_asyncio()
+        if greenlet_module is not None and not ring.greenlet_traced:
+            trace_greenlets(ring)
+        if running_loop_function is not None and not ring.in_greenlet and ring.file() != NULL:
+            if hook.current_tasks != NULL:
+                task = current_task(ring)
+                if task == NULL:
+                    loop = running_loop_function()
+                    ring.loop = NULL
+                    if loop is not None:
+                        ring.loop = <PyObject*>loop
+                        task = current_task(ring)
+            elif asyncio_current_task is not None:  # 3.14 keeps it in the thread state
+                if running_loop_function() is not None:
+                    found = asyncio_current_task()
+                    if found is not None:
+                        task = <PyObject*>found
+            if task != ring.task:
+                ring.task = task
+                if task != NULL:
+                    serial = context_serial(ring, task, CONTEXT_TASK, 0)
+                go_on_in(ring, serial)
+    except BaseException:
+        fault()
+    del guard
+
+
+cdef void go_on_in(ThreadRing* ring, uint64_t serial) noexcept:
+    if serial != ring.context():
+        ring.set_context(serial)
+        ring.emit2(SWITCH_HEAD, serial)
+
+
+cdef object greenlet_module = None
+
+
+cdef void note_greenlet() noexcept:
+    """A module named greenlet is being run: from now on look for it at each new thread or context."""
+    global greenlet_module
+    try:
+        greenlet_module = sys.modules.get("greenlet")
+    except BaseException:
+        fault()
+
+
+cdef void trace_greenlets(ThreadRing* ring) noexcept:
+    """Follows this thread's greenlet switches, in front of whoever follows them already."""
+    try:
+        settrace = getattr(greenlet_module, "settrace", None)
+        if settrace is None:  # still being imported
+            return
+        before = greenlet_module.gettrace()
+        if type(before) is not GreenletTrace:
+            settrace(GreenletTrace(before))
+        ring.greenlet_traced = True
+    except BaseException:
+        fault()
+
+
+cdef class GreenletTrace:
+    """A greenlet trace function (one a thread) that records switches and passes every event on."""
+    cdef object before
+
+    def __cinit__(self, before):
+        self.before = before
+
+    def __call__(self, event, arguments):
+        cdef ThreadRing* ring = get_thread_ring()
+        try:
+            if hook.active and (event == "switch" or event == "throw") and ring.file() != NULL:
+                self.switched(ring, arguments[1])
+        except BaseException:
+            fault()
+        if self.before is not None:
+            self.before(event, arguments)
+
+    cdef int switched(self, ThreadRing* ring, object target) except -1:
+        if target.parent is None:
+            ring.in_greenlet = False
+            ring.task = NOT_A_TASK
+            ring.python_context = NULL
+            switch_context(ring, current_thread())
+            if ring.task == NOT_A_TASK:
+                ring.task = NULL
+                go_on_in(ring, 0)
+        else:
+            go_on_in(ring, context_serial(ring, <PyObject*>target, CONTEXT_GREENLET, ring.context()))
+            ring.in_greenlet = True
+        return 0
+
+
+cdef void untrace_greenlets() noexcept:
+    """This thread's; the others' trace functions stay, inert, until their threads end."""
+    try:
+        if greenlet_module is not None:
+            mine = greenlet_module.gettrace()
+            if type(mine) is GreenletTrace:
+                greenlet_module.settrace((<GreenletTrace>mine).before)
+    except BaseException:
+        fault()
+
+
+# --- backend: monitoring --------------------------------------------------------------------------
+
+cdef int monitoring_tool = -1
+cdef bint monitoring_everything = False
+cdef object set_local_events = None
+cdef list watched_codes = []    # weak references: to undo local events
+cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the next start
+cdef long local_events = 0
+TOOL_IDS = (4, 3, 5)  # 0 to 2 belong to debuggers, coverage and profilers by convention
+
+
+def free_tool_id():
+    """A `sys.monitoring` tool id that nobody uses, or None.
+
+    Ids 0, 1 and 2 are left to debuggers, coverage tools and profilers, which may want them later.
+    """
+    monitoring = getattr(sys, "monitoring", None)
+    if monitoring is None:
+        return None
+    for identity in TOOL_IDS:
+        if monitoring.get_tool(identity) is None:
+            return identity
+    return None
+
+
+cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
+    try:
+        reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
+        Py_XDECREF(<PyObject*>reference)
+        if value & SELECTED:
+            watched_codes.append(reference)
+            set_local_events(monitoring_tool, <object>code, local_events)
+        else:
+            disarmed_codes.append(reference)
+    except BaseException:
+        fault()
+
+
+cdef object install_monitoring(bint everything, int kind):
+    global monitoring_tool, monitoring_everything, set_local_events, local_events, disarmed_codes
+    monitoring = sys.monitoring
+    tool = free_tool_id()
+    if tool is None:
+        raise BackendUnavailable(
+            "every sys.monitoring tool id that PyScope may take (3, 4, 5) is in use: stop one of the other tools, "
+            'or choose backend="frame"'
+        )
+    monitoring.use_tool_id(tool, "pyscope")
+    events = monitoring.events
+    set_local_events = monitoring.set_local_events
+    local_events = events.PY_RETURN | events.PY_YIELD
+    hook.disable = <PyObject*>monitoring.DISABLE
+    monitoring_tool = tool
+    monitoring_everything = everything
+    try:
+        for event, which in (
+            (events.PY_START, EVENT_START), (events.PY_RESUME, EVENT_RESUME), (events.PY_RETURN, EVENT_RETURN),
+            (events.PY_YIELD, EVENT_YIELD), (events.PY_THROW, EVENT_THROW), (events.PY_UNWIND, EVENT_UNWIND),
+        ):
+            callback = make_callback(which, kind)
+            monitoring.register_callback(tool, event, callback)
+        # Places that an earlier recording disarmed fire again only after their code's local events have changed.
+        for reference in disarmed_codes:
+            code = reference()
+            if code is not None:
+                set_local_events(tool, code, events.PY_RETURN)
+                set_local_events(tool, code, 0)
+        disarmed_codes = []
+        mask = events.PY_START | events.PY_RESUME | events.PY_THROW | events.PY_UNWIND
+        if everything:
+            mask |= events.PY_RETURN | events.PY_YIELD
+        monitoring.set_events(tool, mask)
+    except BaseException:
+        remove_monitoring()
+        raise
+
+
+cdef object remove_monitoring():
+    global monitoring_tool, watched_codes
+    monitoring = sys.monitoring
+    tool = monitoring_tool
+    if tool < 0:
+        return
+    events = monitoring.events
+    monitoring_tool = -1
+    monitoring.set_events(tool, 0)
+    for reference in watched_codes:  # free_tool_id leaves local events alive before 3.14
+        code = reference()
+        if code is not None:
+            monitoring.set_local_events(tool, code, 0)
+    watched_codes = []
+    for event in (events.PY_START, events.PY_RESUME, events.PY_RETURN, events.PY_YIELD, events.PY_THROW, events.PY_UNWIND):
+        monitoring.register_callback(tool, event, None)
+    monitoring.free_tool_id(tool)
+
+
+# --- installing and removing ----------------------------------------------------------------------
+
+cdef object install(str backend, bint everything, bint c_calls, bint windows):
+    if backend == "monitoring":
+        install_monitoring(everything, CALLBACK_WINDOWS if windows else CALLBACK_RECORD)
+    elif backend == "frame":
+        install_eval(eval_frame_windows if windows else eval_frame_plain)
+    elif backend == "setprofile":
+        profile_python_with_c_calls(c_calls)
+        install_eval(eval_frame_beside_profile)
+        if arm_all_threads(profile_everything):
+            fault()
+    else:
+        raise BackendUnavailable(f"the native recorder has no backend {backend!r}")
+
+
+cdef object remove(str backend):
+    arm_all_threads(NULL)
+    if backend == "monitoring":
+        remove_monitoring()
+        return True
+    return remove_eval()
+
+
+def frame_evaluator_installed():
+    """Whether somebody else's PEP 523 frame evaluator is installed."""
+    return foreign_eval()
+
+
+def profiler_installed():
+    """Whether somebody else's profile function is set on the calling thread."""
+    return foreign_profiler()
+
+
+def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts_prefix, bytes recording_id,
+          bytes process_id, bytes meta, bint flight, globs, exclude, libraries, bint c_calls=False,
+          uint32_t window_open_ms=0, uint32_t window_period_ms=0, uint32_t parent_pid=0):
+    """Allocates the ring, begins the file and installs the hook.
+
+    globs: list of dotted globs, or None for everything but `libraries` (path prefixes).
+    c_calls: record C calls too; beside `monitoring` and `frame` in windows of `window_open_ms` out of every
+    `window_period_ms` milliseconds (0: always).
+    Raises OSError when the ring or the file cannot be made, BackendUnavailable when the hook cannot be installed.
+    """
+    global ring_file, recording_file, drain, backend_in_use, flight_mode, select_default, select_own
+    cdef RingOptions options
+    cdef bint everything
+    cdef int kind
+    if ring_file != NULL:
+        raise RuntimeError("already recording")
+    install_fork_handlers()
+    if hook.extra_index < 0:
+        hook.extra_index = REQUEST_CODE_EXTRA(NULL)
+        if hook.extra_index < 0:
+            raise BackendUnavailable("no code-object slot is left (PEP 523 allows 255 users)")
+        hook.slow.resolve = resolve
+        hook.slow.c_function = c_function
+        hook.slow.exception = exception
+        hook.slow.new_thread = new_thread
+        hook.slow.switch_context = switch_context
+
+    include_globs.clear(); exclude_globs.clear(); library_prefixes.clear(); include_matched.clear()
+    module_decisions.clear()
+    select_default = globs is None
+    select_own = False
+    for glob in globs or ():
+        include_globs.push_back(<string>glob.encode())
+        include_matched.push_back(0)
+        select_own = select_own or glob.startswith("pyscope")
+    for glob in exclude or ():
+        exclude_globs.push_back(<string>glob.encode())
+    for prefix in libraries:
+        library_prefixes.push_back(<string>prefix.encode("utf-8", "surrogateescape"))
+    everything = globs is not None and "*" in globs
+
+    options.path = ring_path.encode("utf-8", "surrogateescape")
+    options.bytes = ring_bytes
+    options.meta = meta
+    fill_info(&options.info, recording_id, process_id, parent_pid, flight, options.path)
+    forget_names()
+    forget_contexts()
+    ring_file = make_ring_file(options)
+    try:
+        if file_path is not None:
+            recording_file = make_recording_file(file_path.encode("utf-8", "surrogateescape"), options.info, options.meta)
+        drain = new Drain(ring_file, recording_file, parts_prefix.encode("utf-8", "surrogateescape"))
+        if c_calls and backend != "setprofile":
+            drain.set_window(&hook.window, window_open_ms, window_period_ms)
+            hook.window.store(1)
+        drain.set_on_failure(on_write_failure)
+        drain.start()
+        flight_mode = flight
+        hook.file = ring_file
+        hook.generation += 1
+        hook.threads = 0
+        open_existing_rings()
+        hook.active = True
+        if greenlet_module is None:
+            note_greenlet()
+        open_thread_ring_here()
+        install(backend, everything, c_calls, c_calls and backend != "setprofile")
+        backend_in_use = backend
+    except BaseException:
+        abandon_start()
+        raise
+
+
+cdef int uninstall_soon(void* _) noexcept:
+    if backend_in_use is not None:
+        try:
+            uninstall()
+        except BaseException:
+            fault()
+    return 0
+
+
+cdef void on_write_failure() noexcept nogil:
+    """On the drain thread: the hook is taken out as soon as the main thread can."""
+    Py_AddPendingCall(uninstall_soon, NULL)
+
+
+cdef void abandon_start() noexcept:
+    global ring_file, recording_file, drain
+    hook.active = False
+    hook.generation += 1
+    close_all_rings()
+    hook.file = NULL
+    hook.window.store(0)
+    if drain != NULL:
+        drain.finish(5.0)
+        del drain
+        drain = NULL
+    if recording_file != NULL:
+        del recording_file
+        recording_file = NULL
+    if ring_file != NULL:
+        ring_file.unlink()
+        del ring_file
+        ring_file = NULL
+
+
+def uninstall():
+    """Takes the hook out and closes every thread's ring; the drain goes on. True unless another frame evaluator
+    sits on top of ours (which then only passes frames on)."""
+    global backend_in_use
+    if backend_in_use is None:
+        return True
+    backend = backend_in_use
+    backend_in_use = None
+    hook.active = False
+    hook.generation += 1
+    hook.window.store(0)
+    clean = remove(backend)
+    close_all_rings()
+    untrace_greenlets()
+    return clean
+
+
+def stop(double timeout=10.0):
+    """Uninstalls the hook, waits for the drain and seals the file. Returns a dict of figures.
+
+    state: "stopped"; "write_failed" (`error` is the errno) and "stalled" (the drain did not end within `timeout`
+    seconds) keep the ring file, so that nothing is lost.
+    """
+    global ring_file, recording_file, drain, held_types
+    cdef cbool over
+    cdef Summary summary
+    cdef dict figures
+    if ring_file == NULL:
+        raise RuntimeError("not recording")
+    clean = uninstall()
+    with nogil:
+        over = drain.finish(timeout)
+    figures = {
+        "clean": clean,
+        "faults": hook.faults.load(),
+        "dropped": ring_file.header().dropped.load(),
+        "unnamed": unnamed,
+        "ring_path": ring_file.path().c_str().decode("utf-8", "surrogateescape"),
+        "unmatched": [include_globs[i].decode() for i in range(include_globs.size()) if not include_matched[i]],
+        "threads": hook.threads,
+    }
+    if not over:
+        figures["state"] = "stalled"
+        ring_file = NULL  # the drain still uses them
+        recording_file = NULL
+        drain = NULL
+        hook.file = NULL
+        return figures
+    failed = drain.failed()
+    summary = drain.summary(STATE_WRITE_FAILED if failed else STATE_STOPPED)
+    figures["error"] = drain.error()
+    figures["drain_cpu_ns"] = summary.drain_cpu_ns
+    figures["events"] = summary.events
+    if recording_file != NULL:
+        if not recording_file.write_summary(summary):
+            failed = True
+        figures["bytes"] = recording_file.bytes()
+    figures["state"] = "write_failed" if failed else "stopped"
+    del drain
+    drain = NULL
+    if recording_file != NULL:
+        del recording_file
+        recording_file = NULL
+    if not failed:
+        ring_file.unlink()
+    del ring_file
+    ring_file = NULL
+    hook.file = NULL
+    held_types = []
+    forget_contexts()
+    return figures
+
+
+def forget_parent():
+    """In the child of a fork, after the native handler has detached it: undoes the inherited installation."""
+    global ring_file, recording_file, drain, backend_in_use, held_types, contexts_inherited
+    backend = backend_in_use
+    backend_in_use = None
+    ring_file = NULL          # the parent's; the mapping is gone already
+    recording_file = NULL
+    drain = NULL
+    held_types = []
+    if backend is not None:
+        remove(backend)
+
+
+def recording():
+    """Whether a recording is in progress in this process."""
+    return ring_file != NULL
+
+
+def failed():
+    """The errno of the write that ended the recording, or 0."""
+    return drain.error() if drain != NULL else 0
+
+
+def dump(str path):
+    """Copies what the ring holds into a recording of its own, without stopping the producers.
+
+    Returns (pages, events). Raises OSError when it cannot be written, RuntimeError when not recording."""
+    cdef AdoptReport report
+    if ring_file == NULL:
+        raise RuntimeError("not recording")
+    cdef string where = path.encode("utf-8", "surrogateescape")
+    with nogil:
+        report = dump_ring(ring_file[0], where)
+    return report.pages, report.events
+
+
+def dump_other(str ring_path, str path):
+    """Likewise from the ring file of another process, which does nothing for it."""
+    cdef RingFile* other = attach_ring(ring_path.encode("utf-8", "surrogateescape"), False)
+    cdef string where = path.encode("utf-8", "surrogateescape")
+    cdef AdoptReport report
+    try:
+        with nogil:
+            report = dump_ring(other[0], where)
+    finally:
+        del other
+    return report.pages, report.events
+
+
+def adopt(str recording_path, str ring_path):
+    """Seals the ring of a dead process into its recording and removes the ring. Returns (pages, events, dropped)."""
+    cdef AdoptReport report
+    cdef string where = recording_path.encode("utf-8", "surrogateescape")
+    cdef string ring = ring_path.encode("utf-8", "surrogateescape")
+    with nogil:
+        report = adopt_ring(where, ring)
+    return report.pages, report.events, report.dropped
+
+
+def owner_alive(str ring_path):
+    """Whether a living process holds the ring."""
+    return RingFile.owner_alive(ring_path.encode("utf-8", "surrogateescape"))
+
+
+def c_calls_here(bint on):
+    """Arms or disarms the recording of C calls on the calling thread; nested calls count."""
+    if backend_in_use is None:
+        return False
+    return arm_by_hand(on)
+
+
+def figures():
+    """The recorder's figures so far: a dict."""
+    if ring_file == NULL:
+        return {}
+    return {
+        "faults": hook.faults.load(),
+        "dropped": ring_file.header().dropped.load(),
+        "events_saved": ring_file.header().events_saved.load(),
+        "drain_cpu_ns": drain.cpu_ns(),
+        "threads": hook.threads,
+        "ring_bytes": ring_file.header().file_bytes,
+        "backend": backend_in_use,
+    }
+
+
+# --- for doctor and the benchmarks ----------------------------------------------------------------
+
+def clock():
+    """The clock in use: {"kind", "tick_ns", "read_ns"}; read_ns is the cost of one reading, measured now."""
+    cdef ClockPair first = read_clock_pair()
+    cdef uint64_t sink = 0
+    cdef int i
+    cdef int64_t before, after, best = 1 << 60
+    cdef int attempt
+    for attempt in range(5):
+        before = monotonic_ns()
+        for i in range(100_000):
+            sink += ticks()
+        after = monotonic_ns()
+        best = min(best, after - before)
+    cdef ClockPair last = read_clock_pair()
+    kinds = {1: "tsc", 2: "virtual counter", 3: "CLOCK_MONOTONIC"}
+    return {"kind": kinds[<int>clock_kind()], "tick_ns": tick_ns(first, last), "read_ns": best / 100_000, "sink": sink & 1}
+
+
+def install_empty(str backend):
+    """Installs a hook of the backend that does nothing: the floor of the benchmarks."""
+    if ring_file != NULL or backend_in_use is not None:
+        raise RuntimeError("a recording is in progress")
+    if backend == "monitoring":
+        install_monitoring(True, CALLBACK_EMPTY)
+    elif backend == "frame":
+        install_eval(eval_frame_empty)
+    elif backend == "setprofile":
+        arm_all_threads(profile_nothing)
+    else:
+        raise ValueError(backend)
+
+
+def remove_empty(str backend):
+    """Undoes `install_empty`."""
+    remove(backend)

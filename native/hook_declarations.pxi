@@ -1,0 +1,240 @@
+# What hook.pyx uses of the C++ headers and of CPython.
+
+cdef extern from "Python.h":
+    ctypedef struct PyThreadState:
+        PyObject* context
+    ctypedef struct PyMethodDef:
+        const char* ml_name
+    ctypedef struct PyCodeObject:
+        int co_argcount
+        int co_kwonlyargcount
+        int co_flags
+        int co_firstlineno
+        PyObject* co_filename
+        PyObject* co_name
+        PyObject* co_qualname
+    int CO_GENERATOR, CO_COROUTINE, CO_ASYNC_GENERATOR
+    PyTypeObject* Py_TYPE(PyObject*) noexcept
+    bint PyUnicode_CheckExact(PyObject*) noexcept
+    const char* PyUnicode_AsUTF8AndSize(PyObject*, Py_ssize_t*) noexcept
+    PyObject* PyUnicode_AsEncodedString(PyObject*, const char*, const char*) noexcept
+    int PyUnicode_CompareWithASCIIString(PyObject*, const char*) noexcept
+    char* PyBytes_AS_STRING(PyObject*) noexcept
+    Py_ssize_t PyBytes_GET_SIZE(PyObject*) noexcept
+    void PyErr_Clear() noexcept
+    PyObject* PyDict_GetItemString(PyObject*, const char*) noexcept
+    bint PyModule_Check(PyObject*) noexcept
+    const char* PyModule_GetName(PyObject*) noexcept
+    bint PyType_Check(PyObject*) noexcept
+    PyObject* PyWeakref_NewRef(PyObject*, PyObject*) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
+    int Py_AddPendingCall(int (*)(void*) noexcept, void*) noexcept nogil
+
+cdef extern from "object.h":
+    pass
+
+cdef extern from "fnmatch.h":
+    int fnmatch(const char*, const char*, int) noexcept nogil
+
+cdef extern from "event.hpp" namespace "pyscope" nogil:
+    uint64_t MAX_CODE "pyscope::kMaxCode"
+    uint64_t MAX_EXCEPTION "pyscope::kExceptionMask"
+    unsigned CODE_SHIFT "pyscope::kCodeShift"
+    ctypedef enum PayloadType "pyscope::PayloadType":
+        PAYLOAD_CONTEXT "pyscope::PayloadType::Context"
+
+cdef extern from "recording.hpp" namespace "pyscope" nogil:
+    ctypedef struct ClockPair:
+        uint64_t ticks
+        int64_t monotonic_ns
+        int64_t unix_ns
+    ctypedef struct ProcessInfo:
+        uint8_t recording_id[16]
+        uint8_t process_id[16]
+        uint32_t pid, parent_pid, clock_kind, time_shift, flight
+        ClockPair start
+        ClockPair start2
+        char ring_path[1024]
+    ctypedef struct Summary:
+        uint64_t events, drain_cpu_ns
+    ctypedef enum ProcessState "pyscope::ProcessState":
+        STATE_STOPPED "pyscope::ProcessState::Stopped"
+        STATE_WRITE_FAILED "pyscope::ProcessState::WriteFailed"
+    ctypedef struct RecordHeader:
+        uint32_t length
+        uint16_t type
+        uint16_t reserved
+    ctypedef struct StringRecord:
+        RecordHeader header
+        uint32_t id
+        uint32_t bytes
+    ctypedef struct CodeRecord:
+        RecordHeader header
+        uint32_t id, module, qualname, file, line
+        uint16_t arity, flags
+    ctypedef struct ExceptionRecord:
+        RecordHeader header
+        uint32_t id, name
+    uint16_t RECORD_STRING "(uint16_t)pyscope::RecordType::String"
+    uint16_t RECORD_CODE "(uint16_t)pyscope::RecordType::Code"
+    uint16_t RECORD_EXCEPTION "(uint16_t)pyscope::RecordType::Exception"
+    uint16_t FLAG_GENERATOR "pyscope::kGenerator"
+    uint16_t FLAG_COROUTINE "pyscope::kCoroutine"
+    uint16_t FLAG_ASYNC_GENERATOR "pyscope::kAsyncGenerator"
+    uint16_t FLAG_C_FUNCTION "pyscope::kCFunction"
+    cppclass AtomicU64 "std::atomic<uint64_t>":
+        uint64_t load()
+        uint64_t fetch_add(uint64_t)
+    cppclass AtomicU32 "std::atomic<uint32_t>":
+        uint32_t load()
+        void store(uint32_t)
+    ctypedef struct RingHeader:
+        uint64_t file_bytes
+        AtomicU64 dropped, events_saved
+
+cdef extern from "clock.hpp" namespace "pyscope" nogil:
+    uint64_t ticks()
+    ClockPair read_clock_pair()
+    double tick_ns(const ClockPair&, const ClockPair&)
+    int clock_kind "(int)pyscope::clock_kind"()
+
+cdef extern from "ring.hpp" namespace "pyscope" nogil:
+    cppclass RingOptions:
+        string path
+        size_t bytes
+        ProcessInfo info
+        string meta
+    cppclass RingFile:
+        RingHeader& header()
+        uint32_t page_count()
+        uint64_t order()
+        const string& path()
+        bint append_record(const void*, size_t)
+        void unlink()
+        @staticmethod
+        bint owner_alive(const string&)
+
+cdef extern from "recording_file.hpp" namespace "pyscope" nogil:
+    cppclass RecordingFile:
+        bint write_summary(Summary)
+        uint64_t bytes()
+    ctypedef struct AdoptReport:
+        uint32_t pages
+        uint64_t events, dropped
+    AdoptReport adopt_ring "pyscope::adopt"(const string&, const string&) except +OSError
+    AdoptReport dump_ring(RingFile&, const string&) except +OSError
+
+cdef extern from "drain.hpp" namespace "pyscope" nogil:
+    cppclass Drain:
+        Drain(RingFile*, RecordingFile*, string) except +
+        void start() except +
+        bint finish(double)
+        bint failed()
+        int error()
+        Summary summary(ProcessState)
+        void set_on_failure(void (*)() noexcept nogil)
+        void set_window(AtomicU32*, uint32_t, uint32_t)
+        uint64_t cpu_ns()
+
+cdef extern from "hook.hpp" namespace "pyscope":
+    ctypedef struct Frame:
+        pass
+    cppclass ThreadRing:
+        PyObject* python_context
+        PyObject* task
+        PyObject* loop
+        bint in_greenlet
+        bint greenlet_traced
+        void set_name(const char*)
+        void set_context(uint64_t)
+        uint64_t context()
+        RingFile* file()
+        void emit2 "emit"(uint64_t, uint64_t)
+        void emit_payload(PayloadType, const void*, size_t)
+    ctypedef struct SlowPaths:
+        uint64_t (*resolve)(PyCodeObject*, Frame*) noexcept
+        uint32_t (*c_function)(PyObject*) noexcept
+        uint32_t (*exception)(PyTypeObject*) noexcept
+        void (*new_thread)(ThreadRing*) noexcept
+        void (*switch_context)(ThreadRing*, PyThreadState*) noexcept
+    cppclass Hook:
+        uint32_t generation
+        bint active
+        Py_ssize_t extra_index
+        SlowPaths slow
+        PyObject* disable
+        PyObject* current_tasks
+        AtomicU32 window
+        AtomicU64 faults
+        RingFile* file
+        uint32_t threads
+    Hook hook
+    cppclass ErrorGuard:
+        ErrorGuard()
+    uint64_t SELECTED "pyscope::kSelected"
+    uint64_t SUSPENDS "pyscope::kSuspends"
+    uint64_t AWAITS "pyscope::kAwaits"
+    uint64_t RESOLVED "pyscope::kResolved"
+    void close_all_rings() noexcept
+    void install_fork_handlers() noexcept
+    PyObject* current_task(ThreadRing*) noexcept
+    PyCodeObject* frame_code(const Frame*) noexcept
+    Frame* current_frame(PyThreadState*) noexcept
+    PyThreadState* current_thread() noexcept
+    Py_ssize_t REQUEST_CODE_EXTRA "PYSCOPE_REQUEST_CODE_EXTRA"(void*) noexcept
+    int SET_CODE_EXTRA "PYSCOPE_SET_CODE_EXTRA"(PyObject*, Py_ssize_t, void*) noexcept
+
+cdef extern from "frame.hpp" namespace "pyscope":
+    ctypedef PyObject* (*EvalFunction "_PyFrameEvalFunction")(PyThreadState*, Frame*, int) noexcept
+    EvalFunction eval_frame_plain "pyscope::eval_frame<false>"
+    EvalFunction eval_frame_windows "pyscope::eval_frame<true>"
+    EvalFunction eval_frame_empty
+    bint install_eval(EvalFunction) noexcept
+    bint remove_eval() noexcept
+
+cdef extern from "setprofile.hpp" namespace "pyscope":
+    ctypedef int (*TraceFunction "Py_tracefunc")(PyObject*, void*, int, PyObject*) noexcept
+    TraceFunction profile_everything
+    TraceFunction profile_nothing
+    EvalFunction eval_frame_beside_profile
+    void profile_python_with_c_calls(bint) noexcept
+    int arm_all_threads(TraceFunction) noexcept
+
+cdef extern from "monitoring.hpp" namespace "pyscope":
+    ctypedef int MonitoringEvent "pyscope::MonitoringEvent"
+    ctypedef int CallbackKind "pyscope::CallbackKind"
+    int EVENT_START "(int)pyscope::MonitoringEvent::Start"
+    int EVENT_RESUME "(int)pyscope::MonitoringEvent::Resume"
+    int EVENT_RETURN "(int)pyscope::MonitoringEvent::Return"
+    int EVENT_YIELD "(int)pyscope::MonitoringEvent::Yield"
+    int EVENT_THROW "(int)pyscope::MonitoringEvent::Throw"
+    int EVENT_UNWIND "(int)pyscope::MonitoringEvent::Unwind"
+    int CALLBACK_RECORD "(int)pyscope::CallbackKind::Record"
+    int CALLBACK_WINDOWS "(int)pyscope::CallbackKind::RecordWithWindows"
+    int CALLBACK_EMPTY "(int)pyscope::CallbackKind::Empty"
+
+cdef extern from "glue.hpp" namespace "pyscope":
+    uint64_t SWITCH_HEAD "pyscope::kSwitchHead"
+    uint8_t CONTEXT_TASK "(uint8_t)pyscope::ContextKind::Task"
+    uint8_t CONTEXT_GREENLET "(uint8_t)pyscope::ContextKind::Greenlet"
+    object make_callback "pyscope::make_callback_object"(int, int)
+    PyObject* frame_globals(Frame*) noexcept
+    PyObject* first_local(Frame*) noexcept
+    PyObject* code_first_parameter(PyCodeObject*) noexcept
+    PyMethodDef* method_def(PyObject*) noexcept
+    PyObject* method_self(PyObject*) noexcept
+    bint is_heap_type(PyTypeObject*) noexcept
+    PyObject* heap_type_qualname(PyTypeObject*) noexcept
+    PyObject* weakref_target(PyObject*) noexcept
+    PyObject* getattr_static(PyObject*, const char*) noexcept
+    ThreadRing* get_thread_ring() noexcept
+    void open_thread_ring_here() noexcept
+    void open_existing_rings() noexcept
+    bint foreign_eval() noexcept
+    bint foreign_profiler() noexcept
+    bint arm_by_hand(bint) noexcept
+    RingFile* make_ring_file(const RingOptions&) except NULL
+    RingFile* attach_ring(const string&, bint) except NULL
+    RecordingFile* make_recording_file(const string&, const ProcessInfo&, const string&) except NULL
+    void fill_info(ProcessInfo*, bytes, bytes, uint32_t, bint, const string&)
+    int64_t monotonic_ns() noexcept

@@ -1,0 +1,144 @@
+// What the recorder must know of CPython's insides, in one place, by version.
+//
+// 3.11: frames hold `f_code`; generator state is in the generator around the frame; a profile function
+//       disables specialised opcodes (FACTS: gh-issue list in docs/).
+// 3.12: `f_code`, frames reached by cframe; PEP 669.
+// 3.13: `f_executable`, frames reached by `current_frame`.
+// 3.14: `f_executable` is a tagged reference (_PyStackRef).
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#ifndef Py_BUILD_CORE
+#define Py_BUILD_CORE 1
+#endif
+// The internal headers are C; C++ needs them without its own keywords in the way.
+#include "internal/pycore_frame.h"
+#undef Py_BUILD_CORE
+
+#include "opcode.h"
+
+#if PY_VERSION_HEX >= 0x030E0000
+#include "internal/pycore_interpframe.h"
+#include "internal/pycore_genobject.h"
+#endif
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pyscope {
+
+using Frame = _PyInterpreterFrame;
+
+inline PyCodeObject* frame_code(const Frame* frame) {
+#if PY_VERSION_HEX >= 0x030E0000
+  PyObject* executable = PyStackRef_AsPyObjectBorrow(frame->f_executable);
+  return PyCode_Check(executable) ? reinterpret_cast<PyCodeObject*>(executable) : nullptr;
+#elif PY_VERSION_HEX >= 0x030D0000
+  PyObject* executable = frame->f_executable;
+  return executable && PyCode_Check(executable) ? reinterpret_cast<PyCodeObject*>(executable) : nullptr;
+#else
+  return frame->f_code;
+#endif
+}
+
+inline bool in_generator(const Frame* frame) { return frame->owner == FRAME_OWNED_BY_GENERATOR; }
+
+inline const PyGenObject* generator_of(const Frame* frame) {
+  return reinterpret_cast<const PyGenObject*>(reinterpret_cast<const char*>(frame) - offsetof(PyGenObject, gi_iframe));
+}
+
+// After a resume has come back: whether the generator waits at a yield (else it is finished). Only valid while
+// somebody holds the generator, as whoever resumed it does.
+inline bool suspended(const Frame* frame) { return generator_of(frame)->gi_frame_state < 0; }
+
+inline Frame* current_frame(PyThreadState* thread) {
+#if PY_VERSION_HEX >= 0x030D0000
+  return thread->current_frame;
+#else
+  return thread->cframe->current_frame;
+#endif
+}
+
+inline PyThreadState* current_thread() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyThreadState_GetUnchecked();
+#else
+  return _PyThreadState_UncheckedGet();
+#endif
+}
+
+inline PyTypeObject* raised_type(PyThreadState* thread) {
+#if PY_VERSION_HEX >= 0x030C0000
+  return thread->current_exception ? Py_TYPE(thread->current_exception) : nullptr;
+#else
+  PyObject* type = thread->curexc_type;
+  return type && PyType_Check(type) ? reinterpret_cast<PyTypeObject*>(type) : nullptr;
+#endif
+}
+
+// With a frame hook every Python-to-Python call goes through C, where 3.12+ counts it against a limit
+// that the same program without the hook would never meet: the hook gives the unit back around the call.
+inline void refund_c_recursion(PyThreadState* thread, int units) {
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+  thread->c_recursion_remaining += units;
+#else
+  (void)thread;
+  (void)units;
+#endif
+}
+
+enum class Resumption { Start, Resume, Throw };
+
+// At a profile function's CALL event: what brought the generator to run. The instruction in hand is the RESUME
+// at its start (oparg 0), a later one, or (throw) not a RESUME at all.
+inline Resumption resumption(const Frame* frame) {
+#if PY_VERSION_HEX >= 0x030D0000
+  const _Py_CODEUNIT* at = frame->instr_ptr;
+#else
+  const _Py_CODEUNIT* at = frame->prev_instr;
+#endif
+#if PY_VERSION_HEX >= 0x030C0000
+  const int opcode = at->op.code, argument = at->op.arg;
+#else
+  const int opcode = _Py_OPCODE(*at), argument = _Py_OPARG(*at);
+#endif
+  bool resume = opcode == RESUME;
+#ifdef INSTRUMENTED_RESUME
+  resume |= opcode == INSTRUMENTED_RESUME;
+#endif
+#ifdef RESUME_QUICK
+  resume |= opcode == RESUME_QUICK;
+#endif
+#ifdef RESUME_CHECK
+  resume |= opcode == RESUME_CHECK;
+#endif
+#ifdef DO_TRACING
+  resume |= opcode == DO_TRACING;
+#endif
+  if (!resume) return Resumption::Throw;
+  return (argument & 3) == 0 ? Resumption::Start : Resumption::Resume;
+}
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define PYSCOPE_REQUEST_CODE_EXTRA PyUnstable_Eval_RequestCodeExtraIndex
+#define PYSCOPE_SET_CODE_EXTRA PyUnstable_Code_SetExtra
+#else
+#define PYSCOPE_REQUEST_CODE_EXTRA _PyEval_RequestCodeExtraIndex
+#define PYSCOPE_SET_CODE_EXTRA _PyCode_SetExtra
+#endif
+
+// As in Objects/codeobject.c, unchanged since 3.6.
+struct CodeExtra {
+  Py_ssize_t size;
+  void* extras[1];
+};
+
+inline uint64_t code_extra(const PyCodeObject* code, Py_ssize_t index) {
+  const auto* extra = static_cast<const CodeExtra*>(code->co_extra);
+  if (!extra || extra->size <= index) return 0;
+  return reinterpret_cast<uint64_t>(extra->extras[index]);
+}
+
+}  // namespace pyscope

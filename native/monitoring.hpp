@@ -1,0 +1,25 @@
+// Backend `monitoring`: PEP 669 callbacks (3.12+) as objects with a vectorcall of their own, so that the
+// interpreter reaches the C code without building a call.
+#pragma once
+
+#include "hook.hpp"
+#include "setprofile.hpp"
+
+#if PY_VERSION_HEX >= 0x030C0000
+#define PYSCOPE_HAS_MONITORING 1
+#endif
+
+namespace pyscope {
+
+struct Callback {
+  PyObject_HEAD
+  vectorcallfunc call;
+};
+
+enum class MonitoringEvent { Start, Resume, Return, Yield, Throw, Unwind };
+enum class CallbackKind { Record, RecordWithWindows, Empty };
+
+// The callable for an event; a new reference. Null with an exception set on failure.
+PyObject* make_callback(MonitoringEvent event, CallbackKind kind);
+
+}  // namespace pyscope

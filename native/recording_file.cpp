@@ -1,0 +1,290 @@
+#include "recording_file.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <system_error>
+
+#include "codec.hpp"
+
+namespace pyscope {
+
+namespace {
+
+[[noreturn]] void fail(int error, const std::string& what) {
+  throw std::system_error(error, std::generic_category(), what);
+}
+
+constexpr size_t padded(size_t bytes) { return (bytes + 7) & ~size_t{7}; }
+
+BlockHeader block_header(BlockType type, const void* payload, size_t bytes) {
+  BlockHeader header{};
+  header.magic = kBlockMagic;
+  header.type = static_cast<uint16_t>(type);
+  header.version = kFormatVersion;
+  header.length = static_cast<uint32_t>(bytes);
+  header.crc = crc32(payload, bytes);
+  header.header_crc = crc32(&header, offsetof(BlockHeader, header_crc));
+  return header;
+}
+
+bool valid_header(const BlockHeader& header) {
+  return header.magic == kBlockMagic && header.header_crc == crc32(&header, offsetof(BlockHeader, header_crc));
+}
+
+ClockPair latest_clock(const RingHeader& header) {
+  return {header.last_ticks.load(), header.last_monotonic_ns.load(), header.last_unix_ns.load()};
+}
+
+}  // namespace
+
+RecordingFile::RecordingFile(const std::string& path, const ProcessInfo& info, const std::string& meta) : info_(info) {
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd_ < 0) fail(errno, "cannot create the recording " + path);
+  auto block = std::make_unique<ProcessBlock>();
+  std::memset(static_cast<void*>(block.get()), 0, sizeof(ProcessBlock));
+  block->header = block_header(BlockType::Process, &info_, sizeof(info_));
+  block->header.length = kProcessBlockBytes - sizeof(BlockHeader);
+  block->header.header_crc = crc32(&block->header, offsetof(BlockHeader, header_crc));
+  block->info = info_;
+  block->summary.end = info_.start2;
+  block->summary.crc =
+      crc32(reinterpret_cast<const uint8_t*>(&block->summary) + sizeof(uint32_t), sizeof(Summary) - sizeof(uint32_t));
+  if (!write_at(0, block.get(), sizeof(ProcessBlock))) {
+    const int error = error_;
+    ::close(fd_);
+    ::unlink(path.c_str());
+    fail(error, "cannot write the recording " + path);
+  }
+  offset_ = sizeof(ProcessBlock);
+  if (!append(BlockType::Meta, meta.data(), meta.size())) {
+    const int error = error_;
+    ::close(fd_);
+    ::unlink(path.c_str());
+    fail(error, "cannot write the recording " + path);
+  }
+}
+
+RecordingFile* RecordingFile::reopen(const std::string& path) {
+  std::unique_ptr<RecordingFile> file(new RecordingFile());
+  file->fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  if (file->fd_ < 0) fail(errno, "cannot open the recording " + path);
+  struct stat status {};
+  if (::fstat(file->fd_, &status) != 0) fail(errno, "cannot read the recording " + path);
+  const uint64_t size = static_cast<uint64_t>(status.st_size);
+  BlockHeader header{};
+  uint64_t at = 0;
+  while (at + sizeof(header) <= size) {
+    if (::pread(file->fd_, &header, sizeof(header), static_cast<off_t>(at)) != sizeof(header)) break;
+    if (!valid_header(header)) break;
+    const uint64_t next = at + padded(sizeof(header) + header.length);
+    if (at == 0) {
+      if (header.type != static_cast<uint16_t>(BlockType::Process) || header.version != kFormatVersion ||
+          ::pread(file->fd_, &file->info_, sizeof(ProcessInfo), sizeof(header)) != sizeof(ProcessInfo))
+        throw std::runtime_error(path + " is not a recording of this version");
+    }
+    if (next > size) {  // torn by the kill: its pages are still in the ring
+      if (::ftruncate(file->fd_, static_cast<off_t>(at)) != 0) fail(errno, "cannot mend " + path);
+      file->offset_ = at;
+      return file.release();
+    }
+    at = next;
+  }
+  if (at == 0) throw std::runtime_error(path + " is not a recording");
+  file->offset_ = padded(size);
+  return file.release();
+}
+
+RecordingFile::~RecordingFile() {
+  if (fd_ >= 0) ::close(fd_);
+}
+
+bool RecordingFile::write_at(uint64_t offset, const void* data, size_t bytes) {
+  const auto* from = static_cast<const uint8_t*>(data);
+  while (bytes > 0) {
+    const ssize_t n = ::pwrite(fd_, from, bytes, static_cast<off_t>(offset));
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) {
+      error_ = n < 0 ? errno : EIO;
+      return false;
+    }
+    from += n;
+    offset += static_cast<uint64_t>(n);
+    bytes -= static_cast<size_t>(n);
+  }
+  return true;
+}
+
+bool RecordingFile::append(BlockType type, const void* payload, size_t bytes) {
+  const BlockHeader header = block_header(type, payload, bytes);
+  block_.assign(padded(sizeof(header) + bytes), 0);
+  std::memcpy(block_.data(), &header, sizeof(header));
+  if (bytes) std::memcpy(block_.data() + sizeof(header), payload, bytes);
+  if (!write_at(offset_, block_.data(), block_.size())) {
+    if (::ftruncate(fd_, static_cast<off_t>(offset_)) != 0) { /* the reader cuts a torn block off */
+    }
+    return false;
+  }
+  offset_ += block_.size();
+  return true;
+}
+
+bool RecordingFile::write_summary(Summary summary) {
+  summary.file_bytes = offset_;
+  summary.crc = crc32(reinterpret_cast<const uint8_t*>(&summary) + sizeof(uint32_t), sizeof(Summary) - sizeof(uint32_t));
+  return write_at(offsetof(ProcessBlock, summary), &summary, sizeof(summary));
+}
+
+// --- Saver ---------------------------------------------------------------------------------------
+
+bool Saver::save_table() {
+  RingHeader& header = ring_.header();
+  const uint64_t used = header.table_used.load(std::memory_order_acquire);
+  const uint64_t saved = header.table_saved.load(std::memory_order_acquire);
+  if (used <= saved) return true;
+  if (!file_.append(BlockType::Table, ring_.table() + saved, used - saved)) return false;
+  header.table_saved.store(used, std::memory_order_release);
+  return true;
+}
+
+void Saver::encode_page(const PageHeader& header, const uint64_t* words) {
+  const unsigned shift = file_.info().time_shift;
+  const size_t at = segment_.size();
+  segment_.resize(at + sizeof(ChunkHeader) + max_encoded_bytes(kPageWords) + 8);
+  ChunkHeader chunk{};
+  uint32_t events = 0;
+  chunk.encoded = static_cast<uint32_t>(
+      encode_words(words, kPageWords, header.base_ticks, shift, segment_.data() + at + sizeof(ChunkHeader), events));
+  chunk.events = events;
+  chunk.thread = header.thread;
+  chunk.os_tid = header.os_tid;
+  chunk.sequence = header.sequence.load(std::memory_order_relaxed);
+  chunk.base_ticks = header.base_ticks;
+  chunk.context = header.context;
+  chunk.time_shift = shift;
+  std::memcpy(chunk.thread_name, header.thread_name, kThreadNameBytes);
+  std::memcpy(segment_.data() + at, &chunk, sizeof(chunk));
+  const size_t end = at + sizeof(ChunkHeader) + chunk.encoded;
+  segment_.resize(end);
+  segment_.resize(padded(end), 0);
+  events_ += events;
+}
+
+bool Saver::save_pages(const std::vector<uint32_t>& pages) {
+  segment_.clear();
+  const uint64_t before = events_;
+  for (uint32_t index : pages) encode_page(ring_.page(index), ring_.words(index));
+  if (!segment_.empty() && !file_.append(BlockType::Events, segment_.data(), segment_.size())) {
+    events_ = before;
+    return false;
+  }
+  return true;
+}
+
+bool Saver::save_copies(const std::vector<uint32_t>& pages) {
+  segment_.clear();
+  alignas(8) uint8_t bytes[kPageBytes];
+  for (uint32_t index : pages) {
+    const PageHeader& live = ring_.page(index);
+    const uint32_t state = live.state.load(std::memory_order_acquire);
+    const uint64_t sequence = live.sequence.load(std::memory_order_acquire);
+    const uint64_t order = live.order;
+    if (state == static_cast<uint32_t>(PageState::Free)) continue;
+    // Word by word: the head of a record is published after its operands, so read in ascending order
+    // the copy is a prefix of the page.
+    std::memcpy(bytes, static_cast<const void*>(&live), sizeof(PageHeader));
+    auto* to = reinterpret_cast<uint64_t*>(bytes + sizeof(PageHeader));
+    uint64_t* from = ring_.words(index);
+    for (size_t i = 0; i < kPageWords; ++i) to[i] = std::atomic_ref<uint64_t>(from[i]).load(std::memory_order_acquire);
+    if (live.sequence.load(std::memory_order_acquire) != sequence || live.order != order ||
+        live.state.load(std::memory_order_acquire) == static_cast<uint32_t>(PageState::Free))
+      continue;  // overwritten meanwhile
+    encode_page(*reinterpret_cast<const PageHeader*>(bytes), to);
+  }
+  return segment_.empty() || file_.append(BlockType::Events, segment_.data(), segment_.size());
+}
+
+// --- whole rings ---------------------------------------------------------------------------------
+
+namespace {
+
+std::vector<uint32_t> used_pages(const RingFile& ring) {
+  std::vector<uint32_t> pages;
+  for (uint32_t i = 0; i < ring.page_count(); ++i)
+    if (ring.page(i).state.load(std::memory_order_acquire) != static_cast<uint32_t>(PageState::Free)) pages.push_back(i);
+  std::sort(pages.begin(), pages.end(),
+            [&](uint32_t a, uint32_t b) { return ring.page(a).order < ring.page(b).order; });
+  return pages;
+}
+
+}  // namespace
+
+Summary summarise(const RingFile& ring, ProcessState state, uint64_t events) {
+  const RingHeader& header = ring.header();
+  Summary summary{};
+  summary.state = static_cast<uint32_t>(state);
+  summary.end = latest_clock(header);
+  summary.events = events;
+  auto add = [&](LossReason reason, uint64_t count, uint64_t first, uint64_t last) {
+    summary.losses[summary.losses_used++] = {static_cast<uint32_t>(reason), 0, count, first, last};
+  };
+  if (const uint64_t overwritten = header.overwritten.load())
+    add(LossReason::Overwritten, overwritten * 0, header.info.start.ticks, header.overwritten_until_ticks.load());
+  return summary;
+}
+
+AdoptReport adopt(const std::string& recording_path, const std::string& ring_path) {
+  std::unique_ptr<RingFile> ring(RingFile::attach(ring_path, true));
+  std::unique_ptr<RecordingFile> file(RecordingFile::reopen(recording_path));
+  if (std::memcmp(ring->header().info.process_id, file->info().process_id, 16) != 0)
+    throw std::runtime_error(ring_path + " is not the ring of " + recording_path);
+  Saver saver(*ring, *file);
+  const std::vector<uint32_t> pages = used_pages(*ring);
+  AdoptReport report;
+  bool ok = saver.save_table();
+  for (size_t at = 0; ok && at < pages.size(); at += 64) {
+    const size_t end = std::min(at + 64, pages.size());
+    ok = saver.save_pages({pages.begin() + static_cast<long>(at), pages.begin() + static_cast<long>(end)});
+  }
+  report.pages = static_cast<uint32_t>(pages.size());
+  report.events = saver.events();
+  report.dropped = ring->header().dropped.load();
+  Summary summary = summarise(*ring, ProcessState::Recovered, ring->header().events_saved.load() + saver.events());
+  if (report.dropped)
+    summary.losses[summary.losses_used++] = {static_cast<uint32_t>(LossReason::RingFull), 0, report.dropped,
+                                             ring->header().dropped_first_ticks.load(),
+                                             ring->header().dropped_last_ticks.load()};
+  if (!ok || !file->write_summary(summary))
+    fail(file->error(), "cannot append the ring of a dead process to " + recording_path);
+  ring->unlink();
+  return report;
+}
+
+AdoptReport dump_ring(RingFile& ring, const std::string& path) {
+  RecordingFile file(path, ring.header().info, ring.meta());
+  Saver saver(ring, file);
+  AdoptReport report;
+  const uint64_t used = ring.header().table_used.load(std::memory_order_acquire);
+  bool ok = file.append(BlockType::Table, ring.table(), used);
+  const std::vector<uint32_t> pages = used_pages(ring);
+  for (size_t at = 0; ok && at < pages.size(); at += 64) {
+    const size_t end = std::min(at + 64, pages.size());
+    ok = saver.save_copies({pages.begin() + static_cast<long>(at), pages.begin() + static_cast<long>(end)});
+  }
+  report.pages = static_cast<uint32_t>(pages.size());
+  report.events = saver.events();
+  report.dropped = ring.header().dropped.load();
+  Summary summary = summarise(ring, ProcessState::Stopped, saver.events());
+  summary.end = read_clock_pair();
+  if (!ok || !file.write_summary(summary)) fail(file.error(), "cannot write the dump " + path);
+  return report;
+}
+
+}  // namespace pyscope

@@ -1,0 +1,164 @@
+// The ring: pages in a mapped file, written by one thread each, wait-free on the fast path.
+//
+// RingFile owns the mapping and the pages. A Ring is one thread's producer end: it holds one page at a
+// time and takes the next from the free queue. Two policies when none is free: in stream mode the
+// event is dropped and counted; in flight mode the oldest full page of the process is overwritten.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "clock.hpp"
+#include "event.hpp"
+#include "page_queue.hpp"
+#include "recording.hpp"
+
+#define PYSCOPE_COLD __attribute__((cold, noinline))
+#define PYSCOPE_LIKELY(x) __builtin_expect(!!(x), 1)
+#define PYSCOPE_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define PYSCOPE_INLINE inline __attribute__((always_inline))
+
+namespace pyscope {
+
+struct RingOptions {
+  std::string path;
+  size_t bytes = 64u << 20;  // of pages and table together
+  ProcessInfo info{};
+  std::string meta;  // JSON
+};
+
+class RingFile {
+ public:
+  // Creates, allocates in full and prefaults. Throws std::system_error (ENOSPC where it does not fit).
+  explicit RingFile(const RingOptions& options);
+  // Maps the ring of another (dead or living) process. Throws std::runtime_error if it is none.
+  static RingFile* attach(const std::string& path, bool writable);
+  ~RingFile();
+  RingFile(const RingFile&) = delete;
+  RingFile& operator=(const RingFile&) = delete;
+
+  RingHeader& header() const { return *header_; }
+  PageHeader& page(uint32_t index) const {
+    return *reinterpret_cast<PageHeader*>(pages_ + size_t{index} * kPageBytes);
+  }
+  uint64_t* words(uint32_t index) const { return reinterpret_cast<uint64_t*>(&page(index) + 1); }
+  uint32_t page_count() const { return header_->page_count; }
+  const uint8_t* table() const { return reinterpret_cast<const uint8_t*>(header_) + header_->table_offset; }
+  size_t table_capacity() const { return header_->table_bytes - header_->meta_bytes; }
+  std::string meta() const;
+  const std::string& path() const { return path_; }
+  uint64_t order() const { return order_.load(std::memory_order_relaxed); }
+
+  // A page for a producer: free, else (flight) the oldest full one; false when there is none.
+  bool claim(uint32_t& index);
+  // A page that its producer has left.
+  void seal(uint32_t index, uint64_t now) {
+    page(index).sealed_ticks = now;
+    page(index).state.store(static_cast<uint32_t>(PageState::Full), std::memory_order_release);
+    full_->push(index);
+  }
+  bool take_full(uint32_t& index) { return full_->pop(index); }
+  // Back to the free pages, zeroed.
+  void release(uint32_t index);
+
+  // Appends a table record; false when the table is full (the record is not stored then).
+  bool append_record(const void* record, size_t bytes);
+  void publish_clock(const ClockPair& pair);
+  void unlink();
+  // In the child of a fork: gives up the mapping and the lock without touching the file.
+  void abandon();
+  // Whether a living process holds the ring's lock.
+  static bool owner_alive(const std::string& path);
+
+ private:
+  RingFile() = default;
+  void map(size_t bytes, bool populate, bool writable);
+
+  std::string path_;
+  int fd_ = -1;
+  size_t mapped_ = 0;
+  RingHeader* header_ = nullptr;
+  uint8_t* pages_ = nullptr;
+  bool flight_ = false;
+  std::atomic<uint64_t> order_{0};
+  std::unique_ptr<PageQueue> free_, full_;
+
+  friend class Ring;
+};
+
+// One thread's producer end. Every member function is called by that thread, or by another one while
+// neither can be inside (the recorder's stop, which holds the GIL that every event needs).
+class Ring {
+ public:
+  // Appends an event: one clock read, one store, two compares.
+  PYSCOPE_INLINE void emit(uint64_t head_word) {
+    uint64_t now = ticks();
+    uint64_t* at = cursor_;
+    if (PYSCOPE_UNLIKELY(at >= limit_ || (now - base_) >> kTimeBits)) {
+      at = make_room(now);
+      if (!at) return;
+    }
+    publish(at, head_word | ((now - base_) << kTimeShift));
+    cursor_ = at + 1;
+  }
+
+  PYSCOPE_INLINE void emit(uint64_t head_word, uint64_t operand) {
+    uint64_t now = ticks();
+    uint64_t* at = cursor_;
+    if (PYSCOPE_UNLIKELY(at >= limit_ || (now - base_) >> kTimeBits)) {
+      at = make_room(now);
+      if (!at) return;
+    }
+    at[1] = operand;
+    publish(at, head_word | ((now - base_) << kTimeShift));
+    cursor_ = at + 2;
+  }
+
+  // A LOSS event placed now, for what is missing since `first_ticks`.
+  PYSCOPE_COLD void emit_loss(LossReason reason, uint64_t count, uint64_t first_ticks);
+  // Bytes in line; cut to kMaxPayloadBytes.
+  PYSCOPE_COLD void emit_payload(PayloadType type, const void* data, size_t bytes);
+
+  void open(RingFile* file, uint32_t thread, uint32_t os_tid);
+  // Leaves the page (sealed if `seal`) and the file: events are ignored until the next open().
+  void close(bool seal);
+  RingFile* file() const { return file_; }
+  void set_name(const char* name);
+  const char* name() const { return name_; }
+  void set_context(uint64_t serial) { context_ = serial; }
+  uint64_t context() const { return context_; }
+  uint64_t sequence() const { return sequence_; }
+  uint32_t os_tid() const { return os_tid_; }
+
+ private:
+  // The time base advanced or a fresh page claimed; null when the event must be dropped.
+  PYSCOPE_COLD uint64_t* make_room(uint64_t now);
+  uint64_t* next_page(uint64_t now);
+  uint64_t* drop(uint64_t now);
+  void put_loss(uint64_t now, LossReason reason, uint64_t count, uint64_t first_ticks);
+  // A store that other threads and processes see after the operands stored before it.
+  static PYSCOPE_INLINE void publish(uint64_t* at, uint64_t word) {
+    std::atomic_ref<uint64_t>(*at).store(word, std::memory_order_release);
+  }
+
+  // A REBASE and the longest record of fixed size (LOSS, three words) fit from any cursor below limit_.
+  static constexpr size_t kTailRoom = 4;
+
+  uint64_t* cursor_ = nullptr;
+  uint64_t* limit_ = nullptr;
+  uint64_t base_ = 0;
+  RingFile* file_ = nullptr;
+  uint64_t* end_ = nullptr;
+  uint64_t sequence_ = 0;  // of the next page
+  uint64_t context_ = 0;
+  uint64_t dropped_ = 0;
+  uint64_t dropped_first_ = 0;
+  uint32_t page_ = 0;
+  uint32_t thread_ = 0;
+  uint32_t os_tid_ = 0;
+  char name_[kThreadNameBytes] = {};
+};
+
+}  // namespace pyscope

@@ -1,0 +1,160 @@
+#include "setprofile.hpp"
+
+#include "frame.hpp"
+
+// Internal in some versions' headers, exported in all.
+extern "C" PyAPI_FUNC(int) _PyEval_SetProfile(PyThreadState* tstate, Py_tracefunc func, PyObject* arg);
+
+namespace pyscope {
+
+namespace {
+
+Frame* frame_of(PyFrameObject* object) { return object->f_frame; }
+
+void record_c(PyFrameObject* object, Kind kind, PyObject* function) {
+  Frame* frame = frame_of(object);
+  PyCodeObject* code = frame_code(frame);
+  if (!code) return;
+  const uint64_t caller = decide(code, frame);
+  if (!(caller & kSelected) || !function) return;
+  ring_of_thread()->emit(head(kind, hook.slow.c_function(function)));
+}
+
+inline int profile_c_event(PyFrameObject* object, int what, PyObject* argument) {
+  switch (what) {
+    case PyTrace_C_CALL:
+      record_c(object, Kind::CCall, argument);
+      break;
+    case PyTrace_C_RETURN:
+      record_c(object, Kind::CReturn, argument);
+      break;
+    case PyTrace_C_EXCEPTION:
+      record_c(object, Kind::CRaise, argument);
+      break;
+  }
+  return 0;
+}
+
+template <bool CCalls>
+int profile_python(PyFrameObject* object, int what, PyObject* argument) {
+  if (what != PyTrace_CALL && what != PyTrace_RETURN) {
+    if constexpr (CCalls) profile_c_event(object, what, argument);
+    return 0;
+  }
+  Frame* frame = frame_of(object);
+  PyCodeObject* code = frame_code(frame);
+  if (PYSCOPE_UNLIKELY(!code)) return 0;
+  if (what == PyTrace_CALL) {
+    const uint64_t value = decide(code, frame);
+    if (!(value & kSelected)) return 0;
+    PyThreadState* thread = current_thread();
+    if (PYSCOPE_LIKELY(!(value & kSuspends))) {
+      record_call(value, thread);
+      return 0;
+    }
+    switch (resumption(frame)) {
+      case Resumption::Start:
+        record_resume(value, Kind::GenStart, frame, thread, nullptr);
+        break;
+      case Resumption::Resume:
+        record_resume(value, Kind::GenResume, frame, thread, nullptr);
+        break;
+      case Resumption::Throw:  // recorded by the frame hook, which knows the exception
+        break;
+    }
+    return 0;
+  }
+  if (!argument) return 0;  // left by an exception: likewise
+  const uint64_t value = decision(code);
+  if (!current(value) || !(value & kSelected)) return 0;
+  if (PYSCOPE_LIKELY(!(value & kSuspends)))
+    record_return(value);
+  else
+    record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+  return 0;
+}
+
+bool c_calls = false;
+
+}  // namespace
+
+void profile_python_with_c_calls(bool yes) { c_calls = yes; }
+
+int profile_everything(PyObject*, PyFrameObject* frame, int what, PyObject* argument) {
+  if (PYSCOPE_UNLIKELY(!hook.active)) return 0;
+  return c_calls ? profile_python<true>(frame, what, argument) : profile_python<false>(frame, what, argument);
+}
+
+int profile_c_calls(PyObject*, PyFrameObject* frame, int what, PyObject* argument) {
+  if (PYSCOPE_UNLIKELY(!hook.active) || what == PyTrace_CALL || what == PyTrace_RETURN) return 0;
+  return profile_c_event(frame, what, argument);
+}
+
+int profile_nothing(PyObject*, PyFrameObject*, int, PyObject*) { return 0; }
+
+namespace {
+bool ours(Py_tracefunc function) {
+  return function == profile_everything || function == profile_c_calls || function == profile_nothing;
+}
+}  // namespace
+
+bool armed_by_us(const PyThreadState* thread) { return ours(thread->c_profilefunc); }
+
+bool arm_thread(PyThreadState* thread, Py_tracefunc function) {
+  if (thread->c_profilefunc && !ours(thread->c_profilefunc)) return false;
+  if (thread->c_profilefunc == function) return true;
+  ErrorGuard error;
+  if (_PyEval_SetProfile(thread, function, nullptr) != 0) {
+    PyErr_Clear();  // an audit hook refused
+    return false;
+  }
+  return true;
+}
+
+int arm_all_threads(Py_tracefunc function) {
+  // With the GIL held throughout no thread state ends meanwhile (PyEval_SetProfileAllThreads may give it up: gh-132817).
+  int refused = 0;
+  for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Main()); thread;
+       thread = PyThreadState_Next(thread))
+    if (!arm_thread(thread, function)) ++refused;
+  return refused;
+}
+
+void change_window(ThreadRing* ring, PyThreadState* thread) {
+  const uint32_t window = hook.window.load(std::memory_order_relaxed);
+  if (!hook.active || ring == &no_ring) return;
+  ring->window = window;
+  if (!follow_hand(ring, thread)) hook.faults.fetch_add(1, std::memory_order_relaxed);
+}
+
+bool follow_hand(ThreadRing* ring, PyThreadState* thread) {
+  if (thread->c_profilefunc == profile_everything) return c_calls;
+  return arm_thread(thread, ring->window || ring->by_hand > 0 ? profile_c_calls : nullptr);
+}
+
+PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing) {
+  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread()) && hook.active)
+    return step_aside(thread, frame, throwing);
+  if (PYSCOPE_UNLIKELY(!thread->c_profilefunc) && hook.active && !thread->tracing) arm_thread(thread, profile_everything);
+  PyCodeObject* code = frame_code(frame);
+  if (PYSCOPE_UNLIKELY(!code)) return hook.next_eval(thread, frame, throwing);
+  const bool generator = in_generator(frame);
+  uint64_t value = 0;
+  if (PYSCOPE_UNLIKELY(throwing)) {
+    value = decide(code, frame);
+    if (value & kSelected) record_resume(value, Kind::GenThrow, frame, thread, raised_type(thread));
+  }
+  PyObject* result = evaluate(thread, frame, throwing);
+  if (PYSCOPE_UNLIKELY(!result)) {
+    value = decision(code);
+    if (current(value) && (value & kSelected)) {
+      if (generator)
+        record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
+      else if (!(value & kSuspends))
+        record_raise(value, raised_type(thread));
+    }
+  }
+  return result;
+}
+
+}  // namespace pyscope

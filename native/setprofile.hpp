@@ -1,0 +1,47 @@
+// Backend `setprofile`: PyEval_SetProfile, the only mechanism that sees C calls in every version.
+//
+// It serves twice: alone (Python and C calls), and beside another backend for C calls only, in
+// windows that each thread opens for itself at its next recorded call (`follow_window`).
+// A profile function is not told which exception leaves a frame. So when it records Python calls too, a bare frame
+// hook stands beside it (`eval_frame_beside_profile`), which sees the exception and also arms new threads.
+#pragma once
+
+#include "hook.hpp"
+
+namespace pyscope {
+
+int profile_everything(PyObject*, PyFrameObject* frame, int what, PyObject* argument);
+int profile_c_calls(PyObject*, PyFrameObject* frame, int what, PyObject* argument);
+int profile_nothing(PyObject*, PyFrameObject* frame, int what, PyObject* argument);
+
+PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing);
+// Whether `profile_everything` records C calls too.
+void profile_python_with_c_calls(bool yes);
+
+// Sets (or with null takes away) this module's profile function on a thread; false when another profiler is there.
+bool arm_thread(PyThreadState* thread, Py_tracefunc function);
+bool armed_by_us(const PyThreadState* thread);
+// Every thread of the interpreter; the number of those where another profiler was in the way. Needs the GIL.
+int arm_all_threads(Py_tracefunc function);
+
+PYSCOPE_COLD void change_window(ThreadRing* ring, PyThreadState* thread);
+// Arms or disarms the thread for C calls as its c_calls() blocks and the window say.
+bool follow_hand(ThreadRing* ring, PyThreadState* thread);
+
+PYSCOPE_INLINE void follow_window(PyThreadState* thread) {
+  ThreadRing* ring = thread_ring;
+  if (PYSCOPE_UNLIKELY(ring->window != hook.window.load(std::memory_order_relaxed))) change_window(ring, thread);
+}
+
+// Whether a generator's frame has never run: it stands before its first RESUME.
+inline bool first_resume(const Frame* frame) {
+  PyCodeObject* code = frame_code(frame);
+#if PY_VERSION_HEX >= 0x030D0000
+  const _Py_CODEUNIT* at = frame->instr_ptr;
+#else
+  const _Py_CODEUNIT* at = frame->prev_instr;
+#endif
+  return at - reinterpret_cast<_Py_CODEUNIT*>(code->co_code_adaptive) < code->_co_firsttraceable;
+}
+
+}  // namespace pyscope

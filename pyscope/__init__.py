@@ -1,0 +1,33 @@
+"""PyScope: a flight recorder for Python services.
+
+    import pyscope
+
+    with pyscope.record("run.pyscope", modules=["shop.*"]):
+        ...
+    trace = pyscope.load("run.pyscope")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pyscope.recorder import Recording, dump, record, recover, start, stop
+
+if TYPE_CHECKING:
+    from pyscope.trace import Call, Trace, load
+
+__all__ = ["Call", "Recording", "Trace", "dump", "load", "record", "recover", "start", "stop"]
+__version__ = "0.1.0"
+
+_LAZY = {"Call": "pyscope.trace", "Trace": "pyscope.trace", "load": "pyscope.trace"}
+
+
+def __getattr__(name: str) -> Any:
+    """The reading side, and with it numpy, is imported when it is first used."""
+    if name in _LAZY:
+        import importlib
+
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'pyscope' has no attribute {name!r}")

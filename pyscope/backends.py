@@ -1,0 +1,119 @@
+"""Which backend records, and why: one function that states a reason for each, chosen or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pyscope import selection
+from pyscope.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    import types
+
+__all__ = ["BackendChoice", "backend_report", "choose", "native"]
+
+NAMES = ("monitoring", "frame", "setprofile", "python")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """One backend: whether it can work here, whether `auto` takes it, and the reason in plain words."""
+
+    name: str
+    available: bool
+    chosen: bool
+    reason: str
+
+
+def native() -> types.ModuleType | None:
+    """The extension module, or None where it is not built (or cannot be loaded: `native_problem`)."""
+    try:
+        from pyscope import _hook
+    except ImportError:
+        return None
+    return _hook
+
+
+def native_problem() -> str | None:
+    """Why the native recorder cannot be used, or None."""
+    if sys.implementation.name != "cpython":
+        return f"it needs CPython, this is {sys.implementation.name}"
+    if getattr(sys, "_is_gil_enabled", lambda: True)() is False:
+        return "this interpreter runs without the GIL, which the recorder's rings rely on"
+    try:
+        from pyscope import _hook  # noqa: F401
+    except ImportError as error:
+        return f"the extension module pyscope._hook cannot be imported ({error})"
+    return None
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a backend cannot work in this interpreter now, or None."""
+    if name == "python":
+        return None
+    problem = native_problem()
+    if problem:
+        return problem
+    from pyscope import _hook
+
+    if name == "monitoring":
+        if sys.version_info < (3, 12):
+            return f"sys.monitoring (PEP 669) came with 3.12, this is {sys.version_info[0]}.{sys.version_info[1]}"
+        if _hook.free_tool_id() is None:
+            return "the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools"
+    if name == "setprofile" and _hook.profiler_installed():
+        return "another profiler is set on this thread (sys.setprofile); it is not evicted"
+    return None
+
+
+def backend_report(*, detail: str = "calls", modules: Iterable[str] | None = None,
+                   budget: float | None = None) -> list[BackendChoice]:
+    """Every backend with its verdict for such a recording, in the order of `auto`'s preference.
+
+    Parameters: `detail`, `modules` and `budget` as in `pyscope.record`.
+    """
+    everything = selection.selects_everything(modules)
+    order = _preference(detail, everything, budget)
+    report: list[BackendChoice] = []
+    taken = False
+    for name, why in order:
+        problem = _unavailable(name)
+        chosen = problem is None and not taken
+        taken = taken or chosen
+        if problem is not None:
+            reason = problem
+        elif chosen:
+            reason = why
+        else:
+            reason = f"not needed: {next(c.name for c in report if c.chosen)} captures what was asked at less cost"
+        report.append(BackendChoice(name, problem is None, chosen, reason))
+    return report
+
+
+def _preference(detail: str, everything: bool, budget: float | None) -> list[tuple[str, str]]:
+    slow = ("python", "no native backend works here: sys.setprofile in pure Python, many times slower")
+    full = "C calls are wanted all the time: only a profile function sees them in every version"
+    if detail == "c_calls" and budget is None:
+        return [("setprofile", full), ("monitoring", full), ("frame", full), slow]
+    windows = "; C calls come from a profile function armed in windows" if detail == "c_calls" else ""
+    frame = ("frame", "PEP 523 frame evaluation: " + (
+        "the cheapest for every call of the process" if everything else "the cheapest before 3.12") + windows)
+    monitoring = ("monitoring", "PEP 669 events on the selected code only; all other code is disarmed" + windows)
+    setprofile = ("setprofile", "PyEval_SetProfile: neither of the cheaper mechanisms is free")
+    first = [frame, monitoring] if everything else [monitoring, frame]
+    return [*first, setprofile, slow]
+
+
+def choose(backend: str, *, detail: str, modules: Iterable[str] | None, budget: float | None) -> BackendChoice:
+    """The backend to record with. Raises BackendUnavailable with the reason and what to choose instead."""
+    report = backend_report(detail=detail, modules=modules, budget=budget)
+    if backend == "auto":
+        return next(choice for choice in report if choice.chosen)
+    problem = _unavailable(backend)
+    if problem is not None:
+        can = ", ".join(repr(choice.name) for choice in report if choice.available)
+        raise BackendUnavailable(f"backend {backend!r} is not available: {problem}. Available here: {can}, or 'auto'.")
+    return BackendChoice(backend, True, True, "asked for by name")

@@ -1,0 +1,172 @@
+"""The parts of a recording that other processes leave: joined at the stop, sealed after a death."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyscope import backends
+from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
+
+__all__ = ["Recovered", "check_replaceable", "join", "recover"]
+
+# The head of a PROCESS block (native/recording.hpp).
+MAGIC = struct.pack("<IH", 0x31425350, 1)
+INFO = struct.Struct("<16s16sIIII")
+BLOCK_HEADER = 24
+RING_PATH = slice(BLOCK_HEADER + INFO.size + 2 * 24 + 8, BLOCK_HEADER + INFO.size + 2 * 24 + 8 + 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `recover` found of one process: `pages` sealed with their `events`; `dropped` events the process had
+    no room for; `problem`, in words, if it could not be sealed."""
+
+    path: str
+    pid: int
+    pages: int
+    events: int
+    dropped: int
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    pid: int
+    ring_path: str
+
+
+def _head(path: str) -> _Head | None:
+    """The first process of a recording, or None if the file is none."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(8192)
+    except OSError:
+        return None
+    if len(data) < RING_PATH.stop or not data.startswith(MAGIC):
+        return None
+    _, _, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
+    ring = data[RING_PATH].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+    return _Head(pid, ring)
+
+
+def _owner_alive(ring_path: str) -> bool:
+    native = backends.native()
+    return native is not None and bool(native.owner_alive(ring_path))
+
+
+def check_replaceable(path: str) -> None:
+    """Raises RecorderError if a recording must not be written to `path`: a foreign file, or one in progress."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise RecorderError(f"recording cannot start: there is no folder {folder}. Make it, or choose another path.")
+    if not os.path.exists(path):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise RecorderError(f"recording cannot start: {folder} cannot be written. Choose another path.")
+        return
+    if os.path.isdir(path):
+        raise RecorderError(f"recording cannot start: {path} is a folder. Name a file in it.")
+    if not os.access(path, os.W_OK):
+        raise RecorderError(f"recording cannot start: {path} cannot be written. Choose another path.")
+    if os.path.getsize(path) == 0:
+        return
+    head = _head(path)
+    if head is None:
+        raise RecorderError(f"{path} exists and is not a recording; it is not overwritten. Choose another path.")
+    if head.ring_path and os.path.exists(head.ring_path):
+        if _owner_alive(head.ring_path):
+            raise RecorderError(f"process {head.pid} is recording into {path} just now. Choose another path.")
+        raise RecorderError(
+            f"{path} is the recording of process {head.pid}, which died; its last events are still in memory. "
+            f"Run: pyscope recover {path}, then move or delete it, or choose another path."
+        )
+    for part in _parts(path):  # of the recording that is about to be replaced
+        ring = _head(part)
+        if ring is None or not os.path.exists(ring.ring_path):
+            os.unlink(part)
+
+
+def _parts(path: str) -> list[str]:
+    return sorted(glob.glob(f"{glob.escape(path)}.*.part"))
+
+
+def join(path: str) -> list[str]:
+    """Appends the parts of children that have ended to the recording. Returns what went wrong, in words; parts of
+    living children stay, and are read with the recording all the same."""
+    problems: list[str] = []
+    for part in _parts(path):
+        head = _head(part)
+        if head is None:
+            continue
+        if head.ring_path and os.path.exists(head.ring_path):
+            if _owner_alive(head.ring_path):
+                continue
+            result = _seal(part, head)
+            if result.problem:
+                problems.append(f"the part {part} of process {head.pid} could not be sealed: {result.problem}")
+                continue
+        try:
+            _append(path, part)
+        except OSError as error:
+            problems.append(f"the part {part} could not be joined and stays beside the recording: {error}")
+    return problems
+
+
+def _append(path: str, part: str) -> None:
+    with open(path, "r+b") as target, open(part, "rb") as source:
+        end = target.seek(0, os.SEEK_END)
+        try:
+            target.write(b"\0" * (-end % 8))
+            shutil.copyfileobj(source, target, 1 << 20)
+        except OSError:
+            target.truncate(end)
+            raise
+    os.unlink(part)
+
+
+def _seal(path: str, head: _Head) -> Recovered:
+    native = backends.native()
+    if native is None:
+        return Recovered(path, head.pid, 0, 0, 0, "the native recorder is not installed here")
+    try:
+        pages, events, dropped = native.adopt(path, head.ring_path)
+    except OSError as error:
+        return Recovered(path, head.pid, 0, 0, 0, str(error))
+    return Recovered(path, head.pid, pages, events, dropped)
+
+
+def recover(path: str | os.PathLike[str]) -> list[Recovered]:
+    """Seals what dead processes left in their rings into the recording, and joins the parts of its children.
+
+    `path` is a recording, or a folder whose recordings (`*.pyscope`) are all recovered. Returns a row for each
+    process that had left a ring; processes that are alive are left alone. Nothing is lost if it fails: the ring
+    stays. Raises RecordingNotFound, NotARecording.
+    """
+    target = os.fspath(path)
+    if not os.path.exists(target):
+        raise RecordingNotFound(f"there is nothing at {target}")
+    if os.path.isdir(target):
+        found = sorted(glob.glob(os.path.join(glob.escape(target), "*.pyscope")))
+        return [row for file in found if _head(file) is not None for row in recover(file)]
+    if _head(target) is None:
+        raise NotARecording(f"{target} is not a recording of PyScope")
+    return list(_recover_file(target))
+
+
+def _recover_file(path: str) -> Iterator[Recovered]:
+    alive = False
+    for file in [path, *_parts(path)]:
+        head = _head(file)
+        if head is None or not head.ring_path or not os.path.exists(head.ring_path):
+            continue
+        if _owner_alive(head.ring_path):
+            alive = alive or file == path
+            continue
+        yield _seal(file, head)
+    if not alive:
+        for problem in join(path):
+            yield Recovered(path, 0, 0, 0, 0, problem)

@@ -1,0 +1,408 @@
+"""Start and stop: one recording at a time in a process.
+
+The ring lies on tmpfs where it fits; the file grows beside it. Children (fork, multiprocessing, Python
+started by subprocess) record into parts `<path>.<pid>-<id>.part`, which the stop joins.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import datetime
+import errno
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pyscope import backends, children, config, parts, selection
+from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
+
+__all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "ring_report", "start", "stop"]
+
+backend_report = backends.backend_report
+recover = parts.recover
+
+STOP_TIMEOUT = 10.0  # seconds the stop waits for a stalled disk
+C_CALL_WINDOW_MS = 50
+ARMED_COST = 0.5  # what an armed profile function costs a service, as a fraction of its CPU time (docs/tuning)
+
+_recording: Recording | None = None
+
+
+class Recording:
+    """A recording in progress, or ended. `record` and `start` make it.
+
+    Attributes: `path` (of the file; None in flight mode without one), `backend`, `backend_reason`,
+    `settings`, `active`, `figures` (a dict of the recorder's own figures, final after the stop).
+    """
+
+    def __init__(self, settings: config.Settings, path: str | None, choice: backends.BackendChoice | None) -> None:
+        self.settings = settings
+        self.path = path
+        self.backend = choice.name if choice else "none"
+        self.backend_reason = choice.reason if choice else "recording is disabled (PYSCOPE_DISABLE)"
+        self.active = False
+        self.ring_path: str | None = None
+        self.identity = b""
+        self.is_child = False
+        self._figures: dict[str, Any] = {}
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """events_saved, dropped, faults, drain_cpu_ns, threads, ring_bytes …: now, or as they were at the stop."""
+        if self.active and self.backend != "python":
+            return dict(_native().figures())
+        return dict(self._figures)
+
+    def stop(self) -> None:
+        """Ends this recording. Raises NotRecording if it has ended."""
+        if _recording is not self:
+            raise NotRecording("this recording has ended already")
+        _stop(self)
+
+    def dump(self, path: str | os.PathLike[str]) -> str:
+        """Writes what the ring holds now to `path`; see `pyscope.dump`."""
+        return dump(path)
+
+    @contextlib.contextmanager
+    def c_calls(self) -> Iterator[None]:
+        """Records C calls too, on the calling thread, while the block runs: deep capture of one request.
+
+        In a coroutine the other tasks that run on this thread meanwhile are captured as well. With the backends
+        `python` and "none" it does nothing.
+        """
+        native = backends.native() if self.active and self.backend not in ("python", "none") else None
+        if native is not None:
+            native.c_calls_here(True)
+        try:
+            yield
+        finally:
+            if native is not None:
+                native.c_calls_here(False)
+
+    def __repr__(self) -> str:
+        return f"<Recording {self.path!r} by {self.backend}, {'active' if self.active else 'ended'}>"
+
+
+def active() -> Recording | None:
+    """The recording in progress in this process, or None."""
+    return _recording
+
+
+def start(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Recording:
+    """Starts recording this process (and its children) into the file `path`.
+
+    Parameters (each also `PYSCOPE_<NAME>` in the environment and a key of `[tool.pyscope]`):
+    `modules` and `exclude`, dotted globs or module objects; `modules=None` is everything but the standard library
+    and site-packages, `["*"]` every module. `detail`, "calls" or "c_calls". `mode`, "stream" (everything
+    goes to the file) or "flight" (the last `ring_mb` MiB are kept until `dump`; `path` is optional).
+    `backend`, "auto", "monitoring", "frame", "setprofile" or "python". `ring_mb`, MiB of memory a process.
+    `budget`, such as "3%": with C calls, they are recorded in windows that keep within it. `children`, whether child
+    processes record too.
+
+    An existing recording at `path` is replaced; any other file is not. With PYSCOPE_DISABLE=1 nothing is
+    recorded, and the handle returned is inert.
+    Raises AlreadyRecording, ConfigError, BackendUnavailable, or RecorderError when the ring or the file cannot
+    be made.
+    """
+    if path is not None:
+        arguments["path"] = path
+    settings = config.resolve(**arguments)
+    return _begin(settings, settings.path)
+
+
+def stop() -> None:
+    """Ends the recording: the hook is taken out, everything is written, the ring file is removed.
+
+    Raises NotRecording when none is in progress. Warns (PyScopeWarning) of what could not be saved and of module
+    globs that matched nothing.
+    """
+    if _recording is None:
+        raise NotRecording("no recording is in progress: call pyscope.start first")
+    _stop(_recording)
+
+
+@contextlib.contextmanager
+def record(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Iterator[Recording]:
+    """Records while the block runs. Parameters and errors as `start`."""
+    recording = start(path, **arguments)
+    try:
+        yield recording
+    finally:
+        if _recording is recording:
+            _stop(recording)
+
+
+def dump(path: str | os.PathLike[str]) -> str:
+    """Writes what the ring holds (in flight mode: the last seconds) to `path`, and goes on recording.
+
+    Returns the path. Raises NotRecording, or RecorderError when it cannot be written.
+    """
+    recording = _recording
+    if recording is None or not recording.active:
+        raise NotRecording("no recording is in progress: there is nothing to dump")
+    target = os.path.abspath(os.fspath(path))
+    if recording.backend == "python":
+        raise RecorderError("the pure-Python backend has no ring to dump: record in stream mode")
+    if recording.path is not None and os.path.exists(target) and os.path.samefile(target, recording.path):
+        raise RecorderError(f"{target} is the recording in progress: dump to another file")
+    parts.check_replaceable(target)
+    try:
+        _native().dump(target)
+    except OSError as error:
+        raise RecorderError(f"the dump {target} could not be written: {error}") from error
+    return target
+
+
+def _native() -> Any:
+    module = backends.native()
+    if module is None:
+        raise RecorderError(f"the native recorder is not available: {backends.native_problem()}")
+    return module
+
+
+def _begin(settings: config.Settings, path: str | None, *, identity: bytes = b"", parent: int = 0) -> Recording:
+    global _recording
+    if _recording is not None:
+        raise AlreadyRecording(f"this process is being recorded already, into {_recording.path}: stop that one first")
+    if settings.disable:
+        _recording = Recording(settings, None, None)
+        return _recording
+    choice = backends.choose(
+        settings.backend, detail=settings.detail, modules=settings.modules, budget=settings.budget
+    )
+    if path is None and settings.mode == "stream":
+        path = f"{os.path.splitext(os.path.basename(sys.argv[0] or 'python'))[0] or 'python'}-{os.getpid()}.pyscope"
+    if path is not None:
+        path = os.path.abspath(path)
+        if not parent:
+            parts.check_replaceable(path)
+    recording = Recording(settings, path, choice)
+    recording.is_child = bool(parent)
+    recording.identity = identity or os.urandom(16)
+    process_id = os.urandom(16)
+    if choice.name == "python":
+        from pyscope.fallback import hook
+
+        hook.start(recording, process_id, _meta(recording), parent)
+    else:
+        _start_native(recording, process_id, parent)
+    recording.active = True
+    _recording = recording
+    if settings.children:
+        children.follow(recording)
+    atexit.register(_stop_at_exit)
+    return recording
+
+
+def _start_native(recording: Recording, process_id: bytes, parent: int) -> None:
+    settings = recording.settings
+    ring_bytes = _ring_bytes(settings, child=bool(parent))
+    period = 0
+    if settings.detail == "c_calls" and settings.budget is not None:
+        period = max(C_CALL_WINDOW_MS + 1, round(C_CALL_WINDOW_MS * ARMED_COST / settings.budget))
+    refusals: list[str] = []
+    for folder in _ring_folders(settings, recording.path, ring_bytes, refusals):
+        ring_path = os.path.join(folder, f"pyscope-{os.getuid()}-{os.getpid()}-{process_id[:6].hex()}.ring")
+        try:
+            _native().start(
+                backend=recording.backend,
+                ring_path=ring_path,
+                ring_bytes=ring_bytes,
+                file_path=None if settings.mode == "flight" else recording.path,
+                parts_prefix="" if recording.path is None or parent else f"{recording.path}.",
+                recording_id=recording.identity,
+                process_id=process_id,
+                meta=_meta(recording),
+                flight=settings.mode == "flight",
+                globs=None if settings.modules is None else selection.expand(settings.modules),
+                exclude=selection.expand(settings.exclude),
+                libraries=selection.library_prefixes(),
+                c_calls=settings.detail == "c_calls",
+                window_open_ms=C_CALL_WINDOW_MS if period else 0,
+                window_period_ms=period,
+                parent_pid=parent,
+            )
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) and "ring file" in str(error):
+                refusals.append(f"{folder}: {os.strerror(error.errno)}")
+                continue
+            raise RecorderError(f"recording cannot start: {error}. Choose a folder that can be written.") from error
+        recording.ring_path = ring_path
+        return
+    raise RecorderError(
+        f"recording cannot start: no room for the ring of {ring_bytes >> 20} MiB ({'; '.join(refusals)}). "
+        "Free some space, or choose a smaller ring_mb (PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)."
+    )
+
+
+def _ring_bytes(settings: config.Settings, *, child: bool) -> int:
+    """A child's ring is a quarter: programs that fork tend to fork often."""
+    return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
+
+
+def _ring_folders(settings: config.Settings, path: str | None, size: int, refusals: list[str]) -> Iterator[str]:
+    """Where the ring may lie, best first: tmpfs, whose pages no disk ever stalls; then beside the recording."""
+    if settings.ring_dir is not None:
+        yield os.path.abspath(settings.ring_dir)
+        return
+    shm = "/dev/shm"
+    if os.path.isdir(shm) and os.access(shm, os.W_OK):
+        free = os.statvfs(shm)
+        if free.f_bavail * free.f_frsize > size * 1.25:
+            yield shm
+        else:
+            refusals.append(f"{shm}: {free.f_bavail * free.f_frsize >> 20} MiB free")
+    yield os.path.dirname(path) if path is not None else os.environ.get("TMPDIR", "/tmp")
+
+
+def _meta(recording: Recording) -> bytes:
+    from pyscope import __version__
+
+    settings = recording.settings
+    return json.dumps(
+        {
+            "argv": [str(part) for part in getattr(sys, "orig_argv", sys.argv)],
+            "python": platform.python_version(),
+            "executable": sys.executable,
+            "platform": sys.platform,
+            "host": platform.node(),
+            "backend": recording.backend,
+            "backend_reason": recording.backend_reason,
+            "mode": settings.mode,
+            "detail": settings.detail,
+            "modules": None if settings.modules is None else list(settings.modules),
+            "exclude": list(settings.exclude),
+            "ring_bytes": _ring_bytes(settings, child=recording.is_child),
+            "pyscope": __version__,
+            "started": datetime.datetime.now(datetime.UTC).isoformat(),
+        }
+    ).encode()
+
+
+def _stop_at_exit() -> None:
+    if _recording is not None:
+        _stop(_recording)
+
+
+def _stop(recording: Recording) -> None:
+    global _recording
+    _recording = None
+    atexit.unregister(_stop_at_exit)
+    if not recording.active:
+        return
+    recording.active = False
+    children.leave(recording)
+    if recording.backend == "python":
+        from pyscope.fallback import hook
+
+        recording._figures = hook.stop()
+    else:
+        if recording.settings.mode == "flight" and recording.path is not None:
+            _native().uninstall()
+            try:
+                _native().dump(recording.path)
+            except OSError as error:
+                _warn(f"the recording {recording.path} could not be written: {error}")
+        recording._figures = _native().stop(STOP_TIMEOUT)
+    _say_what_is_missing(recording)
+    if recording.path is not None and not recording.is_child and os.path.exists(recording.path):
+        for problem in parts.join(recording.path):
+            _warn(problem)
+
+
+def _say_what_is_missing(recording: Recording) -> None:
+    figures = recording._figures
+    unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
+    if unmatched and not recording.is_child:
+        names = ", ".join(repr(glob) for glob in unmatched)
+        _warn(f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)")
+    if figures.get("state") in ("write_failed", "stalled"):
+        why = (
+            os.strerror(figures["error"]) if figures.get("error") else f"the disk did not answer in {STOP_TIMEOUT:g} s"
+        )
+        _warn(
+            f"the recording {recording.path} is incomplete: {why}. What was not written is kept in {figures['ring_path']}: "
+            f"make room, then run: pyscope recover {recording.path}"
+        )
+    if not figures.get("clean", True):
+        _warn("another frame evaluator was installed over PyScope's; PyScope's now only passes frames on")
+
+
+def _unmatched(globs: tuple[str, ...] | None, native: Any) -> list[str]:
+    missing = set(native)
+    return [
+        glob for glob in globs or () if glob in missing and (not glob.endswith(".*") or glob[:-2] in missing)
+    ]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PyScopeWarning, stacklevel=4)
+
+
+# --- in a child process --------------------------------------------------------------------------
+
+
+def begin_in_child(settings: config.Settings, root: str | None, identity: bytes, parent: int) -> None:
+    """Starts a child's part of the recording `root`; a failure leaves the child unrecorded, with a warning."""
+    global _recording
+    _recording = None
+    path = None if root is None else f"{root}.{os.getpid()}-{os.urandom(4).hex()}.part"
+    try:
+        _begin(settings, path, identity=identity, parent=parent)
+    except Exception as error:
+        _warn(f"the child process {os.getpid()} is not recorded: {error}")
+
+
+def forget_in_forked_child() -> Recording | None:
+    """The parent's recording as this forked child inherited it, detached; None if there was none."""
+    global _recording
+    recording, _recording = _recording, None
+    if recording is None or not recording.active:
+        return None
+    recording.active = False
+    atexit.unregister(_stop_at_exit)
+    if recording.backend == "python":
+        from pyscope.fallback import hook
+
+        hook.forget_parent()
+    else:
+        _native().forget_parent()
+    return recording
+
+
+# --- for doctor ----------------------------------------------------------------------------------
+
+
+class RingPlace(NamedTuple):
+    """Where a ring would lie."""
+
+    folder: str
+    free_bytes: int
+    fits: bool
+
+
+def ring_report(settings: config.Settings) -> list[RingPlace]:
+    """The folders considered for the ring, in order, with their free space in bytes."""
+    size = _ring_bytes(settings, child=False)
+    places = []
+    for folder in _ring_folders(settings, settings.path and os.path.abspath(settings.path), size, []):
+        try:
+            stat = os.statvfs(folder)
+            free = stat.f_bavail * stat.f_frsize
+        except OSError:
+            free = 0
+        places.append(RingPlace(folder, free, free >= size))
+    return places
+
+
+def clock_report() -> dict[str, Any]:
+    """The clock in use: `kind`, `tick_ns` (nanoseconds a tick), `read_ns` (cost of a reading, measured now)."""
+    native = backends.native()
+    if native is None:
+        return {"kind": "time.perf_counter_ns", "tick_ns": 1.0, "read_ns": None}
+    return {key: value for key, value in native.clock().items() if key != "sink"}

@@ -1,0 +1,48 @@
+"""Which modules are recorded: globs as the hook matches them, and what counts as library code."""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable
+
+__all__ = ["expand", "library_prefixes", "selects_everything"]
+
+
+def expand(globs: Iterable[str]) -> list[str]:
+    """The globs as shell patterns over module names: `shop.*` also means `shop` itself."""
+    patterns: list[str] = []
+    for glob in globs:
+        patterns.append(glob)
+        if glob.endswith(".*"):
+            patterns.append(glob[:-2])
+    return list(dict.fromkeys(patterns))
+
+
+def selects_everything(globs: Iterable[str] | None) -> bool:
+    """Whether every module is meant, libraries included."""
+    return globs is not None and "*" in globs
+
+
+def library_prefixes() -> list[str]:
+    """The folders (each ending in a separator) whose code is the standard library or installed packages.
+
+    With `modules=None` code below them is not recorded. A program kept inside such a folder is
+    recorded by naming its modules.
+    """
+    folders = set(sysconfig.get_paths().get(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    folders.add(os.path.dirname(os.__file__))
+    try:
+        folders.update(site.getsitepackages())
+        folders.add(site.getusersitepackages())
+    except AttributeError:  # a virtualenv of old
+        pass
+    found: list[str] = []
+    for folder in folders:
+        if folder:
+            for spelling in (folder, os.path.realpath(folder)):
+                found.append(os.path.join(spelling, ""))
+    base = os.path.join(sys.base_prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "")
+    return sorted({*found, base})
