@@ -73,7 +73,12 @@ async def seed(database: Database, projects: int, tasks: int, random_seed: int =
             await session.execute(insert(Project), [_project(chance, number) for number in numbers])
         for first in range(1, tasks + 1, BATCH):
             numbers = range(first, min(first + BATCH, tasks + 1))
-            await session.execute(insert(Task), [_task(chance, number, projects) for number in numbers])
+            await session.execute(
+                insert(Task),
+                [_task(chance, number, projects) for number in numbers],
+                # Otherwise rows with and without a NULL go into separate statements.
+                execution_options={"render_nulls": True},
+            )
             if watchers := [watcher for number in numbers for watcher in _watchers(chance, number)]:
                 await session.execute(insert(task_watchers), watchers)
     return Seeded(PEOPLE, projects, tasks)
