@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from pyscope.config import BACKENDS, DETAILS, MODES
-from pyscope.errors import RecordingNotFound
 from pyscope.launch import EXTENSION, Program
 
 __all__ = ["main"]
@@ -158,18 +157,13 @@ def recover(path: Path, as_json: bool) -> None:
 
     from pyscope import recorder
 
-    if not path.exists():
-        raise RecordingNotFound(f"There is no file or folder {path}.")
-    recordings = sorted(path.glob(f"*{EXTENSION}")) if path.is_dir() else [path]
-    if not recordings:
-        raise RecordingNotFound(f"There is no recording (*{EXTENSION}) in the folder {path}.")
-    found = [row for recording in recordings for row in recorder.recover(recording)]
+    found = recorder.recover(path)
     if as_json:
         _print_json([dataclasses.asdict(row) for row in found])
         return
     from pyscope import report as rendering
 
-    rendering.render_recovered(found, examined=len(recordings))
+    rendering.render_recovered(found, path)
 
 
 @pyscope.command("doctor")

@@ -6,7 +6,6 @@ Ctrl-C) is left to the interpreter, with the frames of PyScope cut from an unhan
 
 from __future__ import annotations
 
-import atexit
 import os
 import pkgutil
 import runpy
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from typing import Any
 
-from pyscope.errors import NotRecording, RecorderError
+from pyscope.errors import RecorderError
 
 __all__ = ["Program"]
 
@@ -44,7 +43,7 @@ class Program:
         return os.path.splitext(os.path.basename(os.path.abspath(path)))[0] or "program"
 
     def start_recording(self) -> None:
-        """Start recording, and have it stopped after the program's own atexit handlers.
+        """Start recording. It ends at exit, after the program's own atexit handlers: those run last in, first out.
 
         Does nothing where `PYSCOPE_DISABLE` says so. Raises `ConfigError`, or `RecorderError` if the
         recording cannot be started.
@@ -57,7 +56,6 @@ class Program:
         import pyscope
 
         path = settings.path or f"{self.name}-{os.getpid()}{EXTENSION}"
-        atexit.register(_stop)  # handlers run last in, first out: those of the program come before
         try:
             pyscope.start(**{**self.settings, "path": os.path.abspath(path)})
         except OSError as error:
@@ -86,15 +84,6 @@ class Program:
 
 
 _replaced: list[types.ModuleType] = []  # our own __main__, whose code is still running
-
-
-def _stop() -> None:
-    import pyscope
-
-    try:
-        pyscope.stop()
-    except NotRecording:  # the program stopped it itself, or it never started
-        pass
 
 
 # --- what the interpreter does at its own start ----------------------------------------------------

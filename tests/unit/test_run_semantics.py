@@ -15,19 +15,12 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def recorder_is_built() -> bool:
-    try:
-        import pyscope.recorder  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
 @pytest.fixture(params=["disabled", "recorded"])
-def environment(request: pytest.FixtureRequest) -> dict[str, str]:
-    if request.param == "recorded" and not recorder_is_built():
-        pytest.skip("pyscope.recorder is not there yet")
+def environment(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
+    rings = tmp_path / "rings"  # a killed program leaves its ring
+    rings.mkdir()
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    variables |= {"PYSCOPE_RING_DIR": str(rings), "PYSCOPE_RING_MB": "2"}
     if request.param == "disabled":
         variables["PYSCOPE_DISABLE"] = "1"
     return variables

@@ -1,0 +1,389 @@
+"""Printing for people: what `report`, `recover` and `doctor` found, as tables in the width there is."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from pyscope.analysis.summary import CallRow, ExceptionRow, FunctionRow, Order, ProcessRow, Summary
+    from pyscope.doctor import Diagnosis
+    from pyscope.parts import Recovered
+
+__all__ = ["render", "render_diagnosis", "render_recovered"]
+
+_TITLES = {
+    "self": "Hottest functions, by time in themselves",
+    "total": "Hottest functions, by total time",
+    "calls": "Most called functions",
+}
+_HEAD = "bold"
+_FAINT = "dim"
+_GOOD = "green"
+_WARN = "yellow"
+_BAD = "red"
+_BAR = "cyan"
+
+
+def _console() -> Console:
+    # Piped, rich prints neither colours nor more than 80 columns; highlighting would colour every number.
+    return Console(highlight=False, soft_wrap=False)
+
+
+# --- report --------------------------------------------------------------------------------------
+
+
+def render(summary: Summary, *, title: str, console: Console | None = None) -> None:
+    """Print a summary. `title` is usually the recording's path; `console` is standard output if None."""
+    console = console or _console()
+    console.print(_overview(summary, title, console.width))
+    for order, rows in summary.tables.items():
+        if rows:
+            console.print(_functions(rows, order, summary, console))
+    if summary.slowest:
+        console.print(_slowest(summary.slowest, summary, console.width))
+    if summary.exceptions:
+        console.print(_exceptions(summary.exceptions, console.width))
+    if not summary.calls:
+        console.print(
+            Text(
+                "No call was recorded. Did the program run code of the selected modules? "
+                "`pyscope run --modules '*'` records everything.\n",
+                style=_WARN,
+            )
+        )
+    console.print(_losses(summary))
+    console.print(_cost(summary))
+
+
+def _overview(summary: Summary, title: str, width: int) -> RenderableType:
+    started = datetime.datetime.fromtimestamp(summary.start_ns / 1e9).astimezone()
+    lines = [
+        Text.assemble((_tail(title, width), _HEAD)),
+        Text(
+            f"{duration(summary.duration_ns)} from {started:%Y-%m-%d %H:%M:%S}, "
+            f"{count(summary.calls, 'call')} of {count(summary.functions, 'function')} in "
+            f"{count(len(summary.processes), 'process', 'processes')}, {count(summary.threads, 'thread')}"
+            + (
+                f", {count(summary.contexts, 'task or greenlet', 'tasks and greenlets')}"
+                if summary.contexts
+                else ""
+            )
+        ),
+    ]
+    table = _grid()
+    table.add_column("pid", justify="right", style=_FAINT, no_wrap=True)
+    table.add_column("command", ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column("recorded", no_wrap=True, style=_FAINT)
+    for process in summary.processes[:20]:
+        table.add_row(str(process.pid), process.command, _how(process))
+    if len(summary.processes) > 20:
+        table.add_row("", f"… and {len(summary.processes) - 20} more processes", "")
+    return Group(*lines, table, "")
+
+
+def _how(process: ProcessRow) -> Text:
+    text = Text(f"{process.python} {process.backend}".strip())
+    if process.state not in ("stopped", ""):
+        text.append(f" {process.state}", style=_WARN)
+    return text
+
+
+def _functions(
+    rows: Sequence[FunctionRow], order: Order, summary: Summary, console: Console
+) -> RenderableType:
+    width = console.width
+    wide = width >= 120
+    bar_width = 20 if wide else 8
+    biggest = max(_weight(row, order) for row in rows) or 1
+    table = _titled(_TITLES[order])
+    table.add_column("", width=bar_width, no_wrap=True)
+    table.add_column("self", justify="right", no_wrap=True)
+    table.add_column("%", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("total", justify="right", no_wrap=True)
+    table.add_column("calls", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("a call", justify="right", no_wrap=True)
+    table.add_column("function", ratio=1, no_wrap=True)
+    room = width - bar_width - (53 if wide else 37)
+    for row in rows:
+        cells: list[RenderableType] = [
+            Text(_bar(_weight(row, order) / biggest, bar_width, console.encoding), style=_BAR),
+            duration(row.self_ns),
+            f"{100 * row.self_ns / summary.self_ns:.0f}" if summary.self_ns else "",
+            duration(row.total_ns),
+            short_count(row.calls),
+        ]
+        if wide:
+            cells.append(duration(row.total_ns / row.calls))
+        table.add_row(*cells, _place(row.name, row.file, row.line, room))
+    return Group(table, "")
+
+
+def _weight(row: FunctionRow, order: Order) -> int:
+    return {"self": row.self_ns, "total": row.total_ns, "calls": row.calls}[order]
+
+
+def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> RenderableType:
+    wide = width >= 120
+    table = _titled("Slowest call of each function")
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column("at", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("function", ratio=3, no_wrap=True)
+    table.add_column("where", ratio=1, no_wrap=True, overflow="ellipsis", style=_FAINT)
+    table.add_column("outcome", no_wrap=True, overflow="ellipsis", max_width=40 if wide else 14)
+    room = (width - (60 if wide else 36)) * 3 // 4
+    for row in rows:
+        table.add_row(
+            duration(row.duration_ns),
+            "+" + duration(max(row.start_ns, 0)),
+            _place(row.name, row.file, row.line, room),
+            row.context or row.thread
+            if len(summary.processes) < 2
+            else f"{row.pid} {row.context or row.thread}",
+            _outcome(row),
+        )
+    return Group(table, "")
+
+
+def _outcome(row: CallRow) -> Text:
+    if row.outcome == "returned":
+        return Text(row.outcome, style=_FAINT)
+    if row.exception:
+        return Text(row.exception.removeprefix("builtins."), style=_BAD)
+    return Text(row.outcome, style=_WARN)
+
+
+def _exceptions(rows: Sequence[ExceptionRow], width: int) -> RenderableType:
+    table = _titled("Exceptions, where they first left a function")
+    table.add_column("count", justify="right", no_wrap=True)
+    table.add_column("exception", no_wrap=True, overflow="ellipsis", style=_BAD, max_width=width // 3)
+    table.add_column("function", ratio=1, no_wrap=True)
+    room = width - 12 - min(width // 3, max(len(row.exception) for row in rows))
+    for row in rows:
+        table.add_row(
+            short_count(row.count),
+            row.exception.removeprefix("builtins."),
+            _place(row.name, row.file, row.line, room),
+        )
+    return Group(table, "")
+
+
+def _losses(summary: Summary) -> RenderableType:
+    if not summary.losses:
+        return Text("Losses: none.", style=_GOOD)
+    table = _titled("Losses: events that are missing")
+    table.add_column("events", justify="right", no_wrap=True, style=_BAD)
+    table.add_column("from", justify="right", no_wrap=True)
+    table.add_column("to", justify="right", no_wrap=True)
+    table.add_column("process", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("reason", ratio=1)
+    for row in summary.losses[:20]:
+        table.add_row(
+            "unknown" if row.count is None else short_count(row.count),
+            "+" + duration(max(row.start_ns, 0)),
+            "+" + duration(max(row.end_ns, 0)),
+            str(row.pid),
+            row.reason,
+        )
+    if len(summary.losses) > 20:
+        table.add_row("", "", "", "", f"… and {len(summary.losses) - 20} more")
+    return Group(table, "")
+
+
+def _cost(summary: Summary) -> Text:
+    cost = summary.cost
+    parts = [f"{short_count(cost.events)} events ({short_count(cost.events_per_second)}/s)"]
+    parts.append(
+        f"{size(cost.file_bytes)} on disk"
+        + (f" ({cost.bytes_per_event:.1f} bytes an event)" if cost.bytes_per_event is not None else "")
+    )
+    parts.append(
+        f"{duration(cost.drain_cpu_ns)} CPU in the drain"
+        + (f" ({100 * cost.drain_share:.2f} % of a core)" if cost.drain_share is not None else "")
+    )
+    if cost.ring_bytes:
+        parts.append(f"ring {size(cost.ring_bytes)}")
+    return Text("Recorder: " + ", ".join(parts) + ".")
+
+
+# --- recover -------------------------------------------------------------------------------------
+
+
+def render_recovered(found: Sequence[Recovered], path: Path, *, console: Console | None = None) -> None:
+    """Print what `recover` made complete."""
+    console = console or _console()
+    if not found:
+        console.print(Text(f"Nothing to recover in {path}: no dead process has left a ring.", style=_GOOD))
+        return
+    table = _titled("Recovered")
+    table.add_column("pid", justify="right", no_wrap=True)
+    table.add_column("events", justify="right", no_wrap=True)
+    table.add_column("pages", justify="right", no_wrap=True)
+    table.add_column("lost", justify="right", no_wrap=True)
+    table.add_column("recording", ratio=1, overflow="fold")
+    for row in found:
+        detail = Text(row.path)
+        if row.problem:
+            detail.append(f"\n{row.problem}", style=_BAD)
+        table.add_row(
+            str(row.pid or ""),
+            short_count(row.events),
+            short_count(row.pages),
+            Text(short_count(row.dropped), style=_BAD if row.dropped else _FAINT),
+            detail,
+        )
+    console.print(table)
+
+
+# --- doctor --------------------------------------------------------------------------------------
+
+
+def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> None:
+    """Print what `doctor` found, the verdict last."""
+    console = console or _console()
+    facts = _grid()
+    facts.add_column(style=_HEAD, no_wrap=True)
+    facts.add_column(ratio=1, overflow="fold")
+    facts.add_row("Interpreter", f"{found.python}  {found.executable}")
+    for module, problem in found.extensions.items():
+        facts.add_row(
+            module,
+            Text("ready", style=_GOOD) if problem is None else Text(f"not usable: {problem}", style=_BAD),
+        )
+    read_ns = found.clock.get("read_ns")
+    facts.add_row("Clock", f"{found.clock['kind']}" + (f", {read_ns:.1f} ns a reading" if read_ns else ""))
+    for number, ring in enumerate(found.rings):
+        verdict = "room" if ring.fits else f"no room for {size(found.ring_bytes)}"
+        facts.add_row(
+            "Ring" if number == 0 else "", f"{ring.folder}: {size(ring.free_bytes)} free, {verdict}"
+        )
+    for ring in found.leftovers:
+        facts.add_row(
+            "Left over",
+            Text(
+                f"{ring.path} ({size(ring.bytes)}) of process {ring.pid}: run pyscope recover on its recording",
+                _WARN,
+            ),
+        )
+    extras = [Text(name, style=_GOOD if there else _FAINT) for name, there in found.extras.items()]
+    missing = [name for name, there in found.extras.items() if not there]
+    facts.add_row(
+        "Extras",
+        Text.assemble(
+            Text(", ").join(extras),
+            (f"   (missing: pip install 'pyscope[{','.join(missing)}]')" if missing else "", _FAINT),
+        ),
+    )
+    console.print(facts, "")
+
+    table = _titled("Backends, in the order of preference")
+    table.add_column("", no_wrap=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("why", ratio=1)
+    for choice in found.backends:
+        named = found.backend_named == choice.name
+        taken = named if found.backend_named != "auto" else choice.chosen
+        mark = Text("→", style=_GOOD) if taken else Text("" if choice.available else "×", style=_FAINT)
+        reason = "asked for by the setting backend" if named and choice.available else choice.reason
+        table.add_row(mark, Text(choice.name, style=_HEAD if taken else ""), reason)
+    console.print(table, "")
+
+    table = _titled("Settings in force")
+    table.add_column("name", no_wrap=True)
+    table.add_column("value", ratio=1, overflow="fold")
+    table.add_column("from", ratio=1, overflow="fold", style=_FAINT)
+    for row in found.settings:
+        table.add_row(row.name, row.value, row.source)
+    console.print(table, "")
+
+    if found.works:
+        console.print(Text("Recording works here.", style=_GOOD))
+    for problem in found.problems:
+        console.print(Text(f"Recording does not work here: {problem}.", style=_BAD))
+
+
+# --- pieces --------------------------------------------------------------------------------------
+
+
+def duration(ns: float) -> str:
+    """A time in the unit that suits it, at most 7 characters up to hours: 1.23 ms, 45.6 s, 1:02:03."""
+    if ns < 1000:
+        return f"{ns:.0f} ns"
+    for unit, length in (("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
+        value = ns / length
+        if value < 999.5 and not (unit == "s" and value >= 599.5):
+            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    seconds = round(ns / 1e9)
+    minutes = f"{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"{seconds // 3600}:{minutes}" if seconds >= 3600 else f"{minutes} min"
+
+
+def size(count_bytes: float) -> str:
+    """A number of bytes in binary units: 512 B, 1.5 KiB, 64 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count_bytes < 1000 or unit == "GiB":
+            break
+        count_bytes /= 1024
+    return f"{count_bytes:.3g} {unit}" if count_bytes < 100 else f"{count_bytes:.0f} {unit}"
+
+
+def short_count(number: float) -> str:
+    """A count in at most 5 characters: 999, 12.3k, 4.56M."""
+    for unit, length in (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        value = number / length
+        if value < 999.5 or unit == "G":
+            break
+    if not unit:
+        return f"{number:.0f}"
+    return f"{value:.3g}{unit}" if value < 100 else f"{value:.0f}{unit}"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def _bar(share: float, width: int, encoding: str) -> str:
+    """A bar of `width` characters at share 1, in eighths of a character where the encoding has them."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    if not encoding.lower().startswith("utf"):
+        return "#" * round(eighths / 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+
+
+def _place(name: str, file: str, line: int, room: int) -> Text:
+    """The function, and where there is room its file and line; what is too long loses its beginning."""
+    text = Text(_tail(name, room))
+    where = f"{os.path.basename(file)}:{line}" if file and line else ""
+    if where and len(name) + 2 + len(where) <= room:
+        text.append(f"  {where}", style=_FAINT)
+    return text
+
+
+def _tail(text: str, room: int) -> str:
+    room = max(room, 8)
+    return text if len(text) <= room else "…" + text[-(room - 1) :]
+
+
+def _grid() -> Table:
+    return Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
+
+
+def _titled(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style=_HEAD,
+        box=None,
+        header_style=_FAINT,
+        padding=(0, 2, 0, 0),
+        expand=True,
+    )
