@@ -198,16 +198,10 @@ struct Operands {
 
 namespace detail {
 
-// The 7-bit groups of at most 8 bytes, their top bits already clear or ignored, pushed together.
+// Two varints of up to four bytes, one in each half: their 7-bit groups pushed together.
 constexpr uint64_t pack7(uint64_t x) {
   x = ((x & 0x7F007F007F007F00) >> 1) | (x & 0x007F007F007F007F);
-  x = ((x & 0x3FFF00003FFF0000) >> 2) | (x & 0x00003FFF00003FFF);
-  return ((x & 0x0FFFFFFF00000000) >> 4) | (x & 0x000000000FFFFFFF);
-}
-
-constexpr uint32_t pack7_word(uint32_t x) {
-  x = ((x & 0x7F007F00) >> 1) | (x & 0x007F007F);
-  return ((x & 0x3FFF0000) >> 2) | (x & 0x00003FFF);
+  return ((x & 0x3FFF00003FFF0000) >> 2) | (x & 0x00003FFF00003FFF);
 }
 
 }  // namespace detail
@@ -220,7 +214,6 @@ constexpr uint32_t pack7_word(uint32_t x) {
 template <class Sink>
 inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint64_t base_ticks, unsigned time_shift,
                            Sink&& sink, size_t& rest) {
-  constexpr uint64_t kStops = 0x8080808080808080;
   constexpr uint32_t kPlainOps = 0x1C07;  // 0 1 2 10 11 12: no operand follows
   const uint8_t* const end = at + bytes;
   uint32_t stack[kCodecStack + 2];  // stack[0] is never popped; one more above the top is scratch
@@ -231,17 +224,23 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
   for (; index < events; ++index) {
     uint64_t token;
     const uint8_t* next = nullptr;
-    // Token and time in one load of eight bytes, without a branch on their lengths.
+    // Token and time in one load of eight bytes, without a branch on their lengths. The last byte of a varint has
+    // its top bit clear: `ends` marks those bits.
     if (__builtin_expect(end - at >= 8, 1)) {
       const uint64_t word = detail::load64(at);
-      const uint64_t stops = ~word & kStops;
-      const uint64_t later = stops & (stops - 1);
-      if (__builtin_expect(later != 0 && (stops & 0x80808080) != 0, 1)) {
-        const auto first = static_cast<unsigned>(__builtin_ctzll(stops)) + 1;  // bits of the token: 8..32
-        const auto both = static_cast<unsigned>(__builtin_ctzll(later)) + 1;   // ... and of the time: 16..64
-        token = detail::pack7_word(static_cast<uint32_t>(word & ((uint64_t{1} << first) - 1)));
-        now += detail::pack7((word >> first) & ((uint64_t{1} << (both - first)) - 1));
-        next = at + both / 8;
+      const uint64_t ends = ~word & 0x8080808080808080;
+      const uint64_t later = ends & (ends - 1);
+      if (__builtin_expect(later != 0 && (ends & 0x80808080) != 0, 1)) {
+        const auto first = static_cast<unsigned>(__builtin_ctzll(ends));    // 7, 15, 23 or 31
+        const auto second = static_cast<unsigned>(__builtin_ctzll(later));  // ... up to 63
+        if (__builtin_expect(second - first <= 32, 1)) {
+          const uint64_t to_first = ends ^ (ends - 1), to_second = later ^ (later - 1);
+          const uint64_t both =
+              detail::pack7((word & to_first) | (word & (to_first ^ to_second)) << (first ^ 31));
+          token = both & 0xFFFFFFFF;
+          now += both >> 32;
+          next = at + (second + 1) / 8;
+        }
       }
     }
     if (__builtin_expect(next == nullptr, 0)) {
@@ -258,9 +257,9 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
       const auto pop = static_cast<uint32_t>(op == 0);
       const auto push = static_cast<uint32_t>(op == static_cast<uint32_t>(Kind::Call)) &
                         static_cast<uint32_t>(depth < kCodecStack);
-      const uint32_t wrong = static_cast<uint32_t>(code != 0) | static_cast<uint32_t>(depth == 0);
-      if (__builtin_expect(pop & wrong, 0)) break;
-      code |= stack[depth] & (0 - pop);
+      const uint32_t popping = 0 - pop;
+      if (__builtin_expect((popping & (code | static_cast<uint32_t>(depth == 0))) != 0, 0)) break;
+      code |= stack[depth] & popping;
       stack[depth + 1] = code;
       depth = depth + push - pop;
       sink.plain(index, now, static_cast<Kind>(op + 2 * pop), code);
