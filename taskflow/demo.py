@@ -19,7 +19,7 @@ from typing import Final, NoReturn
 from taskflow.data.database import Database
 from taskflow.data.seeds import seed
 from taskflow.load import LoadError, LoadReport, drive
-from taskflow.process import ServerFailed, ServerProcess
+from taskflow.process import ServerFailed, ServerProcess, interrupts_deferred
 from taskflow.settings import Settings
 
 PROJECTS: Final = 20
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demonstrate(folder: Path, recording: Path, seconds: float, everything: bool) -> None:
     database_url = f"sqlite:///{folder / 'taskflow.db'}"
     _say(f"1/4  seeding a database with {PROJECTS} projects and {TASKS} tasks")
-    asyncio.run(_seed(database_url))
+    with interrupts_deferred():
+        asyncio.run(_seed(database_url))
 
     modules = "*" if everything else "taskflow.*"
     launcher = [sys.executable, "-m", "pyscope", "run", "--modules", modules, "-o", str(recording)]

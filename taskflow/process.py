@@ -70,7 +70,8 @@ class ServerProcess:
             *self._launcher, "-m", "taskflow", "serve", "--port", "0", "--port-file", str(self._port_file)
         ]  # fmt: skip
         try:
-            with _interrupts_deferred(), self.log.open("wb") as log:
+            # A child has to be known before it can be stopped.
+            with interrupts_deferred(), self.log.open("wb") as log:
                 # A session of its own: Ctrl-C reaches it only through us, and its children can be killed.
                 self._process = subprocess.Popen(
                     command,
@@ -136,8 +137,8 @@ def _importable(environment: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back while a child is started: it must be known before it can be stopped."""
+def interrupts_deferred() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back during a short step that must not stop halfway; they are raised after it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

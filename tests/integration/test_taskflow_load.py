@@ -15,6 +15,7 @@ import pytest
 from taskflow.load import LoadError, drive
 from taskflow.load import _timing as timing
 from taskflow.process import ServerProcess
+from tests.integration.taskflow_database import SEEDED_TASKS
 
 LOAD = [sys.executable, "-m", "taskflow", "load"]
 
@@ -55,7 +56,7 @@ def test_every_request_that_was_counted_reached_the_service(taskflow_process: Se
         ).json()
         everything += len(page["items"])
         after = page["next_after"]
-    assert everything == 400 + 150
+    assert everything == SEEDED_TASKS + 150
 
 
 def test_a_load_ends_when_its_time_is_up(taskflow_url: str) -> None:
@@ -64,11 +65,19 @@ def test_a_load_ends_when_its_time_is_up(taskflow_url: str) -> None:
     assert 0.5 <= report.seconds < 5
 
 
-def test_an_interrupted_load_still_reports(taskflow_url: str) -> None:
-    with subprocess.Popen(
-        [*LOAD, taskflow_url, "--seconds", "60"], stdout=subprocess.PIPE, text=True
-    ) as load:
-        time.sleep(1.5)
+def wait_until_load_arrives(url: str) -> None:
+    """Return when a task was created beyond the seeded ones."""
+    deadline = time.monotonic() + 30
+    with httpx2.Client(base_url=url, timeout=30, trust_env=False) as client:
+        while not client.get("/tasks", params={"after": SEEDED_TASKS, "limit": 1}).json()["items"]:
+            assert time.monotonic() < deadline, "no load arrived"
+            time.sleep(0.005)
+
+
+def test_an_interrupted_load_still_reports(taskflow_process: ServerProcess) -> None:
+    command = [*LOAD, taskflow_process.url, "--seconds", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+        wait_until_load_arrives(taskflow_process.url)
         load.send_signal(signal.SIGINT)
         output, _ = load.communicate(timeout=30)
     assert load.returncode == 0
@@ -76,13 +85,14 @@ def test_an_interrupted_load_still_reports(taskflow_url: str) -> None:
 
 
 def test_a_service_that_dies_under_load_shows_as_errors_and_status_1(taskflow_process: ServerProcess) -> None:
-    command = [*LOAD, taskflow_process.url, "--seconds", "2.5", "--json"]
+    command = [*LOAD, taskflow_process.url, "--seconds", "60", "--requests", "150", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
-        time.sleep(1.5)
+        wait_until_load_arrives(taskflow_process.url)
         os.kill(taskflow_process.pid, signal.SIGKILL)
         output, _ = load.communicate(timeout=60)
     report = json.loads(output)
     assert load.returncode == 1
+    assert report["requests"] == 150
     assert report["errors"] == sum(report["error_counts"].values()) > 0
     assert any("ConnectError" in error for error in report["error_counts"])
 

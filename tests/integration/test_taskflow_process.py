@@ -134,6 +134,15 @@ def test_a_recorder_that_cannot_start_leaves_a_warning_and_the_service_running(t
     assert "PyScope could not start; TaskFlow runs without it" in server.log_tail()
 
 
+def test_a_service_asked_to_record_itself_leaves_a_recording(tmp_path: Path) -> None:
+    recording = tmp_path / "run.pyscope"
+    with ServerProcess(tmp_path, database_in(tmp_path) | {"TASKFLOW_PYSCOPE": str(recording)}) as server:
+        assert httpx2.get(f"{server.url}/readyz", trust_env=False).status_code == 200
+    assert server.stop() == 0
+    assert "PyScope could not" not in server.log_tail()
+    assert recording.exists()
+
+
 def test_a_server_that_ends_early_is_reported_with_its_log(tmp_path: Path) -> None:
     with pytest.raises(ServerFailed, match=r"ended with status 2(.|\n)*unknown fault"):
         ServerProcess(tmp_path, {"TASKFLOW_FAULTS": "bad_luck"}).start()

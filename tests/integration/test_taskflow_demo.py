@@ -1,0 +1,53 @@
+"""The demo: the whole way from a running service to a printed report, and out of it at any moment."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+DEMO = [sys.executable, "-m", "taskflow.demo"]
+
+
+def test_the_demo_records_a_real_service_and_prints_what_ran(tmp_path: Path) -> None:
+    recording = tmp_path / "demo.pyscope"
+    done = subprocess.run(
+        [*DEMO, "--seconds", "2", "-o", str(recording)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stderr == ""
+    assert recording.exists()
+    said = done.stdout[done.stdout.index("4/4") :]
+    assert "project_dashboard" in said
+    assert str(recording) in said
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds_into_it", "number"),
+    [
+        ("1/4", 0.0, signal.SIGINT),
+        ("2/4", 0.0, signal.SIGINT),
+        ("2/4", 0.3, signal.SIGTERM),
+        ("3/4", 0.2, signal.SIGINT),
+    ],
+)
+def test_the_demo_interrupted_at_any_step_leaves_no_process_behind(
+    tmp_path: Path, step: str, seconds_into_it: float, number: int
+) -> None:
+    command = [*DEMO, "--seconds", "30", "-o", str(tmp_path / "demo.pyscope")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert any(line.startswith(step) for line in demo.stdout)
+        time.sleep(seconds_into_it)
+        family = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(number)
+        _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 130, errors
+    assert "nothing is left running" in errors
+    assert "Traceback" not in errors
+    assert family or seconds_into_it == 0
+    _, left = psutil.wait_procs(family, timeout=1)
+    assert not left
