@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
 NATIVE = Path("native")
@@ -71,8 +72,35 @@ def flags() -> tuple[list[str], list[str]]:
     return compile_args, link_args
 
 
+HOOK = NATIVE / "hook.pyx"
+HOOK_CPP = Path("build", "cython", "_hook.cpp")  # not hook.cpp: there is one, written by hand
+
+
+class BuildExtensions(build_ext):
+    def run(self) -> None:
+        if self.extensions:
+            translate()
+        super().run()
+
+
+def translate() -> None:
+    """Have Cython write HOOK_CPP, if anything in native/ is newer than it."""
+    sources = [HOOK, *NATIVE.glob("*.px[id]")]
+    if HOOK_CPP.exists() and HOOK_CPP.stat().st_mtime > max(path.stat().st_mtime for path in sources):
+        return
+    from Cython.Compiler.Main import CompilationOptions, compile_single, default_options
+
+    HOOK_CPP.parent.mkdir(parents=True, exist_ok=True)
+    options = CompilationOptions(
+        default_options, cplus=True, language_level=3, include_path=[str(NATIVE)], output_file=str(HOOK_CPP)
+    )
+    result = compile_single(str(HOOK), options, full_module_name="pyscope._hook")
+    if result.num_errors:
+        HOOK_CPP.unlink(missing_ok=True)
+        raise SystemExit(f"{HOOK}: Cython found {result.num_errors} errors, see above")
+
+
 def extensions() -> list[Extension]:
-    from Cython.Build import cythonize
     from pybind11.setup_helpers import Pybind11Extension
 
     compile_args, link_args = flags()
@@ -85,22 +113,16 @@ def extensions() -> list[Extension]:
     }
     hook = Extension(
         "pyscope._hook",
-        [str(NATIVE / "hook.pyx"), *recorder],
+        [str(HOOK_CPP), *recorder],
         language="c++",
-        # Cython's own output has unused parameters; they are not ours to mend
-        extra_compile_args=[*compile_args, "-Wno-unused-parameter", "-Wno-missing-field-initializers"],
+        # Cython's own output would warn
+        extra_compile_args=[*compile_args, "-Wno-unused-parameter", "-Wno-sign-compare"],
         **common,
     )
     codec = Pybind11Extension(
         "pyscope._codec", decoder, cxx_std=20, extra_compile_args=[*compile_args, "-g0"], **common
     )
-    modules: list[Extension] = cythonize(
-        [hook],
-        build_dir="build/cython",
-        include_path=[str(NATIVE)],
-        compiler_directives={"language_level": 3, "embedsignature": True},
-    )
-    return [*modules, codec]
+    return [hook, codec]
 
 
 os.chdir(ROOT)
@@ -112,4 +134,4 @@ if reason is not None:
         "mend the cause and install again.",
         file=sys.stderr,
     )
-setup(ext_modules=extensions() if reason is None else [])
+setup(ext_modules=extensions() if reason is None else [], cmdclass={"build_ext": BuildExtensions})

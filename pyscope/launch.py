@@ -43,7 +43,7 @@ class Program:
         return os.path.splitext(os.path.basename(os.path.abspath(path)))[0] or "program"
 
     def start_recording(self) -> None:
-        """Start recording. It ends at exit, after the program's own atexit handlers: those run last in, first out.
+        """Start recording. It ends at exit, after the program's atexit handlers: last in, first out.
 
         Does nothing where `PYSCOPE_DISABLE` says so. Raises `ConfigError`, or `RecorderError` if the
         recording cannot be started.

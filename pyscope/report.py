@@ -269,7 +269,7 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         facts.add_row(
             "Left over",
             Text(
-                f"{ring.path} ({size(ring.bytes)}) of process {ring.pid}: run pyscope recover on its recording",
+                f"{ring.path} ({size(ring.bytes)}) of process {ring.pid}: pyscope recover FILE seals it",
                 _WARN,
             ),
         )
