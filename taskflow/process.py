@@ -138,7 +138,7 @@ def _importable(environment: dict[str, str]) -> dict[str, str]:
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Hold SIGINT and SIGTERM back during a short step that must not stop halfway; they are raised after it."""
+    """Hold SIGINT and SIGTERM back during a short step that must not stop halfway; raise them after it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
