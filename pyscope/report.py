@@ -329,7 +329,7 @@ def duration(ns: float) -> str:
 def size(count_bytes: float) -> str:
     """A number of bytes in binary units: 512 B, 1.5 KiB, 64 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
-        if count_bytes < 1000 or unit == "GiB":
+        if count_bytes < 1023.5 or unit == "GiB":
             break
         count_bytes /= 1024
     return f"{count_bytes:.3g} {unit}" if count_bytes < 100 else f"{count_bytes:.0f} {unit}"

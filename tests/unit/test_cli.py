@@ -1,0 +1,183 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+def fib(n):
+    return n if n < 2 else fib(n - 1) + fib(n - 2)
+
+def fail():
+    raise KeyError("missing")
+
+if __name__ == "__main__":
+    fib(15)
+    try:
+        fail()
+    except KeyError:
+        pass
+"""
+CALLS_OF_FIB_15 = 1973
+
+
+class Shell:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(REPOSITORY),
+            "PYSCOPE_RING_DIR": str(folder),
+            "PYSCOPE_RING_MB": "4",
+            "COLUMNS": "100",
+        }
+
+    def __call__(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        ended = subprocess.run(
+            [sys.executable, "-m", "pyscope", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == code, ended.stderr
+        assert "Traceback" not in ended.stderr
+        return ended
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    (tmp_path / "program.py").write_text(textwrap.dedent(PROGRAM))
+    return Shell(tmp_path)
+
+
+class TestRunAndReport:
+    def test_a_recorded_program_is_reported(self, shell: Shell) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        text = shell("report", "run.pyscope").stdout
+        assert "__main__.fib" in text
+        assert "KeyError" in text
+        assert "Losses: none." in text
+        assert "\x1b" not in text
+
+    def test_as_json_the_counts_are_exact(self, shell: Shell) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        found = json.loads(shell("report", "run.pyscope", "--json", "--function", "fib").stdout)
+        (row,) = found["tables"]["self"]
+        assert row["name"] == "__main__.fib"
+        assert row["calls"] == CALLS_OF_FIB_15
+
+    def test_the_recording_is_named_after_program_and_process(self, shell: Shell) -> None:
+        shell("run", "program.py")
+        shell("run", "-m", "program")
+        assert len(list(shell.folder.glob("program-*.pyscope"))) == 2
+
+    def test_the_output_setting_of_the_environment_holds(self, shell: Shell) -> None:
+        shell.environment["PYSCOPE_OUTPUT"] = "named.pyscope"
+        shell("run", "program.py")
+        assert (shell.folder / "named.pyscope").exists()
+
+    def test_modules_may_be_repeated_or_separated_by_commas(self, shell: Shell) -> None:
+        shell(
+            "run",
+            "--modules",
+            "json.*,nothing_here",
+            "--modules",
+            "__main__",
+            "-o",
+            "run.pyscope",
+            "program.py",
+        )
+        found = json.loads(shell("report", "run.pyscope", "--json").stdout)
+        assert {row["name"] for row in found["tables"]["self"]} >= {"__main__.fib"}
+
+    def test_a_program_that_recorded_nothing_is_explained(self, shell: Shell) -> None:
+        shell("run", "--modules", "json", "-o", "run.pyscope", "program.py")
+        assert "No call was recorded" in shell("report", "run.pyscope").stdout
+
+    def test_disabled_nothing_is_written(self, shell: Shell) -> None:
+        shell.environment["PYSCOPE_DISABLE"] = "1"
+        shell("run", "program.py")
+        assert not list(shell.folder.glob("*.pyscope"))
+
+
+class TestErrors:
+    @pytest.mark.parametrize("command", ["report", "recover"])
+    def test_a_file_that_is_not_there(self, shell: Shell, command: str) -> None:
+        assert "nothing.pyscope" in shell(command, "nothing.pyscope", code=2).stderr
+
+    @pytest.mark.parametrize("command", ["report", "recover"])
+    def test_a_file_that_is_no_recording(self, shell: Shell, command: str) -> None:
+        assert "program.py" in shell(command, "program.py", code=2).stderr
+
+    def test_a_recording_in_a_folder_that_is_not_there(self, shell: Shell) -> None:
+        ended = shell("run", "-o", "no/folder/run.pyscope", "program.py", code=2)
+        assert "no folder" in ended.stderr
+        assert ended.stdout == ""
+
+    def test_a_foreign_file_is_not_overwritten(self, shell: Shell) -> None:
+        ended = shell("run", "-o", "program.py", "program.py", code=2)
+        assert "not overwritten" in ended.stderr
+        assert (shell.folder / "program.py").read_text() == textwrap.dedent(PROGRAM)
+
+    def test_an_unknown_command(self, shell: Shell) -> None:
+        assert "No such command" in shell("rnu", code=2).stderr
+
+    def test_without_its_packages_the_command_names_the_extra(self, shell: Shell) -> None:
+        (shell.folder / "click.py").write_text("raise ModuleNotFoundError('no click', name='click')\n")
+        assert "pip install 'pyscope[cli]'" in shell("doctor", code=2).stderr
+
+
+class TestDoctor:
+    def test_it_names_backend_clock_ring_and_settings(self, shell: Shell) -> None:
+        text = shell("doctor").stdout
+        for expected in (
+            "→",
+            "Clock",
+            str(shell.folder)[:20],
+            "environment variable PYSCOPE_RING_MB",
+            "works here",
+        ):
+            assert expected in text
+
+    def test_as_json_one_backend_is_chosen(self, shell: Shell) -> None:
+        found = json.loads(shell("doctor", "--json", "--modules", "*").stdout)
+        assert found["works"] is True
+        assert sum(choice["chosen"] for choice in found["backends"]) == 1
+        assert all(choice["reason"] for choice in found["backends"])
+
+    def test_where_recording_would_not_work_it_says_why_and_ends_with_1(self, shell: Shell) -> None:
+        shell.environment["PYSCOPE_RING_MB"] = str(10**9)
+        assert "no folder has room" in shell("doctor", code=1).stdout.replace("\n", " ")
+
+    def test_switched_off_is_not_working(self, shell: Shell) -> None:
+        shell.environment["PYSCOPE_DISABLE"] = "1"
+        assert "PYSCOPE_DISABLE" in shell("doctor", code=1).stdout
+
+    def test_a_secret_is_not_printed(self, shell: Shell) -> None:
+        shell.environment["PYSCOPE_TOKEN"] = "hunter2"
+        assert "hunter2" not in shell("doctor").stdout
+        assert "hunter2" not in shell("doctor", "--json").stdout
+
+
+class TestRecover:
+    def test_a_killed_program_is_made_whole(self, shell: Shell) -> None:
+        (shell.folder / "killed.py").write_text(
+            textwrap.dedent(PROGRAM) + "    import os\n    os.kill(os.getpid(), 9)\n"
+        )
+        shell("run", "-o", "run.pyscope", "killed.py", code=-9)
+        assert "Recovered" in shell("recover", ".").stdout
+        assert "Nothing to recover" in shell("recover", "run.pyscope").stdout
+        found = json.loads(shell("report", "run.pyscope", "--json", "--function", "fib").stdout)
+        assert found["tables"]["self"][0]["calls"] == CALLS_OF_FIB_15
+        assert not list(shell.folder.glob("*.ring"))
