@@ -265,11 +265,11 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         facts.add_row(
             "Ring" if number == 0 else "", f"{ring.folder}: {size(ring.free_bytes)} free, {verdict}"
         )
-    for ring in found.leftovers:
+    for leftover in found.leftovers:
         facts.add_row(
             "Left over",
             Text(
-                f"{ring.path} ({size(ring.bytes)}) of process {ring.pid}: pyscope recover FILE seals it",
+                f"{leftover.path} ({size(leftover.bytes)}) of process {leftover.pid}: pyscope recover FILE seals it",
                 _WARN,
             ),
         )

@@ -234,6 +234,8 @@ class TestUnits:
     def test_counts(self, number: int, text: str) -> None:
         assert report.short_count(number) == text
 
-    @pytest.mark.parametrize(("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (64 << 20, "64 MiB")])
+    @pytest.mark.parametrize(
+        ("number", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (64 << 20, "64 MiB")]
+    )
     def test_sizes(self, number: int, text: str) -> None:
         assert report.size(number) == text
