@@ -83,6 +83,10 @@ inline void open_thread_ring_here() {
   if (thread_ring == &no_ring) open_thread_ring();
 }
 
+inline void first_event(void* frame, int what, PyObject* argument) {
+  arm_at_first_event(static_cast<PyFrameObject*>(frame), what, argument);
+}
+
 // Threads seen in an earlier recording go on with their ring.
 inline void open_existing_rings() {
   std::lock_guard lock(hook.rings_mutex);

@@ -622,7 +622,7 @@ cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
         fault()
 
 
-cdef object install_monitoring(bint everything, int kind):
+cdef object install_monitoring(bint everything, int kind, bint exceptions_only=False):
     global monitoring_tool, monitoring_everything, set_local_events, local_events, disarmed_codes
     monitoring = sys.monitoring
     tool = free_tool_id()
@@ -652,8 +652,10 @@ cdef object install_monitoring(bint everything, int kind):
                 set_local_events(tool, code, events.PY_RETURN)
                 set_local_events(tool, code, 0)
         disarmed_codes = []
-        mask = events.PY_START | events.PY_RESUME | events.PY_THROW | events.PY_UNWIND
-        if everything:
+        mask = events.PY_THROW | events.PY_UNWIND
+        if not exceptions_only:
+            mask |= events.PY_START | events.PY_RESUME
+        if everything and not exceptions_only:
             mask |= events.PY_RETURN | events.PY_YIELD
         monitoring.set_events(tool, mask)
     except BaseException:
@@ -663,10 +665,10 @@ cdef object install_monitoring(bint everything, int kind):
 
 cdef object remove_monitoring():
     global monitoring_tool, watched_codes
-    monitoring = sys.monitoring
     tool = monitoring_tool
     if tool < 0:
         return
+    monitoring = sys.monitoring
     events = monitoring.events
     monitoring_tool = -1
     monitoring.set_events(tool, 0)
@@ -688,10 +690,7 @@ cdef object install(str backend, bint everything, bint c_calls, bint windows):
     elif backend == "frame":
         install_eval(eval_frame_windows if windows else eval_frame_plain)
     elif backend == "setprofile":
-        profile_python_with_c_calls(c_calls)
-        install_eval(eval_frame_beside_profile)
-        if arm_all_threads(profile_everything):
-            fault()
+        install_setprofile(c_calls)
     else:
         raise BackendUnavailable(f"the native recorder has no backend {backend!r}")
 
@@ -701,7 +700,50 @@ cdef object remove(str backend):
     if backend == "monitoring":
         remove_monitoring()
         return True
+    if backend == "setprofile":
+        remove_monitoring()
+        watch_new_threads(False)
     return remove_eval()
+
+
+cdef object install_setprofile(bint c_calls):
+    profile_python_with_c_calls(c_calls)
+    exceptions_recorded_beside(True)
+    if sys.version_info < (3, 12):
+        install_eval(eval_frame_beside_profile)
+    else:
+        if free_tool_id() is None:
+            exceptions_recorded_beside(False)
+        else:
+            install_monitoring(True, CALLBACK_RECORD, True)
+        watch_new_threads(True)
+    if arm_all_threads(profile_everything):
+        fault()
+
+
+cdef object threading_hook_before = None
+_EVENTS = {"call": 0, "return": 3, "c_call": 4, "c_exception": 5, "c_return": 6}
+
+
+def _first_event(frame, event, argument):
+    cdef PyObject* value = <PyObject*>argument
+    arm_at_first_event(<void*>frame, _EVENTS.get(event, 0), value)
+
+
+cdef object watch_new_threads(bint on):
+    """Threads of `threading` set its profile function at their start; ours puts the native one in its place."""
+    global threading_hook_before
+    threading = sys.modules.get("threading")
+    if threading is None:
+        if not on:
+            return
+        import threading
+    if on:
+        threading_hook_before = threading._profile_hook
+        threading._profile_hook = _first_event
+    elif threading._profile_hook is _first_event:
+        threading._profile_hook = threading_hook_before
+        threading_hook_before = None
 
 
 def frame_evaluator_installed():

@@ -198,6 +198,7 @@ cdef extern from "setprofile.hpp" namespace "pyscope":
     TraceFunction profile_nothing
     EvalFunction eval_frame_beside_profile
     void profile_python_with_c_calls(bint) noexcept
+    void exceptions_recorded_beside(bint) noexcept
     int arm_all_threads(TraceFunction) noexcept
 
 cdef extern from "monitoring.hpp" namespace "pyscope":
@@ -230,6 +231,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     ThreadRing* get_thread_ring() noexcept
     void open_thread_ring_here() noexcept
     void open_existing_rings() noexcept
+    void arm_at_first_event "pyscope::first_event"(void*, int, PyObject*) noexcept
     bint foreign_eval() noexcept
     bint foreign_profiler() noexcept
     bint arm_by_hand(bint) noexcept

@@ -201,7 +201,7 @@ struct PageHeader {
   std::atomic<uint64_t> sequence;
   uint64_t base_ticks;
   uint64_t context;
-  uint64_t order;  // global order of claiming, for the flight recorder
+  std::atomic<uint64_t> order;  // global order of claiming, for the flight recorder
   char thread_name[kThreadNameBytes];
   uint64_t sealed_ticks;  // when the producer left it
   uint8_t reserved[128 - 104];

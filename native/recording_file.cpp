@@ -11,6 +11,7 @@
 #include <memory>
 #include <stdexcept>
 #include <system_error>
+#include <utility>
 
 #include "codec.hpp"
 
@@ -188,25 +189,29 @@ bool Saver::save_pages(const std::vector<uint32_t>& pages) {
   return true;
 }
 
-bool Saver::save_copies(const std::vector<uint32_t>& pages) {
+// A page may be overwritten while it is copied, which is found out afterwards (PageHeader): no race for ThreadSanitizer.
+__attribute__((no_sanitize("thread"))) bool Saver::save_copies(const std::vector<uint32_t>& pages) {
   segment_.clear();
   alignas(8) uint8_t bytes[kPageBytes];
   for (uint32_t index : pages) {
     const PageHeader& live = ring_.page(index);
     const uint32_t state = live.state.load(std::memory_order_acquire);
     const uint64_t sequence = live.sequence.load(std::memory_order_acquire);
-    const uint64_t order = live.order;
+    const uint64_t order = live.order.load(std::memory_order_acquire);
     if (state == static_cast<uint32_t>(PageState::Free)) continue;
     // Word by word: the head of a record is published after its operands, so read in ascending order
     // the copy is a prefix of the page.
-    std::memcpy(bytes, static_cast<const void*>(&live), sizeof(PageHeader));
-    auto* to = reinterpret_cast<uint64_t*>(bytes + sizeof(PageHeader));
-    uint64_t* from = ring_.words(index);
-    for (size_t i = 0; i < kPageWords; ++i) to[i] = std::atomic_ref<uint64_t>(from[i]).load(std::memory_order_acquire);
-    if (live.sequence.load(std::memory_order_acquire) != sequence || live.order != order ||
+    auto* to = reinterpret_cast<uint64_t*>(bytes);
+    const auto* from = reinterpret_cast<const volatile uint64_t*>(&live);
+    for (size_t i = 0; i < kPageBytes / 8; ++i) {
+      to[i] = from[i];
+      std::atomic_signal_fence(std::memory_order_seq_cst);
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (live.sequence.load(std::memory_order_acquire) != sequence || live.order.load(std::memory_order_acquire) != order ||
         live.state.load(std::memory_order_acquire) == static_cast<uint32_t>(PageState::Free))
       continue;  // overwritten meanwhile
-    encode_page(*reinterpret_cast<const PageHeader*>(bytes), to);
+    encode_page(*reinterpret_cast<const PageHeader*>(bytes), to + sizeof(PageHeader) / 8);
   }
   return segment_.empty() || file_.append(BlockType::Events, segment_.data(), segment_.size());
 }
@@ -216,11 +221,13 @@ bool Saver::save_copies(const std::vector<uint32_t>& pages) {
 namespace {
 
 std::vector<uint32_t> used_pages(const RingFile& ring) {
-  std::vector<uint32_t> pages;
+  std::vector<std::pair<uint64_t, uint32_t>> found;
   for (uint32_t i = 0; i < ring.page_count(); ++i)
-    if (ring.page(i).state.load(std::memory_order_acquire) != static_cast<uint32_t>(PageState::Free)) pages.push_back(i);
-  std::sort(pages.begin(), pages.end(),
-            [&](uint32_t a, uint32_t b) { return ring.page(a).order < ring.page(b).order; });
+    if (ring.page(i).state.load(std::memory_order_acquire) != static_cast<uint32_t>(PageState::Free))
+      found.emplace_back(ring.page(i).order.load(std::memory_order_relaxed), i);
+  std::sort(found.begin(), found.end());
+  std::vector<uint32_t> pages;
+  for (const auto& [order, page] : found) pages.push_back(page);
   return pages;
 }
 

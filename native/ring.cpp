@@ -212,7 +212,7 @@ void Ring::set_name(const char* name) {
 uint64_t* Ring::make_room(uint64_t now) {
   if (!file_) return nullptr;
   if (cursor_ < limit_) {  // only the time field is exhausted
-    cursor_[1] = now;
+    put(cursor_ + 1, now);
     publish(cursor_, head(Kind::Rebase, 0));
     base_ = now;
     cursor_ += 2;
@@ -232,7 +232,7 @@ uint64_t* Ring::next_page(uint64_t now) {
   header.os_tid = os_tid_;
   header.base_ticks = now;
   header.context = context_;
-  header.order = file_->order_.fetch_add(1, std::memory_order_relaxed) + 1;
+  header.order.store(file_->order_.fetch_add(1, std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   std::memcpy(header.thread_name, name_, kThreadNameBytes);
   header.sequence.store(sequence_++, std::memory_order_relaxed);
   header.state.store(static_cast<uint32_t>(PageState::Active), std::memory_order_release);
@@ -263,8 +263,8 @@ void Ring::emit_loss(LossReason reason, uint64_t count, uint64_t first_ticks) {
 }
 
 void Ring::put_loss(uint64_t now, LossReason reason, uint64_t count, uint64_t first_ticks) {
-  cursor_[1] = count;
-  cursor_[2] = first_ticks;
+  put(cursor_ + 1, count);
+  put(cursor_ + 2, first_ticks);
   publish(cursor_, head(Kind::Loss, static_cast<uint64_t>(reason)) | ((now - base_) << kTimeShift));
   cursor_ += 3;
 }
@@ -280,7 +280,7 @@ void Ring::emit_payload(PayloadType type, const void* data, size_t bytes) {
   else if ((now - base_) >> kTimeBits)
     at = make_room(now);
   if (!at) return;
-  at[1] = bytes;
+  put(at + 1, bytes);
   std::memcpy(at + 2, data, bytes);
   publish(at, head(Kind::Payload, static_cast<uint64_t>(type)) | ((now - base_) << kTimeShift));
   cursor_ = at + words;

@@ -111,7 +111,7 @@ class Ring {
       at = make_room(now);
       if (!at) return;
     }
-    at[1] = operand;
+    put(at + 1, operand);
     publish(at, head_word | ((now - base_) << kTimeShift));
     cursor_ = at + 2;
   }
@@ -133,11 +133,16 @@ class Ring {
   uint32_t os_tid() const { return os_tid_; }
 
  private:
+  friend struct RingProbe;  // tests
   // The time base advanced or a fresh page claimed; null when the event must be dropped.
   PYSCOPE_COLD uint64_t* make_room(uint64_t now);
   uint64_t* next_page(uint64_t now);
   uint64_t* drop(uint64_t now);
   void put_loss(uint64_t now, LossReason reason, uint64_t count, uint64_t first_ticks);
+  // Readers may be looking at the page: every word is a whole store.
+  static PYSCOPE_INLINE void put(uint64_t* at, uint64_t word) {
+    std::atomic_ref<uint64_t>(*at).store(word, std::memory_order_relaxed);
+  }
   // A store that other threads and processes see after the operands stored before it.
   static PYSCOPE_INLINE void publish(uint64_t* at, uint64_t word) {
     std::atomic_ref<uint64_t>(*at).store(word, std::memory_order_release);

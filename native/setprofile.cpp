@@ -35,6 +35,9 @@ inline int profile_c_event(PyFrameObject* object, int what, PyObject* argument) 
   return 0;
 }
 
+bool c_calls = false;
+bool exceptions_beside = false;
+
 template <bool CCalls>
 int profile_python(PyFrameObject* object, int what, PyObject* argument) {
   if (what != PyTrace_CALL && what != PyTrace_RETURN) {
@@ -59,24 +62,37 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
       case Resumption::Resume:
         record_resume(value, Kind::GenResume, frame, thread, nullptr);
         break;
-      case Resumption::Throw:  // recorded by the frame hook, which knows the exception
+      case Resumption::Throw:
+        if (!exceptions_beside) record_resume(value, Kind::GenThrow, frame, thread, nullptr);
         break;
     }
     return 0;
   }
-  if (!argument) return 0;  // left by an exception: likewise
+  if (!argument && exceptions_beside) return 0;
   const uint64_t value = decision(code);
   if (!current(value) || !(value & kSelected)) return 0;
-  if (PYSCOPE_LIKELY(!(value & kSuspends)))
+  if (PYSCOPE_UNLIKELY(!argument)) {
+    if (value & kSuspends)
+      record_suspend(value, Kind::GenRaise, frame, nullptr);
+    else
+      record_raise(value, nullptr);
+  } else if (PYSCOPE_LIKELY(!(value & kSuspends))) {
     record_return(value);
-  else
+  } else {
     record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+  }
   return 0;
 }
 
-bool c_calls = false;
-
 }  // namespace
+
+void exceptions_recorded_beside(bool yes) { exceptions_beside = yes; }
+
+void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument) {
+  PyThreadState* thread = current_thread();
+  if (_PyEval_SetProfile(thread, hook.active ? profile_everything : nullptr, nullptr) != 0) PyErr_Clear();
+  profile_everything(nullptr, frame, what, argument);
+}
 
 void profile_python_with_c_calls(bool yes) { c_calls = yes; }
 

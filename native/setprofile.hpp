@@ -2,8 +2,10 @@
 //
 // It serves twice: alone (Python and C calls), and beside another backend for C calls only, in
 // windows that each thread opens for itself at its next recorded call (`follow_window`).
-// A profile function is not told which exception leaves a frame. So when it records Python calls too, a bare frame
-// hook stands beside it (`eval_frame_beside_profile`), which sees the exception and also arms new threads.
+// A profile function is not told which exception leaves a frame. So when it records Python calls too, somebody
+// stands beside it who is: from 3.12 on monitoring callbacks for PY_UNWIND and PY_THROW, before a bare frame
+// hook (`eval_frame_beside_profile`), which also arms new threads. Where neither can be had, exceptions
+// are recorded without their type.
 #pragma once
 
 #include "hook.hpp"
@@ -17,6 +19,10 @@ int profile_nothing(PyObject*, PyFrameObject* frame, int what, PyObject* argumen
 PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing);
 // Whether `profile_everything` records C calls too.
 void profile_python_with_c_calls(bool yes);
+// Whether somebody beside it records exceptions and throws.
+void exceptions_recorded_beside(bool yes);
+// What a thread's first profile event came to as a Python-level profile function: arms the thread, passes the event on.
+void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument);
 
 // Sets (or with null takes away) this module's profile function on a thread; false when another profiler is there.
 bool arm_thread(PyThreadState* thread, Py_tracefunc function);
