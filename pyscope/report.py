@@ -269,7 +269,7 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         facts.add_row(
             "Left over",
             Text(
-                f"{leftover.path} ({size(leftover.bytes)}) of process {leftover.pid}: pyscope recover FILE seals it",
+                f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: pyscope recover FILE seals it",
                 _WARN,
             ),
         )
