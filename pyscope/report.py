@@ -24,6 +24,7 @@ _TITLES = {
     "total": "Hottest functions, by total time",
     "calls": "Most called functions",
 }
+_ENOUGH_EVENTS = 10_000  # below, the file's fixed parts outweigh the events
 _HEAD = "bold"
 _FAINT = "dim"
 _GOOD = "green"
@@ -190,7 +191,7 @@ def _losses(summary: Summary) -> RenderableType:
             "unknown" if row.count is None else short_count(row.count),
             "+" + duration(max(row.start_ns, 0)),
             "+" + duration(max(row.end_ns, 0)),
-            str(row.pid),
+            str(row.pid or ""),
             row.reason,
         )
     if len(summary.losses) > 20:
@@ -203,7 +204,11 @@ def _cost(summary: Summary) -> Text:
     parts = [f"{short_count(cost.events)} events ({short_count(cost.events_per_second)}/s)"]
     parts.append(
         f"{size(cost.file_bytes)} on disk"
-        + (f" ({cost.bytes_per_event:.1f} bytes an event)" if cost.bytes_per_event is not None else "")
+        + (
+            f" ({cost.bytes_per_event:.1f} bytes an event)"
+            if cost.bytes_per_event and cost.events >= _ENOUGH_EVENTS
+            else ""
+        )
     )
     parts.append(
         f"{duration(cost.drain_cpu_ns)} CPU in the drain"
@@ -269,7 +274,7 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         facts.add_row(
             "Left over",
             Text(
-                f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: pyscope recover FILE seals it",
+                f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: see pyscope recover",
                 _WARN,
             ),
         )

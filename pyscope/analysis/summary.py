@@ -59,7 +59,7 @@ class ExceptionRow:
 @dataclass(frozen=True, slots=True)
 class LossRow:
     reason: str
-    pid: int
+    pid: int | None  # None: unknown
     count: int | None  # events; None: unknown
     start_ns: int  # since the trace's start
     end_ns: int
@@ -121,25 +121,26 @@ def summarize(
     this order, None for two, by self and by total time; `pattern`, a glob that the module.qualname (or the
     qualname alone) of a function must match to be listed.
     """
+    start, length = trace.start_ns, trace.duration_ns
     rows = _functions(trace)
     listed = np.fromiter((_matches(row.name, pattern) for row in rows), bool, len(rows))
     orders: tuple[Order, ...] = ("self", "total")
     if sort is not None:
         orders = tuple(order for order in ("self", "total", "calls") if order == sort)
     return Summary(
-        start_ns=trace.start_ns,
-        duration_ns=trace.duration_ns,
+        start_ns=start,
+        duration_ns=length,
         calls=len(trace.calls),
         functions=sum(row.calls > 0 for row in rows),
         threads=len(trace.threads),
-        contexts=sum(context.kind != "thread" for context in trace.contexts),
+        contexts=len(trace.contexts) - 1,  # the first stands for the threads themselves
         processes=_processes(trace),
         tables={order: _hottest(rows, listed, order, limit) for order in orders},
         self_ns=sum(row.self_ns for row in rows),
-        slowest=_slowest(trace, rows, listed, limit),
+        slowest=_slowest(trace, rows, listed, start, limit),
         exceptions=_exceptions(trace, rows, listed, limit),
-        losses=_losses(trace),
-        cost=_cost(trace),
+        losses=_losses(trace, start),
+        cost=_cost(trace, length),
     )
 
 
@@ -169,7 +170,7 @@ def _hottest(
 
 
 def _slowest(
-    trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_], limit: int
+    trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_], start: int, limit: int
 ) -> list[CallRow]:
     """One row for each function: a slow function called often would fill the table otherwise."""
     duration: NDArray[np.int64] = trace.calls["duration_ns"]
@@ -179,32 +180,31 @@ def _slowest(
     longest = np.full(len(rows), -1, np.int64)
     np.maximum.at(longest, function, duration)
     longest[~listed] = -1
-    best = np.argsort(-longest, kind="stable")[:limit]
-    return [
-        _call(trace, rows, int(np.argmax((function == f) & (duration == longest[f]))))
-        for f in best
-        if longest[f] >= 0
-    ]
+    rows_of_longest = np.flatnonzero(duration == longest[function])
+    _, first = np.unique(function[rows_of_longest], return_index=True)
+    candidates = rows_of_longest[first]
+    best = np.argsort(-duration[candidates], kind="stable")[:limit]
+    return [_call(trace, rows, start, int(row)) for row in candidates[best]]
 
 
-def _call(trace: Trace, rows: Sequence[FunctionRow], index: int) -> CallRow:
+def _call(trace: Trace, rows: Sequence[FunctionRow], start: int, index: int) -> CallRow:
     from pyscope.trace import OUTCOMES
 
     columns = trace.calls
     function = rows[int(columns["function"][index])]
     thread = trace.threads[int(columns["thread"][index])]
-    context = trace.contexts[int(columns["context"][index])]
+    context_index = int(columns["context"][index])
     exception = int(columns["exception"][index])
     return CallRow(
         name=function.name,
         file=function.file,
         line=function.line,
-        start_ns=int(columns["start_ns"][index]) - trace.start_ns,
+        start_ns=int(columns["start_ns"][index]) - start,
         duration_ns=int(columns["duration_ns"][index]),
         self_ns=int(columns["self_ns"][index]),
         pid=trace.processes[thread.process].pid,
         thread=thread.name,
-        context=None if context.kind == "thread" else context.name,
+        context=trace.contexts[context_index].name if context_index else None,
         outcome=OUTCOMES[int(columns["outcome"][index])],
         exception=trace.exceptions[exception] if exception >= 0 else None,
     )
@@ -238,14 +238,33 @@ def _exceptions(
     return found
 
 
-def _losses(trace: Trace) -> list[LossRow]:
+_REASONS = {
+    "ring_full": "the ring was full: drain or disk did not keep up",
+    "stack_guard": "the hook stepped aside: little C stack was left",
+    "fork": "between fork and the restart in the child",
+    "fault": "an internal fault of the recorder",
+    "write_error": "could not be written: the disk was full or failed",
+    "overwritten": "older than the flight recorder's ring holds",
+    "duty_cycle": "C calls outside the armed windows",
+    "missing_pages": "pages are missing",
+    "damaged_chunk": "part of the file is damaged",
+    "damaged_block": "part of the file is damaged",
+    "damaged_summary": "the recorder's own figures are damaged",
+    "damaged_part": "the part of a child process is damaged",
+    "truncated": "the file ends too early",
+    "ring_gone": "the process was killed and its ring is gone",
+}
+
+
+def _losses(trace: Trace, start: int) -> list[LossRow]:
     return [
         LossRow(
-            reason=loss.reason,
-            pid=loss.pid,
-            count=loss.count,
-            start_ns=loss.start_ns - trace.start_ns,
-            end_ns=loss.end_ns - trace.start_ns,
+            reason=_REASONS.get(loss.reason, loss.reason.replace("_", " "))
+            + (f" ({loss.detail})" if loss.detail else ""),
+            pid=loss.pid or None,
+            count=loss.count or None,
+            start_ns=loss.start_ns - start,
+            end_ns=loss.end_ns - start,
         )
         for loss in trace.losses
     ]
@@ -267,16 +286,16 @@ def _processes(trace: Trace) -> list[ProcessRow]:
     ]
 
 
-def _cost(trace: Trace) -> Cost:
+def _cost(trace: Trace, length: int) -> Cost:
     events = sum(process.events for process in trace.processes)
     file_bytes = sum(process.file_bytes for process in trace.processes)
     drain_ns = sum(process.drain_cpu_ns for process in trace.processes)
     return Cost(
         events=events,
-        events_per_second=events / (trace.duration_ns / 1e9) if trace.duration_ns else 0.0,
+        events_per_second=events / (length / 1e9) if length > 0 else 0.0,
         file_bytes=file_bytes,
         bytes_per_event=file_bytes / events if events else None,
         drain_cpu_ns=drain_ns,
-        drain_share=drain_ns / trace.duration_ns if trace.duration_ns else None,
+        drain_share=drain_ns / length if length > 0 else None,
         ring_bytes=sum(process.ring_bytes for process in trace.processes),
     )

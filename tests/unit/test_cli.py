@@ -102,7 +102,7 @@ class TestRunAndReport:
         assert {row["name"] for row in found["tables"]["self"]} >= {"__main__.fib"}
 
     def test_a_program_that_recorded_nothing_is_explained(self, shell: Shell) -> None:
-        shell("run", "--modules", "json", "-o", "run.pyscope", "program.py")
+        shell("run", "--modules", "wave", "-o", "run.pyscope", "program.py")
         assert "No call was recorded" in shell("report", "run.pyscope").stdout
 
     def test_disabled_nothing_is_written(self, shell: Shell) -> None:

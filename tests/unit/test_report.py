@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyscope.trace import OUTCOMES
 from rich.console import Console
 
 from pyscope import report
 from pyscope.analysis.summary import Summary, summarize
+from pyscope.trace import OUTCOMES
 
 START = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
@@ -199,7 +199,8 @@ class TestRendering:
 
     def test_losses_are_shown(self) -> None:
         loss = SimpleNamespace(
-            reason="the ring was full",
+            reason="ring_full",
+            detail="",
             pid=100,
             count=12_345,
             start_ns=START + SECOND,
