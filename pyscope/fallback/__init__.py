@@ -1,0 +1,1 @@
+"""What works without a compiler: the pure-Python twins of the native parts."""

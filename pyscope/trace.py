@@ -1,0 +1,540 @@
+"""A loaded recording: columns of calls and events, the functions, and all that is missing.
+
+Times are nanoseconds since the Unix epoch, durations nanoseconds, memory bytes, unless a name says otherwise.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyscope import codec as codecs
+from pyscope.errors import RecordingError
+from pyscope.format import CodeFlag, LossReason
+from pyscope.naming import name_processes
+from pyscope.recording import Missing, ProcessRecord, Recording, open_recording
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+__all__ = ["OUTCOMES", "Call", "Calls", "Columns", "Context", "Function", "Loss", "Process", "Thread", "Trace", "load"]
+
+OUTCOMES = ("returned", "raised", "open", "cut", "closed")
+"""What the column `outcome` means. open: not ended when the recording was; cut: its end was not seen, a caller's was;
+closed: a generator or coroutine that was closed while suspended."""
+
+_CONTEXT_KINDS = ("thread", "task", "greenlet")
+_READER_LOSSES = {100: "missing_pages", 101: "damaged_chunk"}
+
+
+class Columns:
+    """Columns of equal length: `columns["name"]` is a contiguous numpy array, `len(columns)` the rows."""
+
+    __slots__ = ("_arrays",)
+
+    def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._arrays = dict(arrays)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        try:
+            return self._arrays[name]
+        except (KeyError, TypeError):
+            raise KeyError(f"there is no column {name!r}; there are {', '.join(self._arrays)}") from None
+
+    def __len__(self) -> int:
+        return len(next(iter(self._arrays.values())))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def keys(self) -> list[str]:
+        """The columns' names."""
+        return list(self._arrays)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} rows of {', '.join(self._arrays)}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that ran. `calls`: how many; `total_ns`: of its outermost calls; `self_ns`: without callees.
+
+    `arity`: parameters without self or cls. `kind`: "function", "generator", "coroutine", "async_generator" or
+    "c_function".
+    """
+
+    module: str
+    qualname: str
+    file: str
+    line: int
+    calls: int
+    total_ns: int
+    self_ns: int
+    arity: int
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the qualified name."""
+        return self.qualname.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread: `process` is the index in `Trace.processes`, `os_tid` the operating system's id."""
+
+    name: str
+    process: int
+    os_tid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a thread ran: `kind` "thread" (the thread itself), "task" (asyncio) or "greenlet".
+
+    `parent` is the index in `Trace.contexts` of the context that made it, 0 for none. `process` as in Thread.
+    """
+
+    name: str
+    kind: str
+    parent: int
+    process: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of the recording.
+
+    `state`: "recording", "stopped", "recovered" (killed; its ring was sealed later), "killed" or "write_failed".
+    `events`, `file_bytes`: what the recording holds of it; `drain_cpu_ns`: CPU time of the recorder's own thread;
+    `orphan_exits`: exits of calls that began unseen; `meta`: all settings as they were written.
+    """
+
+    pid: int
+    parent_pid: int
+    argv: tuple[str, ...]
+    python: str
+    backend: str
+    backend_reason: str
+    mode: str
+    modules: tuple[str, ...] | None
+    state: str
+    start_ns: int
+    end_ns: int
+    events: int
+    file_bytes: int
+    ring_bytes: int
+    drain_cpu_ns: int
+    orphan_exits: int
+    meta: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something that the trace does not hold, between `start_ns` and `end_ns`.
+
+    `reason`: ring_full, stack_guard, fork, fault, write_error, overwritten, duty_cycle (said by the recorder);
+    missing_pages, damaged_chunk, damaged_block, damaged_summary, damaged_part, truncated, ring_gone (found on
+    reading). `count`: events, 0 if unknown. `thread`, `process`: indexes, -1 if unknown. `pid`: 0 if unknown.
+    """
+
+    reason: str
+    count: int
+    start_ns: int
+    end_ns: int
+    thread: int
+    process: int
+    pid: int
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call. `thread` and `context` are names (context: None for the thread itself), `arity` counts
+    parameters without self or cls, `outcome` is one of OUTCOMES, `exception` the type that left it, or None.
+    `index` is its row in `Trace.calls`.
+    """
+
+    module: str
+    qualname: str
+    function: str
+    arity: int
+    start_ns: int
+    duration_ns: int
+    self_ns: int
+    thread: str
+    context: str | None
+    outcome: str
+    exception: str | None
+    depth: int
+    index: int = field(repr=False, compare=False)
+    trace: Trace = field(repr=False, compare=False)
+
+    @property
+    def parent(self) -> Call | None:
+        """The call that made this one, or None."""
+        row = int(self.trace.calls["parent"][self.index])
+        return self.trace.call(row) if row >= 0 else None
+
+    def children(self) -> Calls:
+        """The calls that this one made, in order of start."""
+        return Calls(self.trace, self.trace._children(self.index))
+
+
+class Calls(Sequence[Call]):
+    """A sequence of calls, each made when it is asked for. `rows` are their rows in `Trace.calls`."""
+
+    def __init__(self, trace: Trace, rows: NDArray[np.intp]) -> None:
+        self._trace = trace
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Call: ...
+    @overload
+    def __getitem__(self, at: slice) -> Calls: ...
+    def __getitem__(self, at: int | slice) -> Call | Calls:
+        if isinstance(at, slice):
+            return Calls(self._trace, self.rows[at])
+        return self._trace.call(int(self.rows[at]))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} calls>"
+
+
+class _Contexts(Sequence[Context]):
+    """The contexts, made when they are asked for: a service has a million tasks."""
+
+    def __init__(self, found: Mapping[str, NDArray[Any]], names: bytes) -> None:
+        self._found = found
+        self._names = names
+        self._rows = {
+            (int(process), int(serial)): i + 1
+            for i, (process, serial) in enumerate(zip(found["process"], found["serial"], strict=True))
+        }
+
+    def __len__(self) -> int:
+        return len(self._found["serial"]) + 1
+
+    @overload
+    def __getitem__(self, at: int) -> Context: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Context]: ...
+    def __getitem__(self, at: int | slice) -> Context | list[Context]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        row = range(len(self))[at] - 1
+        if row < 0:
+            return Context("", "thread", 0, -1)
+        found = self._found
+        ends = found["name_end"]
+        name = self._names[int(ends[row - 1]) if row else 0 : int(ends[row])].decode("utf-8", "replace")
+        kind = int(found["kind"][row])
+        process = int(found["process"][row])
+        return Context(
+            name,
+            _CONTEXT_KINDS[kind] if kind < len(_CONTEXT_KINDS) else f"kind {kind}",
+            self._rows.get((process, int(found["parent"][row])), 0),
+            process,
+        )
+
+
+class Trace:
+    """A recording, loaded. `load` makes it. Calls are paired and events decoded when first asked for.
+
+    Attributes: `path`; `threads`, a list of Thread; `exceptions`, a list of type names.
+    """
+
+    def __init__(self, recording: Recording, codec: codecs.Codec) -> None:
+        self.path = recording.path
+        self._recording = recording
+        self._codec = codec
+        self._names = name_processes(recording.processes)
+        self.threads = [Thread(name, process, tid) for process, _, name, tid in self._names.threads]
+        self.exceptions = self._names.exceptions
+
+    # columns
+
+    @cached_property
+    def _paired(self) -> dict[str, Any]:
+        inputs = self._names.inputs
+        try:
+            return self._codec.pair_calls(self._recording.buffers, inputs, len(self._names.functions))
+        except MemoryError as error:
+            raise RecordingError(
+                f"{self.path} needs more memory than there is to pair its calls: record fewer modules, or less time"
+            ) from error
+
+    @cached_property
+    def calls(self) -> Columns:
+        """The calls, in order of start within each process, process after process.
+
+        Columns: function (int32, index in `functions`), start_ns, duration_ns (to the end, suspensions included),
+        self_ns (without callees and suspensions) (int64), parent (int32, row, -1 for none), depth (int32, 0 for a
+        root), thread (int32, index in `threads`), context (int32, index in `contexts`, 0 for the thread itself),
+        outcome (uint8, index in OUTCOMES), exception (int32, index in `exceptions`, -1 for none).
+        """
+        return Columns(self._paired["columns"])
+
+    @cached_property
+    def events(self) -> Columns:
+        """The events as they were recorded, thread after thread, in order of time within each.
+
+        Columns: time_ns (int64), thread, context (int32, as in `calls`), kind (uint8, `pyscope.format.Kind`), code
+        (int32: for kinds up to C_RAISE the index in `functions`, one beyond its end for a function whose name is lost;
+        of a LOSS its LossReason, of a PAYLOAD its type).
+        """
+        inputs = self._names.inputs
+        return Columns(self._codec.decode_events(self._recording.buffers, inputs, len(self._names.functions)))
+
+    @cached_property
+    def begun_before(self) -> NDArray[np.int64]:
+        """Rows of generators and coroutines that had begun before the recording: first seen when resumed."""
+        return np.asarray(self._paired["begun_before"])
+
+    # names
+
+    @cached_property
+    def functions(self) -> list[Function]:
+        """The functions that the recording names, with their totals."""
+        totals = self._paired["totals"]
+        rows = [
+            Function(name.module, name.qualname, name.file, name.line, calls, total, own, name.arity, _kind(name.flags))
+            for name, calls, total, own in zip(
+                self._names.functions,
+                totals["calls"].tolist(), totals["total_ns"].tolist(), totals["self_ns"].tolist(), strict=True,
+            )
+        ]  # fmt: skip
+        return rows if rows[-1].calls else rows[:-1]
+
+    @cached_property
+    def contexts(self) -> Sequence[Context]:
+        """The contexts: index 0 is "none", the thread itself; then tasks and greenlets."""
+        return _Contexts(self._paired["contexts"], self._paired["context_names"])
+
+    @cached_property
+    def processes(self) -> list[Process]:
+        """The processes: the one that was recorded first, then its children."""
+        last = self._paired["last_ns"].tolist()
+        orphans = self._paired["orphan_exits"].tolist()
+        return [
+            _process(record, last_ns, orphan)
+            for record, last_ns, orphan in zip(self._recording.processes, last, orphans, strict=True)
+        ]
+
+    # time
+
+    @property
+    def start_ns(self) -> int:
+        """When the first process began to be recorded."""
+        return min(process.start_ns for process in self.processes)
+
+    @property
+    def end_ns(self) -> int:
+        """The last time known of any process."""
+        return max(process.end_ns for process in self.processes)
+
+    @property
+    def duration_ns(self) -> int:
+        """From `start_ns` to `end_ns`."""
+        return self.end_ns - self.start_ns
+
+    # losses
+
+    @cached_property
+    def losses(self) -> list[Loss]:
+        """What was dropped, cut or quieted, and what is damaged, in order of time. Empty: nothing is missing."""
+        found = [self._paired_loss(*row) for row in self._paired["losses"]]
+        for number, record in enumerate(self._recording.processes):
+            found += self._told_losses(number, record, found)
+        for missing in self._recording.missing:
+            found.append(Loss(missing.reason, missing.count, self.start_ns, self.end_ns, -1, -1, 0, missing.detail))
+        return sorted(found, key=lambda loss: (loss.start_ns, loss.end_ns, loss.process, loss.thread, loss.reason))
+
+    def _paired_loss(self, reason: int, process: int, thread: int, count: int, start: int, end: int) -> Loss:
+        detail = ""
+        if reason in _READER_LOSSES:
+            name = _READER_LOSSES[reason]
+            if name == "missing_pages":
+                count, detail = 0, f"{count} pages"
+        else:
+            name = _reason(reason)
+        return Loss(name, count, start, end, thread, process, self.processes[process].pid, detail)
+
+    def _told_losses(self, number: int, record: ProcessRecord, found: Iterable[Loss]) -> list[Loss]:
+        """Those that the recorder counted or the reader met, less what the threads themselves told of."""
+        process = self.processes[number]
+        losses = []
+        for missing in record.missing:
+            count = missing.count
+            if count:
+                count -= sum(row.count for row in found if row.process == number and row.reason == missing.reason)
+                if count <= 0:
+                    continue
+            start, end = _span(record, missing, process)
+            losses.append(Loss(missing.reason, count, start, end, -1, number, process.pid, missing.detail))
+        return losses
+
+    # calls one by one
+
+    def call(self, row: int) -> Call:
+        """The call in a row of `calls`."""
+        column = self.calls
+        function = self._names.functions[int(column["function"][row])]
+        context = int(column["context"][row])
+        exception = int(column["exception"][row])
+        return Call(
+            module=function.module,
+            qualname=function.qualname,
+            function=function.qualname.rpartition(".")[2],
+            arity=function.arity,
+            start_ns=int(column["start_ns"][row]),
+            duration_ns=int(column["duration_ns"][row]),
+            self_ns=int(column["self_ns"][row]),
+            thread=self.threads[int(column["thread"][row])].name,
+            context=self.contexts[context].name if context else None,
+            outcome=OUTCOMES[int(column["outcome"][row])],
+            exception=self.exceptions[exception] if exception >= 0 else None,
+            depth=int(column["depth"][row]),
+            index=int(row),
+            trace=self,
+        )
+
+    def find(self, module: str | None = None, function: str | None = None) -> Calls:
+        """The calls of matching functions, in order of start within each process.
+
+        `module` and `function` are globs; `shop.*` also means `shop`. `function` matches the name or the
+        qualified name. None matches all.
+        """
+        wanted = [
+            _module_matches(name.module, module) and _function_matches(name.qualname, function)
+            for name in self._names.functions
+        ]
+        return Calls(self, np.flatnonzero(np.array(wanted, bool)[self.calls["function"]]))
+
+    @cached_property
+    def _by_parent(self) -> tuple[NDArray[np.intp], NDArray[np.int32]]:
+        parent = self.calls["parent"]
+        order = np.argsort(parent, kind="stable")
+        return order, parent[order]
+
+    def _children(self, row: int) -> NDArray[np.intp]:
+        order, parents = self._by_parent
+        first, last = np.searchsorted(parents, [row, row + 1])
+        return order[first:last]
+
+    # conversions
+
+    def to_arrow(self) -> pyarrow.Table:
+        """The calls as a pyarrow Table with readable names. Raises MissingExtra without pyarrow."""
+        from pyscope.tables import to_arrow
+
+        return to_arrow(self)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The calls as a pandas DataFrame with readable names. Raises MissingExtra without pandas."""
+        from pyscope.tables import to_pandas
+
+        return to_pandas(self)
+
+    def to_polars(self) -> polars.DataFrame:
+        """The calls as a polars DataFrame with readable names. Raises MissingExtra without polars and pyarrow."""
+        from pyscope.tables import to_polars
+
+        return to_polars(self)
+
+    def __repr__(self) -> str:
+        return f"<Trace of {self.path!r}: {len(self._recording.processes)} processes, {len(self.threads)} threads>"
+
+
+def load(path: str | os.PathLike[str]) -> Trace:
+    """Opens a recording, also one in progress, one of a killed process, or a ring file.
+
+    What is damaged or missing is told in `Trace.losses`. Raises RecordingNotFound, NotARecording, CorruptRecording,
+    VersionMismatch or RecordingError (all of pyscope.errors).
+    """
+    codec = codecs.preferred()
+    return Trace(open_recording(path, codec), codec)
+
+
+def _kind(flags: int) -> str:
+    if flags & CodeFlag.C_FUNCTION:
+        return "c_function"
+    if flags & CodeFlag.ASYNC_GENERATOR:
+        return "async_generator"
+    if flags & CodeFlag.COROUTINE:
+        return "coroutine"
+    return "generator" if flags & CodeFlag.GENERATOR else "function"
+
+
+def _reason(number: int) -> str:
+    return LossReason(number).name.lower() if number in LossReason._value2member_map_ else f"reason_{number}"
+
+
+def _module_matches(module: str, glob: str | None) -> bool:
+    if glob is None or fnmatch.fnmatchcase(module, glob):
+        return True
+    return glob.endswith(".*") and fnmatch.fnmatchcase(module, glob[:-2])
+
+
+def _function_matches(qualname: str, glob: str | None) -> bool:
+    if glob is None:
+        return True
+    return fnmatch.fnmatchcase(qualname, glob) or fnmatch.fnmatchcase(qualname.rpartition(".")[2], glob)
+
+
+def _process(record: ProcessRecord, last_ns: int, orphan_exits: int) -> Process:
+    meta = record.meta or {}
+
+    def text(key: str) -> str:
+        value = meta.get(key)
+        return value if isinstance(value, str) else ""
+
+    def texts(key: str) -> tuple[str, ...] | None:
+        value = meta.get(key)
+        return tuple(str(item) for item in value) if isinstance(value, list) else None
+
+    start = record.info.start.unix_ns
+    ring_bytes = meta.get("ring_bytes")
+    return Process(
+        pid=record.info.pid,
+        parent_pid=record.info.parent_pid,
+        argv=texts("argv") or (),
+        python=text("python"),
+        backend=text("backend"),
+        backend_reason=text("backend_reason"),
+        mode=text("mode") or ("flight" if record.info.flight else "stream"),
+        modules=texts("modules"),
+        state=record.state,
+        start_ns=start,
+        end_ns=max(start, record.unix_ns(record.latest.ticks), last_ns),
+        events=int(record.chunks["events"].sum()),
+        file_bytes=record.file_bytes,
+        ring_bytes=ring_bytes if isinstance(ring_bytes, int) else 0,
+        drain_cpu_ns=record.summary.drain_cpu_ns if record.summary else 0,
+        orphan_exits=orphan_exits,
+        meta=meta,
+    )
+
+
+def _span(record: ProcessRecord, missing: Missing, process: Process) -> tuple[int, int]:
+    """From when to when something is missing: the whole process if that is unknown."""
+    if missing.first_ticks is None or missing.last_ticks is None:
+        return process.start_ns, process.end_ns
+    start = record.unix_ns(missing.first_ticks) if missing.first_ticks else process.start_ns
+    end = record.unix_ns(missing.last_ticks) if missing.last_ticks else process.end_ns
+    return min(start, end), end
