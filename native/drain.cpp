@@ -80,7 +80,7 @@ void Drain::wait(uint32_t milliseconds) {
   until.tv_sec += until.tv_nsec / 1'000'000'000;
   until.tv_nsec %= 1'000'000'000;
   pthread_mutex_lock(&mutex_);
-  if (!stop_) pthread_cond_timedwait(&wake_, &mutex_, &until);
+  if (!stop_ && !pausing_) pthread_cond_timedwait(&wake_, &mutex_, &until);
   pthread_mutex_unlock(&mutex_);
 }
 
@@ -90,7 +90,9 @@ void Drain::loop() {
   for (;;) {
     pthread_mutex_lock(&mutex_);
     const bool stopping = stop_;
+    const bool pausing = pausing_;
     pthread_mutex_unlock(&mutex_);
+    if (pausing) break;
 
     const int64_t now = clock_ns(CLOCK_MONOTONIC);
     if (now >= clock_due || stopping) {
@@ -167,24 +169,53 @@ void Drain::adopt_dead_parts() {
 }
 
 bool Drain::finish(double timeout_seconds) {
+  resume();
   if (!started_) return true;
+  pthread_mutex_lock(&mutex_);
+  stop_ = true;
+  pthread_mutex_unlock(&mutex_);
+  return end(timeout_seconds);
+}
+
+bool Drain::pause(double timeout_seconds) {
+  if (!started_) return true;
+  pthread_mutex_lock(&mutex_);
+  pausing_ = true;
+  pthread_mutex_unlock(&mutex_);
+  const bool ended = end(timeout_seconds);
+  pthread_mutex_lock(&mutex_);
+  pausing_ = false;
+  pthread_mutex_unlock(&mutex_);
+  if (ended) paused_.store(true, std::memory_order_release);
+  return ended;
+}
+
+void Drain::resume() {
+  if (!paused_.exchange(false)) return;
+  over_ = false;
+  start();
+}
+
+// Waits for the thread's end. After a time-out it is left to itself (but goes on: see pause).
+bool Drain::end(double timeout_seconds) {
   timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   const auto ns = static_cast<int64_t>(timeout_seconds * 1e9) + until.tv_nsec;
   until.tv_sec += ns / 1'000'000'000;
   until.tv_nsec = ns % 1'000'000'000;
   pthread_mutex_lock(&mutex_);
-  stop_ = true;
   pthread_cond_broadcast(&wake_);
   int waited = 0;
   while (!over_ && waited == 0) waited = pthread_cond_timedwait(&ended_, &mutex_, &until);
   const bool over = over_;
   pthread_mutex_unlock(&mutex_);
-  if (over)
+  if (over) {
     pthread_join(thread_, nullptr);
-  else
+    started_ = false;
+  } else if (stop_) {
     pthread_detach(thread_);
-  started_ = false;
+    started_ = false;
+  }
   return over;
 }
 

@@ -20,6 +20,11 @@ class Drain {
   void start();
   // False when the thread did not end in time (a stalled disk): it goes on by itself and must not be deleted.
   bool finish(double timeout_seconds);
+  // Ends the thread until `resume`, without the last cycle: CPython 3.12+ warns of a fork beside any other thread.
+  // False (and it goes on) when it does not end in time.
+  bool pause(double timeout_seconds);
+  // Goes on if paused. Called by the first producer that fills a page, or by finish().
+  void resume();
   bool failed() const { return failed_.load(std::memory_order_acquire) != 0; }
   int error() const { return failed_.load(std::memory_order_acquire); }
   Summary summary(ProcessState state) const;
@@ -43,9 +48,11 @@ class Drain {
   std::string parts_prefix_;
   pthread_t thread_{};
   bool started_ = false;
+  bool end(double timeout_seconds);
   pthread_mutex_t mutex_;
   pthread_cond_t wake_, ended_;
-  bool stop_ = false, over_ = false;
+  bool stop_ = false, over_ = false, pausing_ = false;
+  std::atomic<bool> paused_{false};
   std::atomic<int> failed_{0};
   std::atomic<uint64_t> cpu_ns_{0};
   std::atomic<uint32_t>* window_ = nullptr;

@@ -1,6 +1,9 @@
 // What hook.pyx needs of C++ and of the interpreter's structures, in a form that Cython can call.
 #pragma once
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <system_error>
 
 #include "drain.hpp"
@@ -75,6 +78,8 @@ inline bool foreign_profiler() {
   return thread->c_profilefunc && !armed_by_us(thread);
 }
 
+inline bool is_main_thread() { return getpid() == static_cast<pid_t>(syscall(SYS_gettid)); }
+
 // --- threads --------------------------------------------------------------------------------------
 
 inline ThreadRing* get_thread_ring() { return thread_ring; }
@@ -94,6 +99,7 @@ inline void open_existing_rings() {
     ring->open(hook.file, hook.threads++, ring->os_tid());
     ring->python_context = ring->task = ring->loop = nullptr;
     ring->window = 0;
+    ring->window_closed = 0;
     ring->in_greenlet = ring->greenlet_traced = false;
   }
 }

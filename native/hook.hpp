@@ -29,6 +29,7 @@ struct ThreadRing final : Ring {
   PyObject* task = nullptr;            // the asyncio task last seen; likewise
   PyObject* loop = nullptr;            // the event loop running in this thread; likewise
   uint32_t window = 0;                 // the C-call window this thread has acted on
+  uint64_t window_closed = 0;          // ticks when it last closed one
   int by_hand = 0;                     // c_calls() blocks in force on this thread
   bool in_greenlet = false;
   bool greenlet_traced = false;

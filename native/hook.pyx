@@ -342,7 +342,9 @@ cdef void name_thread(ThreadRing* ring) noexcept:
     cdef Frame* frame
     try:
         threading = sys.modules.get("threading")
-        if threading is None:
+        if threading is None:  # so nobody has started a thread
+            if is_main_thread():
+                ring.set_name(b"MainThread")
             return
         thread = threading._active.get(PyThread_get_thread_ident())
         if thread is None:
@@ -934,6 +936,30 @@ def stop(double timeout=10.0):
     held_types = []
     forget_contexts()
     return figures
+
+
+cdef void resume_drain() noexcept nogil:
+    if drain != NULL:
+        drain.resume()
+
+
+def pause_before_fork():
+    """Ends the drain thread for the time of a fork; the next full page brings it back."""
+    cdef cbool ended
+    if drain != NULL:
+        with nogil:
+            ended = drain.pause(0.2)
+        if ended:
+            ring_file.call_on_next_seal(resume_drain)
+
+
+def ring_meta(str ring_path):
+    """The META JSON (bytes) of the ring file of some process. Raises OSError if it is no ring."""
+    cdef RingFile* other = attach_ring(ring_path.encode("utf-8", "surrogateescape"), False)
+    try:
+        return <bytes>other.meta()
+    finally:
+        del other
 
 
 def forget_parent():

@@ -111,6 +111,8 @@ cdef extern from "ring.hpp" namespace "pyscope" nogil:
         const string& path()
         bint append_record(const void*, size_t)
         void unlink()
+        string meta()
+        void call_on_next_seal(void (*)() noexcept nogil)
         @staticmethod
         bint owner_alive(const string&)
 
@@ -129,6 +131,8 @@ cdef extern from "drain.hpp" namespace "pyscope" nogil:
         Drain(RingFile*, RecordingFile*, string) except +
         void start() except +
         bint finish(double)
+        bint pause(double)
+        void resume()
         bint failed()
         int error()
         Summary summary(ProcessState)
@@ -233,6 +237,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     void open_existing_rings() noexcept
     void arm_at_first_event "pyscope::first_event"(void*, int, PyObject*) noexcept
     bint foreign_eval() noexcept
+    bint is_main_thread() noexcept
     bint foreign_profiler() noexcept
     bint arm_by_hand(bint) noexcept
     RingFile* make_ring_file(const RingOptions&) except NULL

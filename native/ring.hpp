@@ -58,7 +58,11 @@ class RingFile {
     page(index).sealed_ticks = now;
     page(index).state.store(static_cast<uint32_t>(PageState::Full), std::memory_order_release);
     full_->push(index);
+    if (PYSCOPE_UNLIKELY(on_seal_.load(std::memory_order_relaxed) != nullptr))
+      if (void (*call)() = on_seal_.exchange(nullptr)) call();
   }
+  // Called once, by whoever seals the next page.
+  void call_on_next_seal(void (*call)()) { on_seal_.store(call); }
   bool take_full(uint32_t& index) { return full_->pop(index); }
   // Back to the free pages, zeroed.
   void release(uint32_t index);
@@ -83,6 +87,7 @@ class RingFile {
   uint8_t* pages_ = nullptr;
   bool flight_ = false;
   std::atomic<uint64_t> order_{0};
+  std::atomic<void (*)()> on_seal_{nullptr};
   std::unique_ptr<PageQueue> free_, full_;
 
   friend class Ring;

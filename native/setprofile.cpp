@@ -139,6 +139,9 @@ int arm_all_threads(Py_tracefunc function) {
 void change_window(ThreadRing* ring, PyThreadState* thread) {
   const uint32_t window = hook.window.load(std::memory_order_relaxed);
   if (!hook.active || ring == &no_ring) return;
+  // C calls between two windows are missing: say when.
+  if (window && ring->window_closed) ring->emit_loss(LossReason::DutyCycle, 0, ring->window_closed);
+  if (!window) ring->window_closed = ticks();
   ring->window = window;
   if (!follow_hand(ring, thread)) hook.faults.fetch_add(1, std::memory_order_relaxed);
 }

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyscope import config
+from pyscope import backends, config
 
 if TYPE_CHECKING:
     from pyscope.recorder import Recording
@@ -31,7 +31,7 @@ def follow(recording: Recording) -> None:
     """From now on the children of this process record too."""
     global _before, _fork_hook_installed
     if not _fork_hook_installed:
-        os.register_at_fork(after_in_child=_after_fork_in_child)
+        os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
         _fork_hook_installed = True
     root = _root(recording)
     _before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONPATH")}
@@ -65,6 +65,12 @@ def _root(recording: Recording) -> str | None:
     if recording.path is None or not recording.is_child:
         return recording.path
     return recording.path.rsplit(".", 2)[0]
+
+
+def _before_fork() -> None:
+    native = backends.native() if sys.version_info >= (3, 12) else None
+    if native is not None:
+        native.pause_before_fork()
 
 
 def _after_fork_in_child() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import json
 import os
 import shutil
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyscope import backends
 from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
 
-__all__ = ["Recovered", "check_replaceable", "join", "recover"]
+__all__ = ["Recovered", "check_replaceable", "join", "of", "recover", "seal_left_behind"]
 
 # The head of a PROCESS block (native/recording.hpp).
 MAGIC = struct.pack("<IH", 0x31425350, 1)
@@ -84,13 +87,14 @@ def check_replaceable(path: str) -> None:
             f"{path} is the recording of process {head.pid}, which died; its last events are still in memory. "
             f"Run: pyscope recover {path}, then move or delete it, or choose another path."
         )
-    for part in _parts(path):  # of the recording that is about to be replaced
+    for part in of(path):  # of the recording that is about to be replaced
         ring = _head(part)
         if ring is None or not os.path.exists(ring.ring_path):
             os.unlink(part)
 
 
-def _parts(path: str) -> list[str]:
+def of(path: str) -> list[str]:
+    """The parts that lie beside a recording."""
     return sorted(glob.glob(f"{glob.escape(path)}.*.part"))
 
 
@@ -98,7 +102,7 @@ def join(path: str) -> list[str]:
     """Appends the parts of children that have ended to the recording. Returns what went wrong, in words; parts of
     living children stay, and are read with the recording all the same."""
     problems: list[str] = []
-    for part in _parts(path):
+    for part in of(path):
         head = _head(part)
         if head is None:
             continue
@@ -159,7 +163,7 @@ def recover(path: str | os.PathLike[str]) -> list[Recovered]:
 
 def _recover_file(path: str) -> Iterator[Recovered]:
     alive = False
-    for file in [path, *_parts(path)]:
+    for file in [path, *of(path)]:
         head = _head(file)
         if head is None or not head.ring_path or not os.path.exists(head.ring_path):
             continue
@@ -170,3 +174,25 @@ def _recover_file(path: str) -> Iterator[Recovered]:
     if not alive:
         for problem in join(path):
             yield Recovered(path, 0, 0, 0, 0, problem)
+
+
+def seal_left_behind(folder: str) -> None:
+    """Seals the rings that this user's killed processes left in `folder` into their recordings.
+
+    So a service that is killed and restarted again and again does not fill the memory with rings. Of flight
+    recorders without a file the rings stay for an hour; `pyscope.load` reads them.
+    """
+    native = backends.native()
+    if native is None:
+        return
+    for ring in glob.glob(os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")):
+        with contextlib.suppress(OSError, ValueError):
+            if native.owner_alive(ring):
+                continue
+            meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
+            path = meta.get("path")
+            head = _head(path) if path else None
+            if head is not None and head.ring_path == ring:
+                _seal(path, head)
+            elif meta.get("mode") != "flight" or time.time() - os.stat(ring).st_mtime > 3600:
+                os.unlink(ring)  # it died before it had a file, or the file was deleted

@@ -181,6 +181,8 @@ def _begin(settings: config.Settings, path: str | None, *, identity: bytes = b""
         path = os.path.abspath(path)
         if not parent:
             parts.check_replaceable(path)
+    if not parent:
+        parts.seal_left_behind("/dev/shm")
     recording = Recording(settings, path, choice)
     recording.is_child = bool(parent)
     recording.identity = identity or os.urandom(16)
@@ -277,6 +279,7 @@ def _meta(recording: Recording) -> bytes:
             "detail": settings.detail,
             "modules": None if settings.modules is None else list(settings.modules),
             "exclude": list(settings.exclude),
+            "path": recording.path,
             "ring_bytes": _ring_bytes(settings, child=recording.is_child),
             "pyscope": __version__,
             "started": datetime.datetime.now(datetime.UTC).isoformat(),
@@ -318,7 +321,7 @@ def _stop(recording: Recording) -> None:
 def _say_what_is_missing(recording: Recording) -> None:
     figures = recording._figures
     unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
-    if unmatched and not recording.is_child:
+    if unmatched and not recording.is_child and not (recording.path and parts.of(recording.path)):
         names = ", ".join(repr(glob) for glob in unmatched)
         _warn(f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)")
     if figures.get("state") in ("write_failed", "stalled"):
