@@ -23,8 +23,8 @@ class ProcessInput(Protocol):
 class PairedCalls(TypedDict):
     """The result of `pair_calls`.
 
-    columns: one array a column of `Trace.calls`. totals: calls, total_ns, self_ns by function. contexts: serial,
-    parent (serial), process, kind, name_end (offset in context_names), in the numbering of the column
+    columns: one array a column of `Trace.calls`. totals: calls, total_ns, self_ns by function. contexts:
+    serial, parent (serial), process, kind, name_end (offset in context_names), in the numbering of the column
     `context` less 1. losses: (reason, process, thread, count, start_ns, end_ns). begun_before: rows of
     generators first seen when resumed. orphan_exits, last_ns: by process.
     """
@@ -39,7 +39,7 @@ class PairedCalls(TypedDict):
     last_ns: NDArray[np.int64]
 
 def encode_words(words: Buffer, base_ticks: int, time_shift: int) -> tuple[bytes, int]:
-    """A page's words (uint64) up to the first zero word as the bytes of a chunk, and the number of its events."""
+    """A page's words (uint64) up to the first zero word as the bytes of a chunk, and its events' number."""
 
 def crc32(data: Buffer, before: int = 0) -> int:
     """CRC-32 with zlib's polynomial."""
@@ -50,4 +50,4 @@ def pair_calls(buffers: Sequence[Buffer], processes: Sequence[ProcessInput], fun
 def decode_events(
     buffers: Sequence[Buffer], processes: Sequence[ProcessInput], functions: int, workers: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """The events, thread after thread: time_ns, thread, context, kind, code. `workers` threads; 0: one a core."""
+    """The events, thread after thread: time_ns, thread, context, kind, code. `workers`: threads (0: all cores)."""

@@ -139,7 +139,9 @@ class ProcessInfo:
     @classmethod
     def unpack(cls, data: bytes) -> ProcessInfo:
         """From the bytes of native/recording.hpp's ProcessInfo."""
-        recording, process, pid, parent, clock, shift, start, start2, flight, _, ring = PROCESS_INFO.unpack(data)
+        recording, process, pid, parent, clock, shift, start, start2, flight, _, ring = PROCESS_INFO.unpack(
+            data
+        )
         path = ring.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         return cls(recording, process, pid, parent, clock, shift, ClockPair.unpack(start),
                    ClockPair.unpack(start2), bool(flight), path)  # fmt: skip

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 
 class Codec(Protocol):
-    """What `pyscope._codec` and `pyscope.fallback.codec` both offer; see _codec.pyi."""
+    """What `pyscope._codec` and `pyscope.fallback.codec` both offer; _codec.pyi says what the dict holds."""
 
-    def encode_words(self, words: Any, base_ticks: int, time_shift: int) -> tuple[bytes, int]: ...
+    @staticmethod
+    def encode_words(words: Any, base_ticks: int, time_shift: int) -> tuple[bytes, int]: ...
 
-    def pair_calls(self, buffers: Sequence[Any], processes: Sequence[Any], functions: int) -> dict[str, Any]: ...
+    @staticmethod
+    def pair_calls(buffers: Sequence[Any], processes: Sequence[Any], functions: int) -> dict[str, Any]: ...
 
+    @staticmethod
     def decode_events(
-        self, buffers: Sequence[Any], processes: Sequence[Any], functions: int, workers: int = 0
+        buffers: Sequence[Any], processes: Sequence[Any], functions: int, workers: int = 0
     ) -> dict[str, np.ndarray[Any, Any]]: ...
 
 
@@ -27,5 +30,5 @@ def preferred() -> Codec:
     except ImportError:
         from pyscope.fallback import codec as twin
 
-        return twin
-    return native
+        return cast(Codec, twin)
+    return cast(Codec, native)

@@ -1,4 +1,4 @@
-"""The bytes of a recording as Python sees them: native/event.hpp and native/recording.hpp, which define them."""
+"""The bytes of a recording for Python; native/event.hpp and native/recording.hpp define them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ CLOCK_MONOTONIC = 3  # ClockKind::Monotonic: ticks are nanoseconds of time.monot
 BLOCK_HEADER = struct.Struct("<IHHIIII")  # magic, type, version, length, crc, header_crc, reserved
 HEADER_CRC_AT = 16
 CLOCK_PAIR = struct.Struct("<Qqq")  # ticks, monotonic_ns, unix_ns
-# recording_id, process_id, pid, parent_pid, clock_kind, time_shift, start, start2, flight, reserved, ring_path
+# recording_id, process_id, pid, parent_pid, clock_kind, time_shift, start, start2, flight, reserved,
+# ring_path
 PROCESS_INFO = struct.Struct(f"<16s16sIIII{CLOCK_PAIR.size}s{CLOCK_PAIR.size}sII{PATH_BYTES}s")
 # crc, state, end, file_bytes, events, drain_cpu_ns, error, lost_pages, losses_used, reserved; then the rows
 SUMMARY = struct.Struct(f"<II{CLOCK_PAIR.size}sQQQQQII")

@@ -1,4 +1,4 @@
-"""Names of a whole trace: the ids of each process's table become indexes into lists shared by all processes."""
+"""Names of a whole trace: the ids of each process's table become indexes into lists shared by all."""
 
 from __future__ import annotations
 

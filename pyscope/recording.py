@@ -1,4 +1,5 @@
-"""Opens a recording: its file, the ring of a process that still lives or was killed, and its children's parts.
+"""Opens a recording: its file, the ring of a process that still lives or was killed, and its children's
+parts.
 
 What comes out is bytes to decode, tables of names, and a list of everything that is missing.
 """
@@ -20,7 +21,6 @@ from pyscope.blocks import Block, ClockPair, Damage, ProcessInfo, Summary
 from pyscope.codec import Codec
 from pyscope.errors import CorruptRecording, NotARecording, RecordingError, RecordingNotFound, VersionMismatch
 from pyscope.format import (
-    BLOCK_HEADER,
     BLOCK_MAGIC,
     CHUNK_HEADER,
     CODE_MASK,
@@ -108,7 +108,11 @@ class ProcessRecord:
             pairs.append(self.summary.end)
         if self.ring:
             pairs.append(self.ring.latest)
-        usable = [p for p in pairs if p.ticks > self.info.start.ticks and p.monotonic_ns > self.info.start.monotonic_ns]
+        usable = [
+            p
+            for p in pairs
+            if p.ticks > self.info.start.ticks and p.monotonic_ns > self.info.start.monotonic_ns
+        ]
         return max(usable, key=lambda pair: pair.ticks, default=self.info.start)
 
     @property
@@ -170,13 +174,19 @@ def _is_ring(path: str) -> bool:
         with open(path, "rb") as file:
             head = file.read(8)
     except FileNotFoundError:
-        raise RecordingNotFound(f"there is no recording at {path}: check the path, or record one first.") from None
+        raise RecordingNotFound(
+            f"there is no recording at {path}: check the path, or record one first."
+        ) from None
     except OSError as error:
-        raise RecordingError(f"the recording {path} cannot be read: {error}. Check the path and its rights.") from error
+        raise RecordingError(
+            f"the recording {path} cannot be read: {error}. Check the path and its rights."
+        ) from error
     if int.from_bytes(head, "little") == RING_MAGIC:
         return True
     if len(head) < 4 or int.from_bytes(head[:4], "little") != BLOCK_MAGIC:
-        raise NotARecording(f"{path} is not a recording of PyScope. Give the file that `pyscope run -o` wrote.")
+        raise NotARecording(
+            f"{path} is not a recording of PyScope. Give the file that `pyscope run -o` wrote."
+        )
     return False
 
 
@@ -206,9 +216,13 @@ def _read(path: str) -> tuple[bytes, dict[bytes, RingCopy | str], bool]:
                 data = file.read()
             return data, rings, locked(file.fileno())
     except FileNotFoundError:
-        raise RecordingNotFound(f"there is no recording at {path}: check the path, or record one first.") from None
+        raise RecordingNotFound(
+            f"there is no recording at {path}: check the path, or record one first."
+        ) from None
     except OSError as error:
-        raise RecordingError(f"the recording {path} cannot be read: {error}. Check the path and its rights.") from error
+        raise RecordingError(
+            f"the recording {path} cannot be read: {error}. Check the path and its rights."
+        ) from error
 
 
 def _ring_owners(data: bytes) -> list[ProcessInfo]:
@@ -305,7 +319,7 @@ class _File:
         self.recording.processes.append(record)
 
     def _belongs(self, at: int) -> bool:
-        """Whether what is at `at` is the current process's. Behind its end it belongs to a lost PROCESS block."""
+        """Whether what is at `at` is the current process's; behind its end it is of a lost PROCESS block."""
         if self.current is None:
             return False
         summary = self.current.record.summary
@@ -321,7 +335,8 @@ class _File:
             self.current.lose(damage.reason, detail)
 
     def _torn_is_lost(self) -> bool:
-        """Whether a torn last block is a loss: not while it is being written, nor when the ring has its pages.
+        """Whether a torn last block is a loss: not while it is being written, nor when the ring has its
+        pages.
 
         Nor where the summary knows how long the process's blocks are: then the size tells.
         """
@@ -411,7 +426,9 @@ class ProcessBuilder:
                 return
             encoded, events, thread, tid, sequence, base, context, shift, _, name = header
             at += CHUNK_HEADER.size
-            self._chunk((start + at, sequence, base, context, buffer, encoded, events, thread, shift, 0), tid, name)
+            self._chunk(
+                (start + at, sequence, base, context, buffer, encoded, events, thread, shift, 0), tid, name
+            )
             at += padded(encoded)
 
     def _chunk(self, chunk: tuple[int, ...], os_tid: int, name: bytes) -> None:
@@ -437,7 +454,12 @@ class ProcessBuilder:
             encoded += data
         if ring.dropped:
             self.record.missing.append(
-                Missing(LossReason.RING_FULL.name.lower(), ring.dropped, ring.dropped_first_ticks, ring.dropped_last_ticks)
+                Missing(
+                    LossReason.RING_FULL.name.lower(),
+                    ring.dropped,
+                    ring.dropped_first_ticks,
+                    ring.dropped_last_ticks,
+                )
             )
         if ring.overwritten_pages:
             first, last = self.record.info.start.ticks, ring.overwritten_until_ticks
@@ -446,7 +468,7 @@ class ProcessBuilder:
         return bytes(encoded)
 
     def finish(self) -> None:
-        """Orders the chunks by thread and sequence; a page that is there twice is taken once, the fuller one."""
+        """Orders the chunks by thread and sequence; of a page that is there twice the fuller is taken."""
         record = self.record
         chunks = np.array(self._chunks, CHUNK_DTYPE)
         order = np.lexsort((-chunks["events"].astype(np.int64), chunks["sequence"], chunks["thread"]))

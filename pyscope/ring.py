@@ -14,7 +14,6 @@ from pyscope.format import (
     PAGE_BYTES,
     PAGE_HEADER,
     PAGE_MAGIC,
-    PROCESS_INFO,
     RING_FIGURES,
     RING_HEADER,
     RING_HEADER_BYTES,
@@ -64,7 +63,7 @@ def locked(fd: int) -> bool:
             answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, query)
         except OSError:
             return False
-        return struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK
+        return bool(struct.unpack_from("@h", answer)[0] != fcntl.F_UNLCK)
     return False
 
 
@@ -83,15 +82,17 @@ def copy_ring(path: str) -> RingCopy:
 def _copy(fd: int, path: str) -> RingCopy:
     size = os.fstat(fd).st_size
     head = os.pread(fd, RING_HEADER_BYTES, 0)
-    problem = f"the ring file {path} is damaged. Without it the recording's file still holds all that was handed on."
+    problem = f"the ring file {path} is damaged; load its recording, which holds what was handed on"
     if len(head) < RING_HEADER_BYTES:
         raise CorruptRecording(problem)
-    magic, version, page_bytes, pages, _, table_at, table_bytes, pages_at, _, info = RING_HEADER.unpack_from(head)
+    magic, version, page_bytes, pages, _, table_at, table_bytes, pages_at, _, info = RING_HEADER.unpack_from(
+        head
+    )
     if magic != RING_MAGIC:
         raise CorruptRecording(problem)
     if version != FORMAT_VERSION:
         raise VersionMismatch(
-            f"the ring file {path} has format version {version}; this PyScope reads version {FORMAT_VERSION}. "
+            f"the ring file {path} has format version {version}; this PyScope reads {FORMAT_VERSION}. "
             "Read it with the version of PyScope that wrote it."
         )
     if page_bytes != PAGE_BYTES or table_at + table_bytes > size or pages_at + pages * PAGE_BYTES > size:

@@ -1,4 +1,4 @@
-"""The calls of a trace as tables of other libraries: readable names, dictionary-encoded, no copies of strings."""
+"""The calls of a trace as tables of other libraries, with readable, dictionary-encoded names."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def _categories(trace: Trace) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
     contexts = ["", *(context.name for context in trace.contexts[1:])]
     context, context_names = _encoded(calls["context"], contexts)
     return {
-        "function": _encoded(calls["function"], [f"{f.module}.{f.qualname}" if f.module else f.qualname for f in names]),
+        "function": _encoded(
+            calls["function"], [f"{f.module}.{f.qualname}" if f.module else f.qualname for f in names]
+        ),
         "module": _encoded(calls["function"], [f.module for f in names]),
         "process": _encoded(calls["thread"], by_thread),
         "thread": _encoded(calls["thread"], [thread.name for thread in trace.threads]),

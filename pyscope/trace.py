@@ -26,10 +26,23 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-__all__ = ["OUTCOMES", "Call", "Calls", "Columns", "Context", "Function", "Loss", "Process", "Thread", "Trace", "load"]
+__all__ = [
+    "OUTCOMES",
+    "Call",
+    "Calls",
+    "Columns",
+    "Context",
+    "Function",
+    "Loss",
+    "Process",
+    "Thread",
+    "Trace",
+    "load",
+]
 
 OUTCOMES = ("returned", "raised", "open", "cut", "closed")
-"""What the column `outcome` means. open: not ended when the recording was; cut: its end was not seen, a caller's was;
+"""What the column `outcome` means. open: not ended when the recording was; cut: its end was not seen, a
+caller's was;
 closed: a generator or coroutine that was closed while suspended."""
 
 _CONTEXT_KINDS = ("thread", "task", "greenlet")
@@ -71,8 +84,8 @@ class Columns:
 class Function:
     """A function that ran. `calls`: how many; `total_ns`: of its outermost calls; `self_ns`: without callees.
 
-    `arity`: parameters without self or cls. `kind`: "function", "generator", "coroutine", "async_generator" or
-    "c_function".
+    `arity`: parameters without self or cls. `kind`: "function", "generator", "coroutine", "async_generator"
+    or "c_function".
     """
 
     module: str
@@ -117,9 +130,10 @@ class Context:
 class Process:
     """A process of the recording.
 
-    `state`: "recording", "stopped", "recovered" (killed; its ring was sealed later), "killed" or "write_failed".
-    `events`, `file_bytes`: what the recording holds of it; `drain_cpu_ns`: CPU time of the recorder's own thread;
-    `orphan_exits`: exits of calls that began unseen; `meta`: all settings as they were written.
+    `state`: "recording", "stopped", "recovered" (killed; its ring was sealed later), "killed" or
+    "write_failed". `events`, `file_bytes`: what the recording holds of it; `drain_cpu_ns`: CPU time of the
+    recorder's own thread; `orphan_exits`: exits of calls that began unseen; `meta`: all settings as they were
+    written.
     """
 
     pid: int
@@ -145,9 +159,10 @@ class Process:
 class Loss:
     """Something that the trace does not hold, between `start_ns` and `end_ns`.
 
-    `reason`: ring_full, stack_guard, fork, fault, write_error, overwritten, duty_cycle (said by the recorder);
-    missing_pages, damaged_chunk, damaged_block, damaged_summary, damaged_part, truncated, ring_gone (found on
-    reading). `count`: events, 0 if unknown. `thread`, `process`: indexes, -1 if unknown. `pid`: 0 if unknown.
+    `reason`: ring_full, stack_guard, fork, fault, write_error, overwritten, duty_cycle (said by the
+    recorder); missing_pages, damaged_chunk, damaged_block, damaged_summary, damaged_part, truncated,
+    ring_gone (found on reading). `count`: events, 0 if unknown. `thread`, `process`: indexes, -1 if unknown.
+    `pid`: 0 if unknown.
     """
 
     reason: str
@@ -276,17 +291,18 @@ class Trace:
             return self._codec.pair_calls(self._recording.buffers, inputs, len(self._names.functions))
         except MemoryError as error:
             raise RecordingError(
-                f"{self.path} needs more memory than there is to pair its calls: record fewer modules, or less time"
+                f"{self.path} needs more memory to pair its calls than there is: record fewer modules"
             ) from error
 
     @cached_property
     def calls(self) -> Columns:
         """The calls, in order of start within each process, process after process.
 
-        Columns: function (int32, index in `functions`), start_ns, duration_ns (to the end, suspensions included),
-        self_ns (without callees and suspensions) (int64), parent (int32, row, -1 for none), depth (int32, 0 for a
-        root), thread (int32, index in `threads`), context (int32, index in `contexts`, 0 for the thread itself),
-        outcome (uint8, index in OUTCOMES), exception (int32, index in `exceptions`, -1 for none).
+        Columns: function (int32, index in `functions`), start_ns, duration_ns (to the end, suspensions
+        included), self_ns (without callees and suspensions) (int64), parent (int32, row, -1 for none), depth
+        (int32, 0 for a root), thread (int32, index in `threads`), context (int32, index in `contexts`, 0 for
+        the thread itself), outcome (uint8, index in OUTCOMES), exception (int32, index in `exceptions`, -1
+        for none).
         """
         return Columns(self._paired["columns"])
 
@@ -294,9 +310,9 @@ class Trace:
     def events(self) -> Columns:
         """The events as they were recorded, thread after thread, in order of time within each.
 
-        Columns: time_ns (int64), thread, context (int32, as in `calls`), kind (uint8, `pyscope.format.Kind`), code
-        (int32: for kinds up to C_RAISE the index in `functions`, one beyond its end for a function whose name is lost;
-        of a LOSS its LossReason, of a PAYLOAD its type).
+        Columns: time_ns (int64), thread, context (int32, as in `calls`), kind (uint8, `pyscope.format.Kind`),
+        code (int32: for kinds up to C_RAISE the index in `functions`, one beyond its end for a function whose
+        name is lost; of a LOSS its LossReason, of a PAYLOAD its type).
         """
         inputs = self._names.inputs
         return Columns(self._codec.decode_events(self._recording.buffers, inputs, len(self._names.functions)))
@@ -312,13 +328,11 @@ class Trace:
     def functions(self) -> list[Function]:
         """The functions that the recording names, with their totals."""
         totals = self._paired["totals"]
+        columns = (totals[name].tolist() for name in ("calls", "total_ns", "self_ns"))
         rows = [
-            Function(name.module, name.qualname, name.file, name.line, calls, total, own, name.arity, _kind(name.flags))
-            for name, calls, total, own in zip(
-                self._names.functions,
-                totals["calls"].tolist(), totals["total_ns"].tolist(), totals["self_ns"].tolist(), strict=True,
-            )
-        ]  # fmt: skip
+            Function(n.module, n.qualname, n.file, n.line, calls, total, own, n.arity, _kind(n.flags))
+            for n, calls, total, own in zip(self._names.functions, *columns, strict=True)
+        ]
         return rows if rows[-1].calls else rows[:-1]
 
     @cached_property
@@ -357,13 +371,17 @@ class Trace:
 
     @cached_property
     def losses(self) -> list[Loss]:
-        """What was dropped, cut or quieted, and what is damaged, in order of time. Empty: nothing is missing."""
+        """What was dropped, cut or quieted, and what is damaged, in order of time; empty if nothing is."""
         found = [self._paired_loss(*row) for row in self._paired["losses"]]
         for number, record in enumerate(self._recording.processes):
             found += self._told_losses(number, record, found)
         for missing in self._recording.missing:
-            found.append(Loss(missing.reason, missing.count, self.start_ns, self.end_ns, -1, -1, 0, missing.detail))
-        return sorted(found, key=lambda loss: (loss.start_ns, loss.end_ns, loss.process, loss.thread, loss.reason))
+            found.append(
+                Loss(missing.reason, missing.count, self.start_ns, self.end_ns, -1, -1, 0, missing.detail)
+            )
+        return sorted(
+            found, key=lambda loss: (loss.start_ns, loss.end_ns, loss.process, loss.thread, loss.reason)
+        )
 
     def _paired_loss(self, reason: int, process: int, thread: int, count: int, start: int, end: int) -> Loss:
         detail = ""
@@ -382,7 +400,9 @@ class Trace:
         for missing in record.missing:
             count = missing.count
             if count:
-                count -= sum(row.count for row in found if row.process == number and row.reason == missing.reason)
+                count -= sum(
+                    row.count for row in found if row.process == number and row.reason == missing.reason
+                )
                 if count <= 0:
                     continue
             start, end = _span(record, missing, process)
@@ -452,20 +472,21 @@ class Trace:
         return to_pandas(self)
 
     def to_polars(self) -> polars.DataFrame:
-        """The calls as a polars DataFrame with readable names. Raises MissingExtra without polars and pyarrow."""
+        """The calls as a polars DataFrame with readable names. Raises MissingExtra without polars, pyarrow."""
         from pyscope.tables import to_polars
 
         return to_polars(self)
 
     def __repr__(self) -> str:
-        return f"<Trace of {self.path!r}: {len(self._recording.processes)} processes, {len(self.threads)} threads>"
+        processes = len(self._recording.processes)
+        return f"<Trace of {self.path!r}: {processes} processes, {len(self.threads)} threads>"
 
 
 def load(path: str | os.PathLike[str]) -> Trace:
     """Opens a recording, also one in progress, one of a killed process, or a ring file.
 
-    What is damaged or missing is told in `Trace.losses`. Raises RecordingNotFound, NotARecording, CorruptRecording,
-    VersionMismatch or RecordingError (all of pyscope.errors).
+    What is damaged or missing is told in `Trace.losses`. Raises RecordingNotFound, NotARecording,
+    CorruptRecording, VersionMismatch or RecordingError (all of pyscope.errors).
     """
     codec = codecs.preferred()
     return Trace(open_recording(path, codec), codec)

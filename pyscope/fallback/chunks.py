@@ -28,7 +28,15 @@ from pyscope.format import (
 )
 
 _WITH_INSTANCE = frozenset(
-    (Kind.RAISE, Kind.GEN_START, Kind.GEN_YIELD, Kind.GEN_RESUME, Kind.GEN_THROW, Kind.GEN_RETURN, Kind.GEN_RAISE)
+    (
+        Kind.RAISE,
+        Kind.GEN_START,
+        Kind.GEN_YIELD,
+        Kind.GEN_RESUME,
+        Kind.GEN_THROW,
+        Kind.GEN_RETURN,
+        Kind.GEN_RAISE,
+    )
 )
 _WITH_EXCEPTION = frozenset((Kind.RAISE, Kind.GEN_THROW, Kind.GEN_RAISE))
 _OP_PAYLOAD = 14
@@ -60,7 +68,7 @@ def _get_varint(data: memoryview, at: int) -> tuple[int, int]:
 
 
 def encode_words(words: Sequence[int], base_ticks: int, time_shift: int) -> tuple[bytes, int]:
-    """One page's words, up to the first that is zero, as the bytes of a chunk; and the number of its events."""
+    """One page's words, up to the first that is zero, as the bytes of a chunk; and its events' number."""
     out = bytearray()
     stack: list[int] = []
     base, before, instance, events, i = base_ticks, base_ticks >> time_shift, 0, 0, 0

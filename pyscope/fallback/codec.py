@@ -32,7 +32,7 @@ def crc32(data: Any, before: int = 0) -> int:
 
 
 def encode_words(words: Any, base_ticks: int, time_shift: int) -> tuple[bytes, int]:
-    """A page's words (uint64 in anything bytes-like) as the bytes of a chunk, and the number of its events."""
+    """A page's words (uint64 in anything bytes-like) as the bytes of a chunk, and its events' number."""
     view = memoryview(words).cast("B")
     if len(view) % 8:
         raise ValueError("words: wrong item size")
@@ -201,9 +201,9 @@ class _Pairing:
         parent: _Call | None = stack[-1] if stack else None
         if parent is None:
             origin = context.origin
-            if context.kind == ContextKind.GREENLET and origin is not None:
-                if not context.called or origin.row not in self.ended:
-                    parent = origin
+            lives = origin is not None and (not context.called or origin.row not in self.ended)
+            if context.kind == ContextKind.GREENLET and lives:
+                parent = origin
             context.called = True
         outermost = not any(c.code == code and (c.instance is None) == (instance is None) for c in stack)
         depth = parent.depth + 1 if parent else 0
@@ -265,7 +265,11 @@ class _Pairing:
             self._go_on_in(thread, event.serial)
         elif kind == Kind.LOSS:
             self._lose(code, thread.index, event.count, event.first, now)
-        elif kind == Kind.PAYLOAD and code == PayloadType.CONTEXT and len(event.payload) >= CONTEXT_PAYLOAD.size:
+        elif (
+            kind == Kind.PAYLOAD
+            and code == PayloadType.CONTEXT
+            and len(event.payload) >= CONTEXT_PAYLOAD.size
+        ):
             serial, parent, context_kind = CONTEXT_PAYLOAD.unpack_from(event.payload)
             if serial:
                 described = self._context(serial)
@@ -447,7 +451,11 @@ def decode_events(
                 if event.kind == Kind.SWITCH:
                     context = event.serial
                     serials.add(context)
-                if event.kind == Kind.PAYLOAD and event.code == PayloadType.CONTEXT and len(event.payload) >= 17:
+                if (
+                    event.kind == Kind.PAYLOAD
+                    and event.code == PayloadType.CONTEXT
+                    and len(event.payload) >= 17
+                ):
                     serials.add(CONTEXT_PAYLOAD.unpack_from(event.payload)[0])
                 code = source.function(event.code) if event.kind <= Kind.C_RAISE else event.code
                 own.append((held, chunk["thread"], context, event.kind, code))

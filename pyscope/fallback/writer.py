@@ -1,7 +1,7 @@
 """Writes a recording in plain Python: the twin of the native recorder's file, without a ring.
 
-Blocks go to the file as they are made, so what was handed over survives a kill. A living writer is known by a lock on
-the file, which the kernel drops at its death.
+Blocks go to the file as they are made, so what was handed over survives a kill. A living writer is known by a
+lock on the file, which the kernel drops at its death.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def read_clock() -> Pair:
 class RecordingWriter:
     """One process's recording at `path`, replaced if it exists; `close` ends it.
 
-    Parameters: `meta`, the JSON of the META block; `clock`, gives (ticks, monotonic ns, Unix ns); `time_shift`: times
-    are kept in units of 2^time_shift ticks. Raises RecorderError where the file cannot be written. Threads may share
-    a writer.
+    Parameters: `meta`, the JSON of the META block; `clock`, gives (ticks, monotonic ns, Unix ns);
+    `time_shift`: times are kept in units of 2^time_shift ticks. Raises RecorderError where the file cannot be
+    written. Threads may share a writer.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class RecordingWriter:
         self._sequences: dict[int, int] = {}
         self._losses: list[tuple[int, int, int, int]] = []
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self._fd = os.open(
+                self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600
+            )
         except OSError as error:
             raise RecorderError(f"the recording {self.path} cannot be created: {error}") from error
         self._hold()
@@ -120,7 +122,9 @@ class RecordingWriter:
                 self._table += record.ljust(size, b"\0")
             return number
 
-    def code(self, module: str, qualname: str, file: str = "", line: int = 0, arity: int = 0, flags: int = 0) -> int:
+    def code(
+        self, module: str, qualname: str, file: str = "", line: int = 0, arity: int = 0, flags: int = 0
+    ) -> int:
         """A new code id; 0 ("unnamed") when there are no more. `flags` of pyscope.format.CodeFlag."""
         with self._lock:
             if self._codes == CODE_MASK:
@@ -128,7 +132,14 @@ class RecordingWriter:
             self._codes += 1
             names = self.string(module), self.string(qualname), self.string(file)
             self._table += CODE_RECORD.pack(
-                CODE_RECORD.size, RecordType.CODE, 0, self._codes, *names, line & 0xFFFFFFFF, min(arity, 0xFFFF), flags
+                CODE_RECORD.size,
+                RecordType.CODE,
+                0,
+                self._codes,
+                *names,
+                line & 0xFFFFFFFF,
+                min(arity, 0xFFFF),
+                flags,
             )
             return self._codes
 
@@ -141,7 +152,9 @@ class RecordingWriter:
                     return 0
                 number = self._exceptions[name] = len(self._exceptions) + 1
                 text = self.string(name)
-                self._table += EXCEPTION_RECORD.pack(EXCEPTION_RECORD.size, RecordType.EXCEPTION, 0, number, text)
+                self._table += EXCEPTION_RECORD.pack(
+                    EXCEPTION_RECORD.size, RecordType.EXCEPTION, 0, number, text
+                )
             return number
 
     # events
@@ -152,7 +165,8 @@ class RecordingWriter:
     ) -> None:  # fmt: skip
         """One page of a thread's words, and the names interned since the last, to the file.
 
-        At most PAGE_WORDS words; `context` is the serial at the page's start, `sequence` the page's number (the next by
+        At most PAGE_WORDS words; `context` is the serial at the page's start, `sequence` the page's number
+        (the next by
         default). `Page` makes the words.
         """
         with self._lock:
@@ -177,7 +191,7 @@ class RecordingWriter:
                 self._table.clear()
 
     def lost(self, reason: int, count: int, first_ticks: int, last_ticks: int) -> None:
-        """Notes a loss for the summary: `reason` of pyscope.format.LossReason, `count` events (0: unknown)."""
+        """Notes a loss for the summary: `reason` of LossReason, `count` events (0: unknown)."""
         with self._lock:
             if len(self._losses) < SUMMARY_LOSSES:
                 self._losses.append((reason, count, first_ticks, last_ticks))
@@ -191,8 +205,8 @@ class RecordingWriter:
             error = self.failed.errno or 0 if self.failed else 0
             rows = b"".join(LOSS_ROW.pack(row[0], 0, *row[1:]) for row in self._losses)
             summary = SUMMARY.pack(
-                0, ProcessState.WRITE_FAILED if self.failed else state, CLOCK_PAIR.pack(*self.clock()), self.bytes,
-                self.events, 0, error, 0, len(self._losses), 0,
+                0, ProcessState.WRITE_FAILED if self.failed else state, CLOCK_PAIR.pack(*self.clock()),
+                self.bytes, self.events, 0, error, 0, len(self._losses), 0,
             ) + rows.ljust(SUMMARY_LOSSES * LOSS_ROW.size, b"\0")  # fmt: skip
             summary = struct.pack("<I", zlib.crc32(summary[4:])) + summary[4:]
             with contextlib.suppress(OSError):
@@ -209,7 +223,9 @@ class RecordingWriter:
     def __enter__(self) -> RecordingWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     # bytes
