@@ -39,7 +39,9 @@ def main() -> None:
         )
         assert report.returncode == 0, report.stderr
         assert json.loads(report.stdout)["calls"] >= CALLS_OF_WORK_20
-    print(f"pyscope {pyscope.__version__} from {os.path.dirname(pyscope.__file__)}: {recording.backend} works")
+    print(
+        f"pyscope {pyscope.__version__} from {os.path.dirname(pyscope.__file__)}: {recording.backend} works"
+    )
 
 
 if __name__ == "__main__":

@@ -60,7 +60,9 @@ def test_it_records_and_reports_without_a_compiler(clean: Path, tmp_path: Path) 
 
 
 def test_the_command_is_installed(clean: Path) -> None:
-    ended = subprocess.run([clean.with_name("pyscope"), "--version"], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [clean.with_name("pyscope"), "--version"], capture_output=True, text=True, timeout=60
+    )
     assert ended.returncode == 0
     assert ended.stdout.startswith("PyScope ")
 
