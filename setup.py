@@ -115,8 +115,13 @@ def extensions() -> list[Extension]:
         "pyscope._hook",
         [str(HOOK_CPP), *recorder],
         language="c++",
-        # Cython's own output would warn
-        extra_compile_args=[*compile_args, "-Wno-unused-parameter", "-Wno-sign-compare"],
+        # Cython's own output, and type specs of CPython that name the fields they use
+        extra_compile_args=[
+            *compile_args,
+            "-Wno-unused-parameter",
+            "-Wno-sign-compare",
+            "-Wno-missing-field-initializers",
+        ],
         **common,
     )
     codec = Pybind11Extension(
