@@ -50,4 +50,4 @@ def pair_calls(buffers: Sequence[Buffer], processes: Sequence[ProcessInput], fun
 def decode_events(
     buffers: Sequence[Buffer], processes: Sequence[ProcessInput], functions: int, workers: int = 0
 ) -> dict[str, NDArray[Any]]:
-    """The events, thread after thread: time_ns, thread, context, kind, code. `workers`: threads (0: all cores)."""
+    """Columns time_ns, thread, context, kind, code. `workers` threads; 0: all cores."""

@@ -160,11 +160,13 @@ def open_recording(path: str | os.PathLike[str], codec: Codec) -> Recording:
     files = [(path, *_read(path)), *parts]
     seen: set[bytes] = set()
     for name, data, rings, alive in files:
+        known = len(recording.missing)
         try:
             _File(recording, name, data, rings, alive, codec, seen).read()
         except RecordingError as error:
             if name == path:
                 raise
+            del recording.missing[known:]
             recording.missing.append(Missing("damaged_part", detail=f"{os.path.basename(name)}: {error}"))
     return recording
 

@@ -472,7 +472,7 @@ class Trace:
         return to_pandas(self)
 
     def to_polars(self) -> polars.DataFrame:
-        """The calls as a polars DataFrame with readable names. Raises MissingExtra without polars, pyarrow."""
+        """The calls as a polars DataFrame, names readable. Raises MissingExtra without polars, pyarrow."""
         from pyscope.tables import to_polars
 
         return to_polars(self)

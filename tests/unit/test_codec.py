@@ -56,8 +56,13 @@ def test_both_make_the_same_of_any_bytes(data: bytes, events: int) -> None:
 
 
 def test_a_chunk_outside_its_buffer_is_damage_and_not_read() -> None:
-    for row in ((5, 0, BASE, 0, 0, 100, 3, 0, 0, 0), (0, 0, BASE, 0, 9, 2, 1, 0, 0, 0),
-                (1 << 63, 0, BASE, 0, 0, 1 << 31, 3, 0, 0, 0), (0, 0, BASE, 0, 0, 4, 9, 0, 0, 0)):  # fmt: skip
+    outside = [
+        (5, 0, BASE, 0, 0, 100, 3, 0, 0, 0),
+        (0, 0, BASE, 0, 9, 2, 1, 0, 0, 0),
+        (1 << 63, 0, BASE, 0, 0, 1 << 31, 3, 0, 0, 0),
+        (0, 0, BASE, 0, 0, 4, 9, 0, 0, 0),
+    ]
+    for row in outside:
         given_process = describe_process([row])
         for codec in (native, twin):
             result = codec.pair_calls([b"\x11\x00\x02\x00\x00"], [given_process], 9)

@@ -1,4 +1,4 @@
-"""Pairing: calls, generators, contexts and losses, by the definitions of DESIGN; the native part equals the twin."""
+"""Pairing: calls, generators, contexts and losses by their definitions; the native part equals the twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the reading side share: words of threads by hand or at random, and a process to decode."""
+"""Shared by the tests of the reading side: words of threads, by hand or at random; a process to decode."""
 
 from __future__ import annotations
 
