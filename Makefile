@@ -36,7 +36,7 @@ test-python: $(VENV)/built.stamp
 bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
 	$(SHARED) $(BIN)/python -m benchmarks
 
-lint: $(VENV)/built.stamp  ## ruff, mypy --strict, clang-format
+lint: $(VENV)/deps.stamp  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -19,7 +19,8 @@ def main() -> int:
     for old in DIST.glob(f"pyscope-*-{tag}-*.whl"):
         old.unlink()
     raw = ROOT / "build" / f"wheel-{tag}"
-    shutil.rmtree(raw, ignore_errors=True)
+    for stale in [raw, *ROOT.glob("build/lib*"), *ROOT.glob("build/bdist*")]:  # setuptools never empties them
+        shutil.rmtree(stale, ignore_errors=True)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", raw, ROOT], check=True
     )
