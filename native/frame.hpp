@@ -26,7 +26,7 @@ inline bool near_stack_end(const ThreadRing* ring) {
 // Windows: C calls are recorded too, in windows that the thread opens for itself here.
 template <bool Windows>
 PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
-  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread()) && hook.active)
+  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread(frame)) && hook.active)
     return step_aside(thread, frame, throwing);
   PyCodeObject* code = frame_code(frame);
   if (PYSCOPE_UNLIKELY(!code)) return hook.next_eval(thread, frame, throwing);

@@ -76,7 +76,7 @@ void install_fork_handlers() {
   pthread_atfork(nullptr, nullptr, after_fork_in_child);
 }
 
-ThreadRing* open_thread_ring() {
+ThreadRing* open_thread_ring(Frame* first) {
   if (!hook.active) return &no_ring;
   auto* ring = new (std::nothrow) ThreadRing();
   if (!ring) {
@@ -92,7 +92,7 @@ ThreadRing* open_thread_ring() {
   pthread_setspecific(thread_end_key, ring);
   thread_ring = ring;
   ErrorGuard error;
-  hook.slow.new_thread(ring);
+  hook.slow.new_thread(ring, first ? first : current_frame(current_thread()));
   return ring;
 }
 

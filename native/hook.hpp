@@ -40,7 +40,7 @@ struct SlowPaths {
   uint64_t (*resolve)(PyCodeObject*, Frame*);
   uint32_t (*c_function)(PyObject*);
   uint32_t (*exception)(PyTypeObject*);
-  void (*new_thread)(ThreadRing*);
+  void (*new_thread)(ThreadRing*, Frame* first);
   void (*switch_context)(ThreadRing*, PyThreadState*);
 };
 
@@ -53,6 +53,7 @@ struct Hook {
   PyObject* disable = nullptr;               // sys.monitoring.DISABLE
   PyObject* current_tasks = nullptr;         // asyncio's dict of loop -> task
   std::atomic<uint32_t> window{0};           // 1: C calls are to be recorded
+  bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds
   bool aside = false;                        // the frame hook is out because the C stack ran low
   std::atomic<uint64_t> faults{0};
   RingFile* file = nullptr;
@@ -66,13 +67,13 @@ extern ThreadRing no_ring;  // stands for a thread not seen yet: always full, be
 extern thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec")));
 
 // This thread's ring in the current recording (made on the first event), or no_ring when none is active.
-PYSCOPE_COLD ThreadRing* open_thread_ring();
+PYSCOPE_COLD ThreadRing* open_thread_ring(Frame* first = nullptr);
 void close_all_rings();
 void install_fork_handlers();
 
-PYSCOPE_INLINE ThreadRing* ring_of_thread() {
+PYSCOPE_INLINE ThreadRing* ring_of_thread(Frame* frame = nullptr) {
   ThreadRing* ring = thread_ring;
-  if (PYSCOPE_UNLIKELY(ring == &no_ring)) ring = open_thread_ring();
+  if (PYSCOPE_UNLIKELY(ring == &no_ring)) ring = open_thread_ring(frame);
   return ring;
 }
 

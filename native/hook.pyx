@@ -328,18 +328,17 @@ cdef uint32_t exception(PyTypeObject* cls) noexcept:
     return identity
 
 
-cdef void new_thread(ThreadRing* ring) noexcept:
-    name_thread(ring)
+cdef void new_thread(ThreadRing* ring, Frame* first) noexcept:
+    name_thread(ring, first)
     if greenlet_module is not None:
         trace_greenlets(ring)
 
 
-cdef void name_thread(ThreadRing* ring) noexcept:
+cdef void name_thread(ThreadRing* ring, Frame* frame) noexcept:
     """The name of the threading.Thread that runs here, also before it has registered itself."""
     cdef PyObject* found = NULL
     cdef string name
     cdef PyCodeObject* code
-    cdef Frame* frame
     try:
         threading = sys.modules.get("threading")
         if threading is None:  # so nobody has started a thread
@@ -348,7 +347,6 @@ cdef void name_thread(ThreadRing* ring) noexcept:
             return
         thread = threading._active.get(PyThread_get_thread_ident())
         if thread is None:
-            frame = current_frame(current_thread())
             code = frame_code(frame) if frame != NULL else NULL
             if code != NULL and utf8(code.co_name) == b"_bootstrap":
                 found = first_local(frame)
@@ -703,6 +701,7 @@ cdef object remove(str backend):
         remove_monitoring()
         return True
     if backend == "setprofile":
+        hook.profile_has_company = False
         remove_monitoring()
         watch_new_threads(False)
     return remove_eval()
@@ -710,12 +709,12 @@ cdef object remove(str backend):
 
 cdef object install_setprofile(bint c_calls):
     profile_python_with_c_calls(c_calls)
-    exceptions_recorded_beside(True)
+    hook.profile_has_company = True
     if sys.version_info < (3, 12):
         install_eval(eval_frame_beside_profile)
     else:
         if free_tool_id() is None:
-            exceptions_recorded_beside(False)
+            hook.profile_has_company = False
         else:
             install_monitoring(True, CALLBACK_RECORD, True)
         watch_new_threads(True)

@@ -159,7 +159,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         uint64_t (*resolve)(PyCodeObject*, Frame*) noexcept
         uint32_t (*c_function)(PyObject*) noexcept
         uint32_t (*exception)(PyTypeObject*) noexcept
-        void (*new_thread)(ThreadRing*) noexcept
+        void (*new_thread)(ThreadRing*, Frame*) noexcept
         void (*switch_context)(ThreadRing*, PyThreadState*) noexcept
     cppclass Hook:
         uint32_t generation
@@ -167,6 +167,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         Py_ssize_t extra_index
         SlowPaths slow
         PyObject* disable
+        bint profile_has_company
         PyObject* current_tasks
         AtomicU32 window
         AtomicU64 faults
@@ -202,7 +203,6 @@ cdef extern from "setprofile.hpp" namespace "pyscope":
     TraceFunction profile_nothing
     EvalFunction eval_frame_beside_profile
     void profile_python_with_c_calls(bint) noexcept
-    void exceptions_recorded_beside(bint) noexcept
     int arm_all_threads(TraceFunction) noexcept
 
 cdef extern from "monitoring.hpp" namespace "pyscope":

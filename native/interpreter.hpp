@@ -89,6 +89,32 @@ inline void refund_c_recursion(PyThreadState* thread, int units) {
 #endif
 }
 
+// At a profile function's RETURN event: whether an exception leaves the frame. 3.12 passes None then, as for a return of
+// None, but not from an instruction that returns or yields.
+inline bool left_by_exception(const Frame* frame, PyObject* argument) {
+  if (!argument) return true;
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000
+  if (argument != Py_None) return false;
+  switch (frame->prev_instr->op.code) {
+    case RETURN_VALUE:
+    case RETURN_CONST:
+    case INSTRUMENTED_RETURN_VALUE:
+    case INSTRUMENTED_RETURN_CONST:
+    case INSTRUMENTED_LINE:
+    case INSTRUMENTED_INSTRUCTION:
+      return false;
+    case YIELD_VALUE:
+    case INSTRUMENTED_YIELD_VALUE:  // it stands there too after an exception was thrown in
+      return !suspended(frame);
+    default:
+      return true;
+  }
+#else
+  (void)frame;
+  return false;
+#endif
+}
+
 enum class Resumption { Start, Resume, Throw };
 
 // At a profile function's CALL event: what brought the generator to run. The instruction in hand is the RESUME

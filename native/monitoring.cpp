@@ -59,7 +59,11 @@ PyObject* on_throw(PyObject*, PyObject* const* args, size_t, PyObject*) {
   const uint64_t value = decision(code_argument(args));
   if (current(value) && (value & kSelected)) {
     PyThreadState* thread = current_thread();
-    record_resume(value, Kind::GenThrow, current_frame(thread), thread, Py_TYPE(args[2]));
+    Frame* frame = current_frame(thread);
+    // A profile function that was called just before has taken it for a resume (3.13).
+    if (!hook.profile_has_company ||
+        !thread_ring->amend_resume(word(value, Kind::GenResume), instance(frame, 0), hook.slow.exception(Py_TYPE(args[2]))))
+      record_resume(value, Kind::GenThrow, frame, thread, Py_TYPE(args[2]));
   }
   return Py_NewRef(Py_None);
 }

@@ -121,6 +121,16 @@ class Ring {
     cursor_ = at + 2;
   }
 
+  // Makes the last event a GEN_THROW if it is this GEN_RESUME; false if it is not.
+  bool amend_resume(uint64_t resume_head, uint64_t operand, uint64_t exception) {
+    if (!end_ || cursor_ < file_->words(page_) + 2) return false;
+    uint64_t* at = cursor_ - 2;
+    if ((at[0] & ((uint64_t{1} << kTimeShift) - 1)) != resume_head || at[1] != operand) return false;
+    put(at + 1, operand | (exception & kExceptionMask));
+    publish(at, (at[0] & ~kKindMask) | static_cast<uint64_t>(Kind::GenThrow));
+    return true;
+  }
+
   // A LOSS event placed now, for what is missing since `first_ticks`.
   PYSCOPE_COLD void emit_loss(LossReason reason, uint64_t count, uint64_t first_ticks);
   // Bytes in line; cut to kMaxPayloadBytes.

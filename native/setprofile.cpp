@@ -36,7 +36,6 @@ inline int profile_c_event(PyFrameObject* object, int what, PyObject* argument) 
 }
 
 bool c_calls = false;
-bool exceptions_beside = false;
 
 template <bool CCalls>
 int profile_python(PyFrameObject* object, int what, PyObject* argument) {
@@ -63,15 +62,16 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
         record_resume(value, Kind::GenResume, frame, thread, nullptr);
         break;
       case Resumption::Throw:
-        if (!exceptions_beside) record_resume(value, Kind::GenThrow, frame, thread, nullptr);
+        if (!hook.profile_has_company) record_resume(value, Kind::GenThrow, frame, thread, nullptr);
         break;
     }
     return 0;
   }
-  if (!argument && exceptions_beside) return 0;
+  const bool raised = left_by_exception(frame, argument);
+  if (raised && hook.profile_has_company) return 0;
   const uint64_t value = decision(code);
   if (!current(value) || !(value & kSelected)) return 0;
-  if (PYSCOPE_UNLIKELY(!argument)) {
+  if (PYSCOPE_UNLIKELY(raised)) {
     if (value & kSuspends)
       record_suspend(value, Kind::GenRaise, frame, nullptr);
     else
@@ -85,8 +85,6 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
 }
 
 }  // namespace
-
-void exceptions_recorded_beside(bool yes) { exceptions_beside = yes; }
 
 void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument) {
   PyThreadState* thread = current_thread();
@@ -152,7 +150,7 @@ bool follow_hand(ThreadRing* ring, PyThreadState* thread) {
 }
 
 PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing) {
-  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread()) && hook.active)
+  if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread(frame)) && hook.active)
     return step_aside(thread, frame, throwing);
   if (PYSCOPE_UNLIKELY(!thread->c_profilefunc) && hook.active && !thread->tracing) arm_thread(thread, profile_everything);
   PyCodeObject* code = frame_code(frame);

@@ -19,8 +19,6 @@ int profile_nothing(PyObject*, PyFrameObject* frame, int what, PyObject* argumen
 PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing);
 // Whether `profile_everything` records C calls too.
 void profile_python_with_c_calls(bool yes);
-// Whether somebody beside it records exceptions and throws.
-void exceptions_recorded_beside(bool yes);
 // What a thread's first profile event came to as a Python-level profile function: arms the thread, passes the event on.
 void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument);
 

@@ -1,0 +1,373 @@
+"""Backend `python`: sys.setprofile in pure Python. The oracle of the tests, and the fallback where no extension is.
+
+It records the events that the native backends record, many times slower. A profile function is not told
+whether a generator starts or goes on, yields or ends, or which exception leaves a frame: the first two
+are read from the instruction in hand, the last from a trace function set beside it (if no debugger has set one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import opcode
+import sys
+import threading
+import time
+import weakref
+from fnmatch import fnmatchcase
+from types import BuiltinFunctionType, CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+from pyscope import selection
+from pyscope.fallback.writer import Page, RecordingWriter
+from pyscope.format import KIND_BITS, CodeFlag, ContextKind, Kind
+
+if TYPE_CHECKING:
+    from pyscope.recorder import Recording
+
+__all__ = ["forget_parent", "start", "stop"]
+
+YIELD = {opcode.opmap[name] for name in ("YIELD_VALUE",) if name in opcode.opmap}
+RETURN = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR") if name in opcode.opmap}
+RESUME = opcode.opmap["RESUME"]
+SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+OPCODES = sys.version_info < (3, 12)  # later their trace events begin too late
+CODE_SHIFT = 20  # of the instance, in its operand word
+
+_hook: _Hook | None = None
+
+
+def start(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
+    """Begins recording into `recording.path`. Raises RecorderError where the file cannot be written."""
+    global _hook
+    assert recording.path is not None
+    writer = RecordingWriter(
+        recording.path,
+        json.loads(meta),
+        recording_id=recording.identity,
+        process_id=process_id,
+        parent_pid=parent or None,
+    )
+    _hook = _Hook(recording, writer)
+    _hook.install()
+
+
+def stop() -> dict[str, Any]:
+    """Ends the recording; the figures of the native recorder's stop, as far as they exist here."""
+    global _hook
+    hook, _hook = _hook, None
+    assert hook is not None
+    return hook.stop()
+
+
+def forget_parent() -> None:
+    """In the child of a fork: lets go of the parent's file."""
+    global _hook
+    hook, _hook = _hook, None
+    if hook is not None:
+        hook.remove()
+        hook.writer.abandon()
+
+
+class _Thread:
+    """What is known of a thread that records."""
+
+    def __init__(self, number: int, name: str) -> None:
+        self.number = number
+        self.name = name
+        self.os_tid = threading.get_native_id()
+        self.page: Page | None = None
+        self.context = 0
+        self.busy = False
+        self.exceptions: dict[FrameType, str] = {}
+        # generators' frames that were resumed and, as far as is known, have not run since: instruction and event
+        self.resumed: dict[FrameType, tuple[int, list[int], int]] = {}
+        self.thrown: set[FrameType] = set()  # those of them that an exception was thrown into
+
+
+class _Hook:
+    def __init__(self, recording: Recording, writer: RecordingWriter) -> None:
+        settings = recording.settings
+        self.writer = writer
+        self.c_calls = settings.detail == "c_calls"
+        self.globs = None if settings.modules is None else selection.expand(settings.modules)
+        self.exclude = selection.expand(settings.exclude)
+        self.own = any(glob.startswith("pyscope") for glob in self.globs or ())
+        self.libraries = tuple(selection.library_prefixes())
+        self.matched: set[str] = set()
+        self.codes: dict[CodeType, int | None] = {}
+        self.resumes: dict[CodeType, bytes] = {}
+        self.c_codes: dict[str, int] = {}
+        self.contexts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.next_context = 1
+        self.local = threading.local()
+        self.threads: list[_Thread] = []
+        self.traces = sys.gettrace() is None
+        self.active = False
+        self.faults = 0
+
+    # installing
+
+    def install(self) -> None:
+        self.active = True
+        threading.setprofile(self.profile)
+        if self.traces:
+            threading.settrace(self.trace)
+            sys.settrace(self.trace)
+        if sys.version_info >= (3, 12):
+            threading.setprofile_all_threads(self.profile)
+        else:
+            sys.setprofile(self.profile)
+
+    def remove(self) -> None:
+        self.active = False
+        if sys.version_info >= (3, 12):
+            threading.setprofile_all_threads(None)  # type: ignore[arg-type]
+        else:
+            sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+        if self.traces:
+            threading.settrace(None)  # type: ignore[arg-type]
+            if sys.gettrace() == self.trace:
+                sys.settrace(None)
+
+    def stop(self) -> dict[str, Any]:
+        self.remove()
+        for thread in self.threads:
+            self.flush(thread)
+        self.writer.close()
+        failed = self.writer.failed
+        return {
+            "state": "write_failed" if failed else "stopped",
+            "error": (failed.errno or 0) if failed else 0,
+            "ring_path": None,
+            "clean": True,
+            "faults": self.faults,
+            "dropped": 0,
+            "unnamed": 0,
+            "threads": len(self.threads),
+            "events": self.writer.events,
+            "bytes": self.writer.bytes,
+            "drain_cpu_ns": 0,
+            "unmatched": [glob for glob in self.globs or () if glob not in self.matched],
+        }
+
+    # events
+
+    def profile(self, frame: FrameType, event: str, argument: Any) -> None:
+        if not self.active:
+            sys.setprofile(None)
+            return
+        thread = self.thread()
+        if thread.busy:
+            return
+        thread.busy = True
+        try:
+            self.record(thread, frame, event, argument)
+        except Exception:  # never into the traced program
+            self.faults += 1
+        finally:
+            thread.busy = False
+
+    def record(self, thread: _Thread, frame: FrameType, event: str, argument: Any) -> None:
+        now = time.monotonic_ns()
+        code = self.code(frame)
+        if code is None:
+            return
+        if event[0] == "c":
+            if event == "call":
+                self.entered(thread, frame, code, now)
+            elif self.c_calls:
+                kind = {"c_call": Kind.C_CALL, "c_return": Kind.C_RETURN, "c_exception": Kind.C_RAISE}[event]
+                self.emit(thread, now, kind, self.c_code(argument))
+        else:
+            self.left(thread, frame, code, now)
+
+    def entered(self, thread: _Thread, frame: FrameType, code: int, now: int) -> None:
+        self.follow_context(thread, now)
+        if not frame.f_code.co_flags & SUSPENDS:
+            self.emit(thread, now, Kind.CALL, code)
+            return
+        kind = self.resumption(frame)
+        self.emit(thread, now, kind, code, id(frame) >> 4 << CODE_SHIFT)
+        if kind != Kind.GEN_START and self.traces and thread.page is not None:
+            frame.f_trace_opcodes = OPCODES
+            thread.resumed[frame] = frame.f_lasti, thread.page.words, len(thread.page.words) - 2
+
+    def left(self, thread: _Thread, frame: FrameType, code: int, now: int) -> None:
+        suspends = frame.f_code.co_flags & SUSPENDS
+        self.follow_context(thread, now)
+        unmoved = frame in thread.thrown or (OPCODES and frame in thread.resumed)
+        thread.thrown.discard(frame)
+        thread.resumed.pop(frame, None)
+        instructions, at = self.instructions(frame.f_code), frame.f_lasti
+        instruction = instructions[at]
+        if instruction == RESUME and instructions[at - 2] in YIELD:  # 3.13 stands behind the yield
+            instruction = instructions[at - 2]
+        raised = thread.exceptions.pop(frame, None)
+        if instruction in YIELD and not unmoved:
+            self.emit(thread, now, Kind.GEN_YIELD, code, id(frame) >> 4 << CODE_SHIFT)
+        elif instruction in RETURN:
+            if suspends:
+                self.emit(thread, now, Kind.GEN_RETURN, code, id(frame) >> 4 << CODE_SHIFT)
+            else:
+                self.emit(thread, now, Kind.RETURN, code)
+        else:
+            exception = self.writer.exception(raised) if raised else 0
+            instance = (id(frame) >> 4 << CODE_SHIFT) if suspends else 0
+            self.emit(thread, now, Kind.GEN_RAISE if suspends else Kind.RAISE, code, instance | exception)
+
+    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
+        """Beside the profile function, for one thing: which exception is under way in a frame."""
+        if not self.active:
+            sys.settrace(None)
+            return None
+        if event == "call":
+            frame.f_trace_lines = False
+            return self.trace
+        thread = self.thread()
+        if event == "exception":
+            name = _type_name(argument[0])
+            if len(thread.exceptions) > 10_000:  # frames that caught what they raised
+                thread.exceptions.clear()
+            thread.exceptions[frame] = name
+            last, words, at = thread.resumed.pop(frame, (-1, [], 0))
+            if last == frame.f_lasti:  # before any instruction: it was resumed by throw() or close()
+                thread.thrown.add(frame)
+                frame.f_trace_lines = True
+                words[at] = words[at] >> KIND_BITS << KIND_BITS | Kind.GEN_THROW
+                words[at + 1] |= self.writer.exception(name)
+        elif event == "opcode" or (event == "line" and frame in thread.thrown):
+            thread.resumed.pop(frame, None)
+            thread.thrown.discard(frame)
+            frame.f_trace_opcodes = frame.f_trace_lines = False
+        return self.trace
+
+    def resumption(self, frame: FrameType) -> Kind:
+        instructions = self.instructions(frame.f_code)
+        at = frame.f_lasti
+        if instructions[at] != RESUME:
+            return Kind.GEN_THROW
+        return Kind.GEN_START if instructions[at + 1] & 3 == 0 else Kind.GEN_RESUME
+
+    def instructions(self, code: CodeType) -> bytes:
+        found = self.resumes.get(code)
+        if found is None:
+            found = self.resumes[code] = code.co_code
+        return found
+
+    def emit(self, thread: _Thread, now: int, kind: Kind, code: int, *operands: int) -> None:
+        page = thread.page
+        if page is None or not page.room(1 + len(operands)):
+            self.flush(thread)
+            page = thread.page = Page(now, thread.context)
+        page.event(now, kind, code, *operands)
+
+    def flush(self, thread: _Thread) -> None:
+        page, thread.page = thread.page, None
+        if page is not None and page.words:
+            self.writer.chunk(
+                thread.number,
+                page.words,
+                base_ticks=page.base_ticks,
+                context=page.context,
+                name=thread.name,
+                os_tid=thread.os_tid,
+            )
+
+    # threads and contexts
+
+    def thread(self) -> _Thread:
+        thread: _Thread | None = getattr(self.local, "thread", None)
+        if thread is None:
+            thread = self.local.thread = _Thread(len(self.threads), threading.current_thread().name)
+            self.threads.append(thread)
+        return thread
+
+    def follow_context(self, thread: _Thread, now: int) -> None:
+        subject, kind = _current_context()
+        serial = 0
+        if subject is not None:
+            serial = self.contexts.get(subject, 0)
+            if not serial:
+                serial = self.contexts[subject] = self.next_context
+                self.next_context += 1
+                name = subject.get_name() if hasattr(subject, "get_name") else f"greenlet-{serial}"
+                self.flush(thread)
+                thread.page = Page(now, thread.context)
+                parent = thread.context if kind == ContextKind.GREENLET else 0
+                thread.page.describe_context(now, serial, parent, kind, name)
+        if serial != thread.context:
+            thread.context = serial
+            self.emit(thread, now, Kind.SWITCH, 0, serial)
+
+    # names
+
+    def code(self, frame: FrameType) -> int | None:
+        code = frame.f_code
+        try:
+            return self.codes[code]
+        except KeyError:
+            pass
+        module = frame.f_globals.get("__name__")
+        name = module if type(module) is str else ""
+        number: int | None = None
+        if self.selects(name, code.co_filename):
+            flags = 0
+            if code.co_flags & inspect.CO_GENERATOR:
+                flags |= CodeFlag.GENERATOR
+            if code.co_flags & inspect.CO_COROUTINE:
+                flags |= CodeFlag.COROUTINE
+            if code.co_flags & inspect.CO_ASYNC_GENERATOR:
+                flags |= CodeFlag.ASYNC_GENERATOR
+            arity = code.co_argcount + code.co_kwonlyargcount
+            if code.co_argcount and code.co_varnames[0] in ("self", "cls"):
+                arity -= 1
+            number = self.writer.code(name, code.co_qualname, code.co_filename, code.co_firstlineno, arity, flags)
+        self.codes[code] = number
+        return number
+
+    def selects(self, module: str, file: str) -> bool:
+        chosen = self.globs is None
+        for glob in self.globs or ():
+            if fnmatchcase(module, glob):
+                self.matched.add(glob)
+                chosen = True
+        if any(fnmatchcase(module, glob) for glob in self.exclude):
+            return False
+        if not self.own and (module == "pyscope" or module.startswith("pyscope.")):
+            return False
+        if self.globs is None and (file.startswith("<frozen") or file.startswith(self.libraries)):
+            return False
+        return chosen
+
+    def c_code(self, function: Any) -> int:
+        owner = getattr(function, "__self__", None) if isinstance(function, BuiltinFunctionType) else None
+        qualname = getattr(function, "__qualname__", type(function).__name__)
+        module = getattr(function, "__module__", None) or (type(owner).__module__ if owner is not None else "")
+        key = f"{module}.{qualname}"
+        number = self.c_codes.get(key)
+        if number is None:
+            number = self.c_codes[key] = self.writer.code(str(module), str(qualname), flags=CodeFlag.C_FUNCTION)
+        return number
+
+
+def _current_context() -> tuple[Any, ContextKind]:
+    """The greenlet (unless it is the thread's own) or asyncio task that runs here, or None."""
+    greenlet = sys.modules.get("greenlet")
+    if greenlet is not None and hasattr(greenlet, "getcurrent"):
+        current = greenlet.getcurrent()
+        if current.parent is not None:
+            return current, ContextKind.GREENLET
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        with contextlib.suppress(RuntimeError, AttributeError):
+            return asyncio.current_task(), ContextKind.TASK
+    return None, ContextKind.THREAD
+
+
+def _type_name(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+
+
