@@ -1,0 +1,91 @@
+"""What reading costs: decoding and pairing against a naive loop; from a recording to its report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pyscope
+from benchmarks import call_tree, worker
+from benchmarks.estimator import run_rounds
+
+NAIVE_SOURCE: Final = Path(__file__).with_name("naive_loop.cpp")
+NAIVE_FLAGS: Final = ("-O3", "-march=native", "-std=c++20")
+RING_MB: Final = 256  # the program makes 30 million events a second; nothing is to be dropped
+
+
+def record_tree(path: Path, calls: int) -> int:
+    """Record a program of at least `calls` calls; returns the events. RuntimeError if some were lost."""
+    with pyscope.record(path, modules=["benchmarks.call_tree"], ring_mb=RING_MB, children=False) as recording:
+        made = call_tree.grow(calls)
+    figures = recording.figures
+    if figures["dropped"] or figures["events"] < 2 * made:
+        raise RuntimeError(f"{figures['events']} of {2 * made} events were recorded")
+    return int(figures["events"])
+
+
+def decoding(*, calls: int, rounds: int, seed: int) -> list[dict[str, float]]:
+    """Rounds of: the naive loops (twice), decode and pairing; in million events a second of CPU time."""
+    with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
+        directory = Path(folder)
+        naive = directory / "naive_loop"
+        compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or "c++"
+        subprocess.run([compiler, *NAIVE_FLAGS, str(NAIVE_SOURCE), "-o", str(naive)], check=True)
+        events = record_tree(directory / "tree.pyscope", calls)
+        from pyscope import _codec
+
+        trace: Any = pyscope.load(directory / "tree.pyscope")
+        inputs = (trace._recording.buffers, trace._names.inputs, len(trace._names.functions))
+
+        def naive_loops() -> dict[str, float]:
+            output = subprocess.check_output([naive, str(events)], stderr=subprocess.DEVNULL)
+            rates = [[float(word) for word in line.split()] for line in output.splitlines()]
+            decode, pair = (sorted(column)[len(column) // 2] for column in zip(*rates, strict=True))
+            return {"naive decode": decode, "naive pair": pair}
+
+        def timed(name: str, work: Callable[[], object]) -> Callable[[], dict[str, float]]:
+            def block() -> dict[str, float]:
+                began = time.process_time()
+                work()
+                return {name: events / (time.process_time() - began) / 1e6}
+
+            return block
+
+        blocks = {
+            "naive": naive_loops,
+            "decode": timed("decode", lambda: _codec.decode_events(*inputs, workers=1)),
+            "pair": timed("pair", lambda: _codec.pair_calls(*inputs)),
+        }
+        return run_rounds(blocks, rounds, seed=seed, baseline="naive")
+
+
+def reports(*, calls: int, rounds: int) -> list[dict[str, float]]:
+    """Rounds of `pyscope report` on `calls` calls: seconds on the wall, peak memory of the child in GB."""
+    with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
+        path = Path(folder) / "tree.pyscope"
+        events = record_tree(path, calls)
+        result = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            process = subprocess.Popen(
+                [sys.executable, "-m", "pyscope", "report", str(path)],
+                cwd=worker.ROOT,
+                env=worker.quiet_environment(),
+                stdout=subprocess.DEVNULL,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                raise RuntimeError(f"pyscope report ended with status {process.returncode}")
+            row = {"seconds": seconds, "gigabytes": usage.ru_maxrss * 1024 / 1e9, "calls": events / 2}
+            row["CPU seconds"] = usage.ru_utime + usage.ru_stime
+            result.append(row)
+        return result

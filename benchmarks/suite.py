@@ -1,0 +1,313 @@
+"""The groups of figures: each runs its measurements and turns the samples into rows with verdicts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks import estimator, instructions, worker
+from benchmarks.estimator import CONTROL, Interval, Samples, Verdict
+from benchmarks.figure import Figure, percent, points, quantity
+from benchmarks.interpreters import Interpreter
+from benchmarks.variants import DUTY_CYCLE, EMPTY
+
+HOOK_NS: Final = 6.0  # what a recorder may add to a clock reading
+OWN_BOUND: Final = {"3.11": 0.04, "3.12": 0.01, "3.13": 0.01}
+EVERYTHING_BOUND: Final = 0.05
+EVERYTHING_POINTS: Final = 0.02
+SAME: Final = 0.01  # closer than this, two programs count as equal
+BYTES_ON_DISK: Final = 4.0
+NAIVE_SHARE: Final = 1 / 3
+REPORT_SECONDS, REPORT_GIGABYTES = 2.0, 1.5
+MEMORY_MB, MEMORY_DRIFT_MB = 64.0, 1.0
+PEERS: Final = ("VizTracer", "cProfile")
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured."""
+
+    processes: int
+    rounds: int
+    pairs: int  # of requests in a block
+    turns: int  # of a tight loop in a block
+    memory_events: int
+    window_rounds: int  # rounds of blocks long enough for a duty cycle
+
+
+QUICK: Final = Effort(2, 8, 1, 100_000, 10_000_000, 4)
+FULL: Final = Effort(4, 30, 2, 250_000, 100_000_000, 12)
+
+Group = Callable[[Interpreter, Effort], Iterator[Figure]]
+
+
+def _samples(interpreter: Interpreter, function: str, effort: Effort, **arguments: Any) -> Samples:
+    chance = random.Random(str(arguments))
+    return Samples.of(
+        [
+            worker.run(
+                interpreter.path, f"benchmarks.{function}", seed=chance.randrange(1 << 30), **arguments
+            )
+            for _ in range(effort.processes)
+        ]
+    )
+
+
+# --- an event ------------------------------------------------------------------------------------
+
+
+def event(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """The recorder's own cost an event, above an empty hook of the same backend."""
+    for backend in interpreter.backends:
+        shapes = ["calls", "generator resumes", *(["C calls"] if backend == "setprofile" else [])]
+        for shape in shapes:
+            samples = _samples(
+                interpreter, "event_cost:samples", effort,
+                backend=backend, shape=shape, turns=effort.turns, rounds=effort.rounds,
+            )  # fmt: skip
+            yield from _event_rows(interpreter, backend, shape, samples)
+
+
+def _event_rows(interpreter: Interpreter, backend: str, shape: str, samples: Samples) -> Iterator[Figure]:
+    clock = estimator.level(samples, "clock")
+    control = estimator.difference(samples, f"{CONTROL} empty", "empty")
+    for column, base, label in (
+        ("recorded", "empty", "event"),
+        ("recorded, drain included", "empty, process", "event, drain thread included"),
+    ):
+        own = estimator.difference(samples, column, base)
+        above_clock = estimator.difference(samples, column, base, "clock")
+        verdict = estimator.at_most(above_clock, HOOK_NS, noise=control.farthest_from(0.0), room=HOOK_NS)
+        yield Figure(
+            f"{label}: {backend}, {shape}", interpreter.version,
+            f"≤ clock + {HOOK_NS:g} = {clock.median + HOOK_NS:.1f} ns",
+            quantity("ns")(own), quantity("ns")(control), verdict, own,
+        )  # fmt: skip
+    empty = estimator.difference(samples, "empty", "bare")
+    yield Figure(
+        f"floor: empty {backend} hook, {shape}", interpreter.version, "", quantity("ns")(empty), "",
+        Verdict.INFORMATION, empty,
+    )  # fmt: skip
+
+
+# --- TaskFlow ------------------------------------------------------------------------------------
+
+
+def http(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """CPU time a request of a uvicorn process."""
+    yield from _service(interpreter, effort, "served", "TaskFlow over HTTP")
+
+
+def in_process(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """The same without a network."""
+    yield from _service(interpreter, effort, "in_process", "TaskFlow in process")
+
+
+def _service(interpreter: Interpreter, effort: Effort, function: str, title: str) -> Iterator[Figure]:
+    empty = [f"{EMPTY}{backend}" for backend in interpreter.backends]
+    cheap = [name for name in empty if not name.endswith("setprofile")]
+    names = ["own modules", "everything", "everything, flight", "everything + C calls", *empty, *PEERS]
+    samples = _samples(
+        interpreter, f"service:{function}", effort, names=names, rounds=effort.rounds, pairs=effort.pairs
+    )
+    present = {name for rows in samples.processes for row in rows for name in row}
+    ratio = {name: estimator.ratio(samples, name) for name in (*names, CONTROL) if name in present}
+    noise = ratio[CONTROL].farthest_from(1.0)
+    control = percent(ratio[CONTROL])
+
+    def row(name: str, label: str = "", asked: str = "", verdict: Verdict = Verdict.INFORMATION) -> Figure:
+        shown = label or name
+        return Figure(
+            f"{title}: {shown}",
+            interpreter.version,
+            asked,
+            percent(ratio[name]),
+            control,
+            verdict,
+            ratio[name],
+        )
+
+    bound = OWN_BOUND.get(interpreter.version, 0.01)
+    verdict = estimator.at_most(ratio["own modules"], 1 + bound, noise=noise, room=bound)
+    yield row("own modules", asked=f"≤ {bound:.0%}", verdict=verdict)
+
+    best = min(cheap, key=lambda name: ratio[name].median)
+    above = estimator.ratio_difference(samples, "everything", best)
+    verdict = estimator.at_most(ratio["everything"], 1 + EVERYTHING_BOUND, noise=noise, room=EVERYTHING_BOUND)
+    relative = estimator.at_most(above, EVERYTHING_POINTS, noise=noise, room=EVERYTHING_POINTS)
+    yield row("everything", "every Python call", f"≤ {EVERYTHING_BOUND:.0%}, or the next row", verdict)
+    yield Figure(
+        f"{title}: every Python call, above {best} hook", interpreter.version,
+        f"≤ {EVERYTHING_POINTS * 100:g} points", points(above), control, relative, above,
+    )  # fmt: skip
+    yield row("everything, flight", "every Python call, flight mode")
+    for name in empty:
+        yield row(name, f"{name} hook")
+    yield row("everything + C calls", "every Python call + C calls, always armed")
+    for name in PEERS:
+        if name in ratio:
+            yield row(name)
+
+    windows = _samples(
+        interpreter, f"service:{function}", effort,
+        names=[DUTY_CYCLE], rounds=effort.window_rounds, pairs=1, seconds=_two_windows(),
+    )  # fmt: skip
+    duty, window_control = estimator.ratio(windows, DUTY_CYCLE), estimator.ratio(windows, CONTROL)
+    yield Figure(
+        f"{title}: {DUTY_CYCLE}", interpreter.version, f"≤ {EVERYTHING_BOUND:.0%}", percent(duty),
+        percent(window_control),
+        estimator.at_most(
+            duty, 1 + EVERYTHING_BOUND, noise=window_control.farthest_from(1.0), room=EVERYTHING_BOUND
+        ),
+        duty,
+    )  # fmt: skip
+
+
+def _two_windows() -> float:
+    from pyscope import recorder
+
+    return 2 * recorder.C_CALL_WINDOW_MS * recorder.ARMED_COST / 0.03 / 1000
+
+
+def installed(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Installed and not started, against not installed."""
+    rounds = max(4, effort.processes * effort.rounds // 4)
+    samples = Samples.of(
+        [
+            worker.run(
+                interpreter.path, "benchmarks.service:installed",
+                interpreter=interpreter.path, rounds=rounds, seed=1, pairs=10 * effort.pairs + 1,
+            )
+        ]
+    )  # fmt: skip
+    control = estimator.ratio(samples, CONTROL)
+    noise = control.farthest_from(1.0)
+    for name, label, asked in (
+        ("installed", "installed, not started", "as not installed"),
+        ("stopped", "stopped after a recording", "as not installed"),
+    ):
+        found = estimator.ratio(samples, name)
+        verdict = estimator.indistinguishable(found, noise=noise, room=SAME)
+        yield Figure(
+            f"TaskFlow: {label}", interpreter.version, asked, percent(found), percent(control), verdict, found
+        )
+
+
+# --- memory and size -----------------------------------------------------------------------------
+
+
+def memory(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """The recorder's memory, flat over many events."""
+    found = worker.run(interpreter.path, "benchmarks.recording_size:memory", events=effort.memory_events)
+    readings = found["readings"]
+    most, ring = max(readings), found["ring"]
+    drift = max(readings[len(readings) // 10 :]) - readings[len(readings) // 10]
+    count = f"{found['events'] / 1e6:.0f} million events, {found['dropped']:.0f} dropped"
+    for label, value, bound in (
+        ("resident memory added, ring included", most, MEMORY_MB),
+        ("growth after the first tenth", drift, MEMORY_DRIFT_MB),
+    ):
+        measured = Interval(value, value, value)
+        yield Figure(
+            f"memory: {label}", interpreter.version, f"≤ {bound:g} MiB", f"{value:.1f} MiB (ring {ring:.1f})",
+            "", estimator.at_most(measured, bound, noise=0, room=1), measured, count,
+        )  # fmt: skip
+
+
+def size(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Bytes an event for real service code."""
+    for modules, label in (["*"], "every Python call"), (["taskflow.*"], "own modules"):
+        pairs = 25 if modules == ["*"] else 200
+        found = worker.run(
+            interpreter.path, "benchmarks.recording_size:bytes_an_event", modules=modules, pairs=pairs
+        )
+        note = f"{found['events'] / 1e3:.0f} thousand events"
+        ring, disk = (Interval(found[name], found[name], found[name]) for name in ("ring", "disk"))
+        yield Figure(
+            f"an event in the ring: {label}", interpreter.version, "8 bytes a word",
+            f"{ring.median:.2f} bytes", "", Verdict.INFORMATION, ring, note,
+        )  # fmt: skip
+        yield Figure(
+            f"an event on disk: {label}", interpreter.version, f"≤ {BYTES_ON_DISK:g} bytes",
+            f"{disk.median:.2f} bytes", "",
+            estimator.at_most(disk, BYTES_ON_DISK, noise=0, room=1), disk, note,
+        )  # fmt: skip
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+def decode(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Decode and pairing, against a naive loop."""
+    samples = _samples(
+        interpreter, "reading:decoding", effort, calls=10_000_000, rounds=max(3, effort.rounds // 5)
+    )
+    for name, label in ("decode", "decode into columns"), ("pair", "call pairing"):
+        share = estimator.ratio(samples, name, f"naive {name}")
+        control = estimator.ratio(samples, f"{CONTROL} naive {name}", f"naive {name}")
+        rate, naive = estimator.level(samples, name), estimator.level(samples, f"naive {name}")
+        yield Figure(
+            label, interpreter.version, "≥ 1/3 of a naive loop",
+            f"{share.median:.2f} [{share.low:.2f}, {share.high:.2f}] of the naive {naive.median:.0f}: "
+            f"{quantity('million/s', 0)(rate)}",
+            percent(control),
+            estimator.at_least(share, NAIVE_SHARE, noise=control.farthest_from(1.0) * NAIVE_SHARE, room=0.1),
+            share,
+        )  # fmt: skip
+
+
+def report(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """From a recording of ten million calls to its report, printed."""
+    rows = worker.run(
+        interpreter.path, "benchmarks.reading:reports", calls=10_000_000, rounds=max(3, effort.rounds // 3)
+    )
+    for name, unit, bound in (
+        ("seconds", "s", REPORT_SECONDS),
+        ("CPU seconds", "s", None),
+        ("gigabytes", "GB", REPORT_GIGABYTES),
+    ):
+        found = estimator.interval([np.array([row[name] for row in rows])])
+        calls = f"{rows[0]['calls'] / 1e6:.1f} million calls"
+        verdict = Verdict.INFORMATION if bound is None else estimator.at_most(found, bound, noise=0, room=1)
+        label = {"seconds": "wall time", "CPU seconds": "CPU time", "gigabytes": "peak memory"}[name]
+        yield Figure(
+            f"recording → report printed: {label}", interpreter.version,
+            "" if bound is None else f"≤ {bound:g} {unit}", quantity(unit, 2)(found), "",
+            verdict, found, calls,
+        )  # fmt: skip
+
+
+def counted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Instructions an event."""
+    if not instructions.available():
+        return
+    for backend in interpreter.backends:
+        found = worker.run(interpreter.path, "benchmarks.instructions:count", backend=backend)
+        for label, value in (
+            (f"{backend}, above the empty hook", found["recorded"] - found["empty"]),
+            (f"empty {backend} hook", found["empty"] - found["bare"]),
+            ("drain thread", found["drain"]),
+        ):
+            measured = Interval(value, value, value)
+            yield Figure(
+                f"instructions an event: {label}", interpreter.version, "", f"{value:.1f}", "",
+                Verdict.INFORMATION, measured,
+            )  # fmt: skip
+
+
+GROUPS: Final[dict[str, Group]] = {
+    "event": event,
+    "http": http,
+    "in-process": in_process,
+    "installed": installed,
+    "memory": memory,
+    "size": size,
+    "decode": decode,
+    "report": report,
+    "instructions": counted,
+}
+FIRST_INTERPRETER_ONLY: Final = {"decode", "report", "instructions"}  # they hardly depend on it

@@ -1,0 +1,115 @@
+"""The ways to run the same work: untraced, under PyScope's levels, under empty hooks, under peers.
+
+Each is switched on and off within one process, so that blocks of all of them can be interleaved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.estimator import BASELINE, CONTROL
+
+Switch = Callable[[], Callable[[], dict[str, float]]]  # turns it on; the result turns it off, with figures
+
+EMPTY: Final = "empty "  # then the backend's name
+DUTY_CYCLE: Final = "everything + C calls by duty cycle"
+
+PYSCOPE: Final[dict[str, dict[str, Any]]] = {
+    "own modules": {"modules": ["taskflow.*"]},
+    "everything": {"modules": ["*"]},
+    "everything, flight": {"modules": ["*"], "mode": "flight"},
+    "everything, frame": {"modules": ["*"], "backend": "frame"},
+    "everything, monitoring": {"modules": ["*"], "backend": "monitoring"},
+    DUTY_CYCLE: {"modules": ["*"], "detail": "c_calls", "budget": "3%"},
+    "everything + C calls": {"modules": ["*"], "detail": "c_calls"},
+}
+
+
+def backends() -> list[str]:
+    """The native backends that this interpreter has."""
+    return ["monitoring", "frame", "setprofile"] if sys.version_info >= (3, 12) else ["frame", "setprofile"]
+
+
+def available(name: str) -> bool:
+    """Whether this interpreter, with what is installed, can run the variant."""
+    if name == "VizTracer":
+        return importlib.util.find_spec("viztracer") is not None
+    backend = name.removeprefix(EMPTY) if name.startswith(EMPTY) else PYSCOPE.get(name, {}).get("backend")
+    return backend is None or backend in backends()
+
+
+def switch(name: str) -> Switch:
+    """What turns the variant on in this process. KeyError for a name that is none."""
+    if name in (BASELINE, CONTROL):
+        return lambda: dict
+    if name.startswith(EMPTY):
+        return lambda: _empty_hook(name.removeprefix(EMPTY))
+    if name == "VizTracer":
+        return _viztracer
+    if name == "cProfile":
+        return _cprofile
+    settings = PYSCOPE[name]
+    return lambda: _pyscope(settings)
+
+
+def _pyscope(settings: dict[str, Any]) -> Callable[[], dict[str, float]]:
+    import pyscope
+
+    directory = tempfile.TemporaryDirectory(prefix="pyscope-bench-")
+    recording = pyscope.start(Path(directory.name) / "run.pyscope", children=False, **settings)
+
+    def off() -> dict[str, float]:
+        pyscope.stop()
+        directory.cleanup()
+        figures = recording.figures
+        if figures.get("faults"):
+            raise RuntimeError(f"the recorder counted {figures['faults']} faults")
+        names = ("events", "dropped", "bytes", "drain_cpu_ns")
+        return {name: float(figures.get(name, 0)) for name in names}
+
+    return off
+
+
+def _empty_hook(backend: str) -> Callable[[], dict[str, float]]:
+    from pyscope import _hook
+
+    _hook.install_empty(backend)
+
+    def off() -> dict[str, float]:
+        _hook.remove_empty(backend)
+        return {}
+
+    return off
+
+
+def _viztracer() -> Callable[[], dict[str, float]]:
+    from viztracer import VizTracer
+
+    tracer = VizTracer(verbose=0)
+    tracer.start()
+
+    def off() -> dict[str, float]:
+        tracer.stop()
+        tracer.clear()
+        tracer.terminate()
+        return {}
+
+    return off
+
+
+def _cprofile() -> Callable[[], dict[str, float]]:
+    import cProfile
+
+    profile = cProfile.Profile()
+    profile.enable()
+
+    def off() -> dict[str, float]:
+        profile.disable()
+        return {}
+
+    return off
