@@ -11,9 +11,9 @@
 namespace pyscope {
 
 inline PyObject* evaluate(PyThreadState* thread, Frame* frame, int throwing) {
-  refund_c_recursion(thread, 1);
+  refund_c_recursion(thread, kEvalUnits);
   PyObject* result = hook.next_eval(thread, frame, throwing);
-  refund_c_recursion(thread, -1);
+  refund_c_recursion(thread, -kEvalUnits);
   return result;
 }
 
@@ -38,9 +38,9 @@ PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
     PyObject* result = evaluate(thread, frame, throwing);
     if (PYSCOPE_LIKELY(current(value))) {
       if (PYSCOPE_LIKELY(result != nullptr))
-        record_return(value);
+        record_return(value, thread);
       else
-        record_raise(value, raised_type(thread));
+        record_raise(value, thread, raised_type(thread));
     }
     return result;
   }

@@ -108,9 +108,15 @@ PYSCOPE_INLINE void record_call(uint64_t value, PyThreadState* thread) {
   ring->emit(word(value, Kind::Call));
 }
 
-PYSCOPE_INLINE void record_return(uint64_t value) { thread_ring->emit(word(value, Kind::Return)); }
+// A call may return after the task that ran inside it has ended (asyncio.run, a turn of the event loop).
+PYSCOPE_INLINE void record_return(uint64_t value, PyThreadState* thread) {
+  ThreadRing* ring = thread_ring;
+  follow_context(ring, thread, false);
+  ring->emit(word(value, Kind::Return));
+}
 
-inline void record_raise(uint64_t value, PyTypeObject* type) {
+inline void record_raise(uint64_t value, PyThreadState* thread, PyTypeObject* type) {
+  follow_context(thread_ring, thread, false);
   thread_ring->emit(word(value, Kind::Raise), hook.slow.exception(type) & kExceptionMask);
 }
 

@@ -40,7 +40,7 @@ PyObject* on_return(PyObject*, PyObject* const* args, size_t, PyObject*) {
   if (PYSCOPE_UNLIKELY(!current(value))) return Py_NewRef(Py_None);
   if (PYSCOPE_UNLIKELY(!(value & kSelected))) return disarm();
   if (PYSCOPE_LIKELY(!(value & kSuspends)))
-    record_return(value);
+    record_return(value, current_thread());
   else
     record_suspend(value, Kind::GenReturn, current_frame(current_thread()), nullptr);
   return Py_NewRef(Py_None);
@@ -74,7 +74,7 @@ PyObject* on_unwind(PyObject*, PyObject* const* args, size_t, PyObject*) {
     if (value & kSuspends)
       record_suspend(value, Kind::GenRaise, current_frame(current_thread()), Py_TYPE(args[2]));
     else
-      record_raise(value, Py_TYPE(args[2]));
+      record_raise(value, current_thread(), Py_TYPE(args[2]));
   }
   return Py_NewRef(Py_None);
 }

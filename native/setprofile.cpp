@@ -62,22 +62,22 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
         record_resume(value, Kind::GenResume, frame, thread, nullptr);
         break;
       case Resumption::Throw:
-        if (!hook.profile_has_company) record_resume(value, Kind::GenThrow, frame, thread, nullptr);
+        if (!hook.profile_has_company || hook.aside) record_resume(value, Kind::GenThrow, frame, thread, nullptr);
         break;
     }
     return 0;
   }
   const bool raised = left_by_exception(frame, argument);
-  if (raised && hook.profile_has_company) return 0;
+  if (raised && hook.profile_has_company && !hook.aside) return 0;
   const uint64_t value = decision(code);
   if (!current(value) || !(value & kSelected)) return 0;
   if (PYSCOPE_UNLIKELY(raised)) {
     if (value & kSuspends)
       record_suspend(value, Kind::GenRaise, frame, nullptr);
     else
-      record_raise(value, nullptr);
+      record_raise(value, current_thread(), nullptr);
   } else if (PYSCOPE_LIKELY(!(value & kSuspends))) {
-    record_return(value);
+    record_return(value, current_thread());
   } else {
     record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
   }
@@ -168,7 +168,7 @@ PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int thr
       if (generator)
         record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
       else if (!(value & kSuspends))
-        record_raise(value, raised_type(thread));
+        record_raise(value, thread, raised_type(thread));
     }
   }
   return result;

@@ -1,5 +1,7 @@
 """PyScope: a flight recorder for Python services.
 
+Record, then read::
+
     import pyscope
 
     with pyscope.record("run.pyscope", modules=["shop.*"]):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BackendChoice", "backend_report", "choose", "native"]
 
-NAMES = ("monitoring", "frame", "setprofile", "python")
+_native: types.ModuleType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,14 @@ class BackendChoice:
 
 def native() -> types.ModuleType | None:
     """The extension module, or None where it is not built (or cannot be loaded: `native_problem`)."""
-    try:
-        from pyscope import _hook
-    except ImportError:
-        return None
-    return _hook
+    global _native
+    if _native is None:
+        try:
+            from pyscope import _hook
+        except ImportError:
+            return None
+        _native = _hook
+    return _native
 
 
 def native_problem() -> str | None:
@@ -69,8 +72,9 @@ def _unavailable(name: str) -> str | None:
     return None
 
 
-def backend_report(*, detail: str = "calls", modules: Iterable[str] | None = None,
-                   budget: float | None = None) -> list[BackendChoice]:
+def backend_report(
+    *, detail: str = "calls", modules: Iterable[str] | None = None, budget: float | None = None
+) -> list[BackendChoice]:
     """Every backend with its verdict for such a recording, in the order of `auto`'s preference.
 
     Parameters: `detail`, `modules` and `budget` as in `pyscope.record`.
@@ -88,7 +92,9 @@ def backend_report(*, detail: str = "calls", modules: Iterable[str] | None = Non
         elif chosen:
             reason = why
         else:
-            reason = f"not needed: {next(c.name for c in report if c.chosen)} captures what was asked at less cost"
+            reason = (
+                f"not needed: {next(c.name for c in report if c.chosen)} captures what was asked at less cost"
+            )
         report.append(BackendChoice(name, problem is None, chosen, reason))
     return report
 
@@ -99,15 +105,24 @@ def _preference(detail: str, everything: bool, budget: float | None) -> list[tup
     if detail == "c_calls" and budget is None:
         return [("setprofile", full), ("monitoring", full), ("frame", full), slow]
     windows = "; C calls come from a profile function armed in windows" if detail == "c_calls" else ""
-    frame = ("frame", "PEP 523 frame evaluation: " + (
-        "the cheapest for every call of the process" if everything else "the cheapest before 3.12") + windows)
-    monitoring = ("monitoring", "PEP 669 events on the selected code only; all other code is disarmed" + windows)
+    frame = (
+        "frame",
+        "PEP 523 frame evaluation: "
+        + ("the cheapest for every call of the process" if everything else "the cheapest before 3.12")
+        + windows,
+    )
+    monitoring = (
+        "monitoring",
+        "PEP 669 events on the selected code only; all other code is disarmed" + windows,
+    )
     setprofile = ("setprofile", "PyEval_SetProfile: neither of the cheaper mechanisms is free")
     first = [frame, monitoring] if everything else [monitoring, frame]
     return [*first, setprofile, slow]
 
 
-def choose(backend: str, *, detail: str, modules: Iterable[str] | None, budget: float | None) -> BackendChoice:
+def choose(
+    backend: str, *, detail: str, modules: Iterable[str] | None, budget: float | None
+) -> BackendChoice:
     """The backend to record with. Raises BackendUnavailable with the reason and what to choose instead."""
     report = backend_report(detail=detail, modules=modules, budget=budget)
     if backend == "auto":
@@ -115,5 +130,7 @@ def choose(backend: str, *, detail: str, modules: Iterable[str] | None, budget: 
     problem = _unavailable(backend)
     if problem is not None:
         can = ", ".join(repr(choice.name) for choice in report if choice.available)
-        raise BackendUnavailable(f"backend {backend!r} is not available: {problem}. Available here: {can}, or 'auto'.")
+        raise BackendUnavailable(
+            f"backend {backend!r} is not available: {problem}. Available here: {can}, or 'auto'."
+        )
     return BackendChoice(backend, True, True, "asked for by name")

@@ -66,7 +66,9 @@ def check_replaceable(path: str) -> None:
     """Raises RecorderError if a recording must not be written to `path`: a foreign file, or one in progress."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise RecorderError(f"recording cannot start: there is no folder {folder}. Make it, or choose another path.")
+        raise RecorderError(
+            f"recording cannot start: there is no folder {folder}. Make it, or choose another path."
+        )
     if not os.path.exists(path):
         if not os.access(folder, os.W_OK | os.X_OK):
             raise RecorderError(f"recording cannot start: {folder} cannot be written. Choose another path.")
@@ -79,7 +81,9 @@ def check_replaceable(path: str) -> None:
         return
     head = _head(path)
     if head is None:
-        raise RecorderError(f"{path} exists and is not a recording; it is not overwritten. Choose another path.")
+        raise RecorderError(
+            f"{path} exists and is not a recording; it is not overwritten. Choose another path."
+        )
     if head.ring_path and os.path.exists(head.ring_path):
         if _owner_alive(head.ring_path):
             raise RecorderError(f"process {head.pid} is recording into {path} just now. Choose another path.")
@@ -111,7 +115,9 @@ def join(path: str) -> list[str]:
                 continue
             result = _seal(part, head)
             if result.problem:
-                problems.append(f"the part {part} of process {head.pid} could not be sealed: {result.problem}")
+                problems.append(
+                    f"the part {part} of process {head.pid} could not be sealed: {result.problem}"
+                )
                 continue
         try:
             _append(path, part)
@@ -192,7 +198,7 @@ def seal_left_behind(folder: str) -> None:
             meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             path = meta.get("path")
             head = _head(path) if path else None
-            if head is not None and head.ring_path == ring:
+            if path and head is not None and head.ring_path == ring:
                 _seal(path, head)
             elif meta.get("mode") != "flight" or time.time() - os.stat(ring).st_mtime > 3600:
                 os.unlink(ring)  # it died before it had a file, or the file was deleted

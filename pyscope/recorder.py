@@ -28,7 +28,9 @@ recover = parts.recover
 
 STOP_TIMEOUT = 10.0  # seconds the stop waits for a stalled disk
 C_CALL_WINDOW_MS = 50
-ARMED_COST = 0.5  # what an armed profile function costs a service, as a fraction of its CPU time (docs/tuning)
+ARMED_COST = (
+    0.5  # what an armed profile function costs a service, as a fraction of its CPU time (docs/tuning)
+)
 
 _recording: Recording | None = None
 
@@ -40,7 +42,9 @@ class Recording:
     `settings`, `active`, `figures` (a dict of the recorder's own figures, final after the stop).
     """
 
-    def __init__(self, settings: config.Settings, path: str | None, choice: backends.BackendChoice | None) -> None:
+    def __init__(
+        self, settings: config.Settings, path: str | None, choice: backends.BackendChoice | None
+    ) -> None:
         self.settings = settings
         self.path = path
         self.backend = choice.name if choice else "none"
@@ -126,15 +130,21 @@ def stop() -> None:
     _stop(_recording)
 
 
-@contextlib.contextmanager
-def record(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Iterator[Recording]:
-    """Records while the block runs. Parameters and errors as `start`."""
-    recording = start(path, **arguments)
-    try:
-        yield recording
-    finally:
-        if _recording is recording:
-            _stop(recording)
+class record:
+    """Records while a `with` block runs. Parameters and errors as `start`; the block gets the `Recording`."""
+
+    # A class and not a generator: the frames of contextlib would stand in the recording of every module.
+    def __init__(self, path: str | os.PathLike[str] | None = None, **arguments: Any) -> None:
+        self._path, self._arguments = path, arguments
+        self._recording: Recording | None = None
+
+    def __enter__(self) -> Recording:
+        self._recording = start(self._path, **self._arguments)
+        return self._recording
+
+    def __exit__(self, *_: object) -> None:
+        if self._recording is not None and _recording is self._recording:
+            _stop(self._recording)
 
 
 def dump(path: str | os.PathLike[str]) -> str:
@@ -165,10 +175,14 @@ def _native() -> Any:
     return module
 
 
-def _begin(settings: config.Settings, path: str | None, *, identity: bytes = b"", parent: int = 0) -> Recording:
+def _begin(
+    settings: config.Settings, path: str | None, *, identity: bytes = b"", parent: int = 0
+) -> Recording:
     global _recording
     if _recording is not None:
-        raise AlreadyRecording(f"this process is being recorded already, into {_recording.path}: stop that one first")
+        raise AlreadyRecording(
+            f"this process is being recorded already, into {_recording.path}: stop that one first"
+        )
     if settings.disable:
         _recording = Recording(settings, None, None)
         return _recording
@@ -187,31 +201,43 @@ def _begin(settings: config.Settings, path: str | None, *, identity: bytes = b""
     recording.is_child = bool(parent)
     recording.identity = identity or os.urandom(16)
     process_id = os.urandom(16)
-    if choice.name == "python":
-        from pyscope.fallback import hook
-
-        hook.start(recording, process_id, _meta(recording), parent)
-    else:
-        _start_native(recording, process_id, parent)
-    recording.active = True
-    _recording = recording
+    meta = _meta(recording)
+    # Everything that runs Python code comes before the hook: it would stand in the recording.
+    atexit.register(_stop_at_exit)
     if settings.children:
         children.follow(recording)
-    atexit.register(_stop_at_exit)
+    recording.active = True
+    _recording = recording
+    try:
+        if choice.name == "python":
+            from pyscope.fallback import hook
+
+            hook.start(recording, process_id, meta, parent)
+        else:
+            _start_native(recording, process_id, meta, parent)
+    except BaseException:
+        _recording = None
+        recording.active = False
+        children.leave(recording)
+        atexit.unregister(_stop_at_exit)
+        raise
     return recording
 
 
-def _start_native(recording: Recording, process_id: bytes, parent: int) -> None:
+def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
     settings = recording.settings
     ring_bytes = _ring_bytes(settings, child=bool(parent))
     period = 0
     if settings.detail == "c_calls" and settings.budget is not None:
         period = max(C_CALL_WINDOW_MS + 1, round(C_CALL_WINDOW_MS * ARMED_COST / settings.budget))
+    native = _native()
+    globs = None if settings.modules is None else selection.expand(settings.modules)
     refusals: list[str] = []
     for folder in _ring_folders(settings, recording.path, ring_bytes, refusals):
         ring_path = os.path.join(folder, f"pyscope-{os.getuid()}-{os.getpid()}-{process_id[:6].hex()}.ring")
+        recording.ring_path = ring_path
         try:
-            _native().start(
+            native.start(
                 backend=recording.backend,
                 ring_path=ring_path,
                 ring_bytes=ring_bytes,
@@ -219,9 +245,9 @@ def _start_native(recording: Recording, process_id: bytes, parent: int) -> None:
                 parts_prefix="" if recording.path is None or parent else f"{recording.path}.",
                 recording_id=recording.identity,
                 process_id=process_id,
-                meta=_meta(recording),
+                meta=meta,
                 flight=settings.mode == "flight",
-                globs=None if settings.modules is None else selection.expand(settings.modules),
+                globs=globs,
                 exclude=selection.expand(settings.exclude),
                 libraries=selection.library_prefixes(),
                 c_calls=settings.detail == "c_calls",
@@ -233,8 +259,9 @@ def _start_native(recording: Recording, process_id: bytes, parent: int) -> None:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) and "ring file" in str(error):
                 refusals.append(f"{folder}: {os.strerror(error.errno)}")
                 continue
-            raise RecorderError(f"recording cannot start: {error}. Choose a folder that can be written.") from error
-        recording.ring_path = ring_path
+            raise RecorderError(
+                f"recording cannot start: {error}. Choose a folder that can be written."
+            ) from error
         return
     raise RecorderError(
         f"recording cannot start: no room for the ring of {ring_bytes >> 20} MiB ({'; '.join(refusals)}). "
@@ -247,7 +274,9 @@ def _ring_bytes(settings: config.Settings, *, child: bool) -> int:
     return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
 
 
-def _ring_folders(settings: config.Settings, path: str | None, size: int, refusals: list[str]) -> Iterator[str]:
+def _ring_folders(
+    settings: config.Settings, path: str | None, size: int, refusals: list[str]
+) -> Iterator[str]:
     """Where the ring may lie, best first: tmpfs, whose pages no disk ever stalls; then beside the recording."""
     if settings.ring_dir is not None:
         yield os.path.abspath(settings.ring_dir)
@@ -294,6 +323,8 @@ def _stop_at_exit() -> None:
 
 def _stop(recording: Recording) -> None:
     global _recording
+    if recording.active and recording.backend not in ("python", "none"):
+        _native().uninstall()  # before any Python code of ours
     _recording = None
     atexit.unregister(_stop_at_exit)
     if not recording.active:
@@ -306,7 +337,6 @@ def _stop(recording: Recording) -> None:
         recording._figures = hook.stop()
     else:
         if recording.settings.mode == "flight" and recording.path is not None:
-            _native().uninstall()
             try:
                 _native().dump(recording.path)
             except OSError as error:
@@ -323,14 +353,18 @@ def _say_what_is_missing(recording: Recording) -> None:
     unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
     if unmatched and not recording.is_child and not (recording.path and parts.of(recording.path)):
         names = ", ".join(repr(glob) for glob in unmatched)
-        _warn(f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)")
+        _warn(
+            f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)"
+        )
     if figures.get("state") in ("write_failed", "stalled"):
         why = (
-            os.strerror(figures["error"]) if figures.get("error") else f"the disk did not answer in {STOP_TIMEOUT:g} s"
+            os.strerror(figures["error"])
+            if figures.get("error")
+            else f"the disk did not answer in {STOP_TIMEOUT:g} s"
         )
         _warn(
-            f"the recording {recording.path} is incomplete: {why}. What was not written is kept in {figures['ring_path']}: "
-            f"make room, then run: pyscope recover {recording.path}"
+            f"the recording {recording.path} is incomplete: {why}. What was not written is kept in "
+            f"{figures['ring_path']}: make room, then run: pyscope recover {recording.path}"
         )
     if not figures.get("clean", True):
         _warn("another frame evaluator was installed over PyScope's; PyScope's now only passes frames on")

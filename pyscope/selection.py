@@ -32,7 +32,7 @@ def library_prefixes() -> list[str]:
     With `modules=None` code below them is not recorded. A program kept inside such a folder is
     recorded by naming its modules.
     """
-    folders = set(sysconfig.get_paths().get(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    folders = {sysconfig.get_paths().get(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     folders.add(os.path.dirname(os.__file__))
     try:
         folders.update(site.getsitepackages())

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["forget_parent", "start", "stop"]
 
 YIELD = {opcode.opmap[name] for name in ("YIELD_VALUE",) if name in opcode.opmap}
-RETURN = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR") if name in opcode.opmap}
+RETURN = {
+    opcode.opmap[name]
+    for name in ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
+    if name in opcode.opmap
+}
 RESUME = opcode.opmap["RESUME"]
 SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 OPCODES = sys.version_info < (3, 12)  # later their trace events begin too late
@@ -126,9 +130,9 @@ class _Hook:
             threading.setprofile_all_threads(None)  # type: ignore[arg-type]
         else:
             sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         if self.traces:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(None)
             if sys.gettrace() == self.trace:
                 sys.settrace(None)
 
@@ -324,7 +328,9 @@ class _Hook:
             arity = code.co_argcount + code.co_kwonlyargcount
             if code.co_argcount and code.co_varnames[0] in ("self", "cls"):
                 arity -= 1
-            number = self.writer.code(name, code.co_qualname, code.co_filename, code.co_firstlineno, arity, flags)
+            number = self.writer.code(
+                name, code.co_qualname, code.co_filename, code.co_firstlineno, arity, flags
+            )
         self.codes[code] = number
         return number
 
@@ -338,18 +344,22 @@ class _Hook:
             return False
         if not self.own and (module == "pyscope" or module.startswith("pyscope.")):
             return False
-        if self.globs is None and (file.startswith("<frozen") or file.startswith(self.libraries)):
+        if self.globs is None and file.startswith(("<frozen", *self.libraries)):
             return False
         return chosen
 
     def c_code(self, function: Any) -> int:
         owner = getattr(function, "__self__", None) if isinstance(function, BuiltinFunctionType) else None
         qualname = getattr(function, "__qualname__", type(function).__name__)
-        module = getattr(function, "__module__", None) or (type(owner).__module__ if owner is not None else "")
+        module = getattr(function, "__module__", None) or (
+            type(owner).__module__ if owner is not None else ""
+        )
         key = f"{module}.{qualname}"
         number = self.c_codes.get(key)
         if number is None:
-            number = self.c_codes[key] = self.writer.code(str(module), str(qualname), flags=CodeFlag.C_FUNCTION)
+            number = self.c_codes[key] = self.writer.code(
+                str(module), str(qualname), flags=CodeFlag.C_FUNCTION
+            )
         return number
 
 
@@ -369,5 +379,3 @@ def _current_context() -> tuple[Any, ContextKind]:
 
 def _type_name(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
-
-
