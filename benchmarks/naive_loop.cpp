@@ -42,9 +42,9 @@ int main(int argc, char** argv) {
     if (words.size() == before) break;
   }
   const size_t events = words.size();
-  std::vector<int64_t> time(events, 1), start(events, 1), duration(events, 1);
+  std::vector<int64_t> time(events, 1), start(events, 1), duration(events, 1), self(events, 1);
   std::vector<uint8_t> kind(events, 1);
-  std::vector<int32_t> code(events, 1), function(events, 1), parent(events, 1);
+  std::vector<int32_t> code(events, 1), function(events, 1), parent(events, 1), depth(events, 1);
 
   for (int repetition = 0; repetition < 3; ++repetition) {
     double began = seconds();
@@ -64,15 +64,21 @@ int main(int argc, char** argv) {
         function[calls] = static_cast<int32_t>(words[i] >> 5 & 0x7fffff);
         start[calls] = at;
         parent[calls] = stack.empty() ? -1 : stack.back();
+        depth[calls] = static_cast<int32_t>(stack.size());
+        self[calls] = 0;
         stack.push_back(calls++);
       } else if (!stack.empty()) {
-        duration[stack.back()] = at - start[stack.back()];
+        const int32_t call = stack.back();
         stack.pop_back();
+        duration[call] = at - start[call];
+        self[call] += duration[call];
+        if (!stack.empty()) self[stack.back()] -= duration[call];
       }
     }
     const double pair = seconds() - began;
     // The sums keep the compiler from leaving the loops out.
-    const int64_t sum = time[events / 2] + kind[events / 3] + code[events / 5] + duration[calls / 2] + parent[calls / 3];
+    const int64_t sum = time[events / 2] + kind[events / 3] + code[events / 5] + duration[calls / 2] +
+                        parent[calls / 3] + self[calls / 5] + depth[calls / 7] + function[calls / 9];
     std::fprintf(stderr, "%lld\n", static_cast<long long>(sum));
     std::printf("%.3f %.3f\n", static_cast<double>(events) / decode / 1e6, static_cast<double>(events) / pair / 1e6);
   }

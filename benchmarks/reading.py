@@ -66,6 +66,14 @@ def decoding(*, calls: int, rounds: int, seed: int) -> list[dict[str, float]]:
         return run_rounds(blocks, rounds, seed=seed, baseline="naive")
 
 
+def _crowding() -> float:
+    """Wall over CPU time of a busy loop: 1 on a machine that has a core to spare."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    while time.process_time() - cpu < 0.3:
+        pass
+    return (time.perf_counter() - wall) / (time.process_time() - cpu)
+
+
 def reports(*, calls: int, rounds: int) -> list[dict[str, float]]:
     """Rounds of `pyscope report` on `calls` calls: seconds on the wall, peak memory of the child in GB."""
     with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
@@ -73,6 +81,7 @@ def reports(*, calls: int, rounds: int) -> list[dict[str, float]]:
         events = record_tree(path, calls)
         result = []
         for _ in range(rounds):
+            crowding = _crowding()
             began = time.perf_counter()
             process = subprocess.Popen(
                 [sys.executable, "-m", "pyscope", "report", str(path)],
@@ -85,7 +94,12 @@ def reports(*, calls: int, rounds: int) -> list[dict[str, float]]:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 raise RuntimeError(f"pyscope report ended with status {process.returncode}")
-            row = {"seconds": seconds, "gigabytes": usage.ru_maxrss * 1024 / 1e9, "calls": events / 2}
+            row = {
+                "crowding": crowding,
+                "seconds": seconds,
+                "gigabytes": usage.ru_maxrss * 1024 / 1e9,
+                "calls": events / 2,
+            }
             row["CPU seconds"] = usage.ru_utime + usage.ru_stime
             result.append(row)
         return result
