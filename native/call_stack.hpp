@@ -34,14 +34,20 @@ struct CallStack {
   // `counted`: how many keys have a place in an array; the others go to a map.
   explicit CallStack(size_t counted) : entries(64), counts(counted, 0) {
     entries[0] = Entry{0, {0}, -1, -1, kNoKey, false};  // takes the time in which nothing runs
+    top = entries.data();
+    last = top + entries.size() - 1;
   }
+  CallStack(const CallStack&) = delete;
+  CallStack& operator=(const CallStack&) = delete;
 
   std::vector<Entry> entries;
-  size_t top = 0;  // 0: empty
+  Entry* top;   // the first entry: empty
+  Entry* last;  // that there is room for
   std::vector<uint32_t> counts;
   std::unordered_map<uint32_t, uint32_t> rare;
 
-  bool empty() const { return top == 0; }
+  bool empty() const { return top == entries.data(); }
+  size_t position() const { return static_cast<size_t>(top - entries.data()); }
 
   // Counts one more of the key; how many there were.
   uint32_t enter(uint32_t key) {
@@ -56,13 +62,19 @@ struct CallStack {
       if (--found->second == 0) rare.erase(found);
     }
   }
-  bool holds(uint32_t key) const {
-    return key < counts.size() ? counts[key] != 0 : rare.find(key) != rare.end();
-  }
+  bool holds(uint32_t key) const { return key < counts.size() ? counts[key] != 0 : rare.find(key) != rare.end(); }
 
   Entry& push() {
-    if (__builtin_expect(++top == entries.size(), 0)) entries.resize(entries.size() * 2);
-    return entries[top];
+    if (__builtin_expect(top == last, 0)) grow();
+    return *++top;
+  }
+
+ private:
+  __attribute__((noinline)) void grow() {
+    const size_t at = position();
+    entries.resize(entries.size() * 2);
+    top = entries.data() + at;
+    last = entries.data() + entries.size() - 1;
   }
 };
 

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "event.hpp"
 #include "recording.hpp"
 
@@ -26,8 +30,7 @@ inline constexpr auto kCrcTables = [] {
     tables[0][b] = value;
   }
   for (size_t k = 1; k < 16; ++k)
-    for (uint32_t b = 0; b < 256; ++b)
-      tables[k][b] = (tables[k - 1][b] >> 8) ^ tables[0][tables[k - 1][b] & 0xFF];
+    for (uint32_t b = 0; b < 256; ++b) tables[k][b] = (tables[k - 1][b] >> 8) ^ tables[0][tables[k - 1][b] & 0xFF];
   return tables;
 }();
 
@@ -70,9 +73,7 @@ inline uint32_t crc32(const void* data, size_t bytes, uint32_t before = 0) {
 constexpr uint64_t zigzag(int64_t value) {
   return (static_cast<uint64_t>(value) << 1) ^ static_cast<uint64_t>(value >> 63);
 }
-constexpr int64_t unzigzag(uint64_t value) {
-  return static_cast<int64_t>((value >> 1) ^ (~(value & 1) + 1));
-}
+constexpr int64_t unzigzag(uint64_t value) { return static_cast<int64_t>((value >> 1) ^ (~(value & 1) + 1)); }
 
 inline uint8_t* put_varint(uint8_t* out, uint64_t value) {
   while (value >= 0x80) {
@@ -95,6 +96,51 @@ inline const uint8_t* get_varint(const uint8_t* at, const uint8_t* end, uint64_t
   return nullptr;
 }
 
+// What was seen lately, most recent first: coroutines are resumed and suspended in chains, tasks in turns, so what
+// comes next stands near the front.
+class Recent {
+ public:
+  static constexpr size_t kMissing = kCodecRecent;
+
+  // The place of a pair, which moves to the front; kMissing (and it is put there) if it is not in the list.
+  size_t find(uint64_t key, uint32_t code) {
+    size_t place = 0;
+    while (place < used_ && !(keys_[place] == key && codes_[place] == code)) ++place;
+    const bool found = place < used_;
+    if (!found) {
+      if (used_ < kCodecRecent) ++used_;
+      place = used_ - 1;
+    }
+    const size_t was = place;
+    to_front(place, key, code);
+    return found ? was : kMissing;
+  }
+  // The pair at a place, which moves to the front; false if there is none.
+  bool at(size_t place, uint64_t& key, uint32_t& code) {
+    if (place >= used_) return false;
+    key = keys_[place];
+    code = codes_[place];
+    to_front(place, key, code);
+    return true;
+  }
+  uint64_t last() const { return used_ ? keys_[0] : 0; }
+
+ private:
+  void to_front(size_t place, uint64_t key, uint32_t code) {
+    for (; place > 0; --place) {
+      keys_[place] = keys_[place - 1];
+      codes_[place] = codes_[place - 1];
+    }
+    keys_[0] = key;
+    codes_[0] = code;
+  }
+  size_t used_ = 0;
+  uint64_t keys_[kCodecRecent];
+  uint32_t codes_[kCodecRecent];
+};
+
+constexpr bool has_instance(Kind kind) { return kind >= Kind::GenStart && kind <= Kind::GenRaise; }
+
 // --- encoder -------------------------------------------------------------------------------------
 
 // No word takes more: a token of 4 bytes and a time of 10 for a head, at most 13 for an operand.
@@ -111,7 +157,8 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
   uint8_t* const begin = out;
   uint32_t stack[kCodecStack];
   size_t depth = 0;
-  uint64_t base = base_ticks, before = base_ticks >> (time_shift & 63), instance = 0;
+  uint64_t base = base_ticks, before = base_ticks >> (time_shift & 63);
+  Recent instances, serials;
   events = 0;
   for (size_t i = 0; i < count;) {
     const uint64_t word = words[i];
@@ -133,7 +180,19 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
     const uint32_t code = code_of(word);
     const bool on_top = depth > 0 && stack[depth - 1] == code;
     uint32_t token;
-    if (kind == Kind::Return && on_top) {
+    uint64_t instance = 0, last = 0;
+    bool known = false;
+    if (has_instance(kind)) {
+      instance = operand[0] >> kExceptionBits;
+      last = instances.last();
+      const size_t place = instances.find(instance, code);
+      known = place != Recent::kMissing;
+      token = (known ? static_cast<uint32_t>(2 * place + 1) : 2 * code) << 4 | static_cast<uint32_t>(kind);
+    } else if (kind == Kind::Switch) {
+      const size_t place = serials.find(operand[0], 0);
+      known = place != Recent::kMissing;
+      token = (known ? static_cast<uint32_t>(place + 1) : 0) << 4 | static_cast<uint32_t>(kind);
+    } else if (kind == Kind::Return && on_top) {
       token = 0;
       --depth;
     } else if (kind == Kind::Payload) {
@@ -154,16 +213,13 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
       case Kind::GenResume:
       case Kind::GenThrow:
       case Kind::GenReturn:
-      case Kind::GenRaise: {
-        const uint64_t which = operand[0] >> kExceptionBits;
-        out = put_varint(out, zigzag(static_cast<int64_t>(which - instance)));
-        instance = which;
+      case Kind::GenRaise:
+        if (has_instance(kind) && !known) out = put_varint(out, zigzag(static_cast<int64_t>(instance - last)));
         if (kind == Kind::Raise || kind == Kind::GenThrow || kind == Kind::GenRaise)
           out = put_varint(out, operand[0] & kExceptionMask);
         break;
-      }
       case Kind::Switch:
-        out = put_varint(out, operand[0]);
+        if (!known) out = put_varint(out, operand[0]);
         break;
       case Kind::Loss:
         out = put_varint(out, operand[0]);
@@ -185,7 +241,7 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
 
 // --- decoder -------------------------------------------------------------------------------------
 
-// One event with operands, as the decoder hands it to a sink. What a kind does not have is zero.
+// What an event has beside time, kind and code. What a kind does not have is zero.
 struct Operands {
   uint64_t instance = 0;
   uint32_t exception = 0;
@@ -198,85 +254,160 @@ struct Operands {
 
 namespace detail {
 
+#if defined(__x86_64__)
+#define PYSCOPE_HAS_PEXT 1
+// By hand: the intrinsic is refused outside of functions compiled for BMI2.
+inline uint64_t pext(uint64_t value, uint64_t mask) {
+  uint64_t out;
+  asm("pext %2, %1, %0" : "=r"(out) : "r"(value), "r"(mask));
+  return out;
+}
+// AMD before Zen 3 has the instruction in microcode, slower than doing without.
+inline bool fast_pext() {
+  static const bool fast = __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("bdver4") &&
+                           !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
+  return fast;
+}
+#else
+#define PYSCOPE_HAS_PEXT 0
+inline uint64_t pext(uint64_t, uint64_t) { return 0; }
+#endif
+
 // Two varints of up to four bytes, one in each half: their 7-bit groups pushed together.
 constexpr uint64_t pack7(uint64_t x) {
   x = ((x & 0x7F007F007F007F00) >> 1) | (x & 0x007F007F007F007F);
   return ((x & 0x3FFF00003FFF0000) >> 2) | (x & 0x00003FFF00003FFF);
 }
 
-}  // namespace detail
+// Of each of the 64 bytes at `at` whether it ends a varint (its top bit is clear), one bit a byte.
+#if defined(__SSE2__)
+#define PYSCOPE_HAS_ENDS 1
+inline uint64_t varint_ends(const uint8_t* at) {
+  const auto part = [at](int i) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at) + i);
+    return static_cast<uint64_t>(static_cast<uint32_t>(_mm_movemask_epi8(bytes)));
+  };
+  return ~(part(0) | part(1) << 16 | part(2) << 32 | part(3) << 48);
+}
+#else
+#define PYSCOPE_HAS_ENDS 0
+inline uint64_t varint_ends(const uint8_t*) { return 0; }
+#endif
 
-// Decodes at most `events` events. For each the sink is called once, in order:
-//   sink.plain(index, time, kind, code)              the kinds without operands
-//   sink.rich(index, time, kind, code, operands)     the others
-// `time` is absolute, in ticks >> time_shift. Returns how many were decoded: fewer than `events`
-// when the bytes are malformed. `rest` gets the bytes left over (0 when all is well).
-template <class Sink>
-inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint64_t base_ticks, unsigned time_shift,
-                           Sink&& sink, size_t& rest) {
+// The two varints, token and time, that the eight bytes of `word` begin with, without a branch on their lengths.
+// False if they are longer. `size` gets their bytes.
+template <bool kPext>
+inline bool get_two(uint64_t word, uint64_t& token, uint64_t& elapsed, size_t& size) {
+  constexpr uint64_t kTops = 0x8080808080808080;
+  const uint64_t ends = ~word & kTops;
+  const uint64_t later = ends & (ends - 1);
+  if (__builtin_expect(later == 0, 0)) return false;
+  const uint64_t to_first = ends ^ (ends - 1), to_second = later ^ (later - 1);
+  const auto second = static_cast<unsigned>(__builtin_ctzll(later));  // the last bit of the time
+  if constexpr (kPext) {
+    token = pext(word, to_first & ~kTops);
+    elapsed = pext(word, (to_first ^ to_second) & ~kTops);
+  } else {
+    const auto first = static_cast<unsigned>(__builtin_ctzll(ends));
+    if (__builtin_expect(first > 31 || second - first > 32, 0)) return false;
+    const uint64_t both = pack7((word & to_first) | (word & (to_first ^ to_second)) << (first ^ 31));
+    token = both & 0xFFFFFFFF;
+    elapsed = both >> 32;
+  }
+  size = (second >> 3) + 1;
+  return true;
+}
+
+template <bool kPext, class Rich>
+inline __attribute__((always_inline)) size_t decode_body(const uint8_t* at, size_t bytes, size_t events,
+                                                         uint64_t base_ticks, unsigned time_shift, uint64_t* times,
+                                                         uint32_t* words, Rich& rich, size_t& rest) {
   constexpr uint32_t kPlainOps = 0x1C07;  // 0 1 2 10 11 12: no operand follows
+  constexpr int8_t kDepth[16] = {-1, 1};
   const uint8_t* const end = at + bytes;
-  uint32_t stack[kCodecStack + 2];  // stack[0] is never popped; one more above the top is scratch
+  uint32_t stack[kCodecStack + 2];  // stack[0] is never popped; the one above the top is scratch
   stack[0] = 0;
   size_t depth = 0;
-  uint64_t now = base_ticks >> (time_shift & 63), instance = 0;
+  uint64_t now = base_ticks >> (time_shift & 63);
+  Recent instances, serials;
+  // Where varints end is found for 64 bytes at once, so that one event need not wait for the one before it.
+  constexpr ptrdiff_t kBlock = 64;
+  const uint8_t* block = at;
+  uint64_t block_ends = 0, left = 0;  // of the block; of its part from `at` on
   size_t index = 0;
   for (; index < events; ++index) {
-    uint64_t token;
-    const uint8_t* next = nullptr;
-    // Token and time in one load of eight bytes, without a branch on their lengths. The last byte of a varint has
-    // its top bit clear: `ends` marks those bits.
-    if (__builtin_expect(end - at >= 8, 1)) {
-      const uint64_t word = detail::load64(at);
-      const uint64_t ends = ~word & 0x8080808080808080;
-      const uint64_t later = ends & (ends - 1);
-      if (__builtin_expect(later != 0 && (ends & 0x80808080) != 0, 1)) {
-        const auto first = static_cast<unsigned>(__builtin_ctzll(ends));    // 7, 15, 23 or 31
-        const auto second = static_cast<unsigned>(__builtin_ctzll(later));  // ... up to 63
-        if (__builtin_expect(second - first <= 32, 1)) {
-          const uint64_t to_first = ends ^ (ends - 1), to_second = later ^ (later - 1);
-          const uint64_t both =
-              detail::pack7((word & to_first) | (word & (to_first ^ to_second)) << (first ^ 31));
-          token = both & 0xFFFFFFFF;
-          now += both >> 32;
-          next = at + (second + 1) / 8;
-        }
+    uint64_t token = 0, elapsed = 0, later = left & (left - 1);
+    size_t size = 0;
+    if (PYSCOPE_HAS_ENDS && __builtin_expect(later == 0 && end - at >= kBlock + 8, 0)) {
+      block = at;
+      block_ends = left = varint_ends(at);
+      later = left & (left - 1);
+    }
+    if (__builtin_expect(end - at >= 8 && get_two<kPext>(load64(at), token, elapsed, size), 1)) {
+      const uint8_t* next = later ? block + __builtin_ctzll(later) + 1 : at + size;
+      const auto op = static_cast<uint32_t>(token) & 15;
+      const size_t deeper = depth + static_cast<size_t>(static_cast<ptrdiff_t>(kDepth[op]));
+      if (__builtin_expect(((kPlainOps >> op) & 1) && deeper <= kCodecStack && token >> (kCodeBits + 4) == 0, 1)) {
+        // Calls and returns alternate unpredictably: no branch tells them apart.
+        const auto popping = static_cast<uint32_t>(static_cast<int32_t>(op - 1) >> 31);  // all ones for op 0
+        const uint32_t code = (static_cast<uint32_t>(token >> 4) & ~popping) | (stack[depth] & popping);
+        stack[depth + 1] = code;
+        depth = deeper;
+        now += elapsed;
+        times[index] = now;
+        words[index] = (op + (popping & 2)) | code << kKindBits;
+        at = next;
+        left = later & (later - 1);
+        continue;
       }
     }
-    if (__builtin_expect(next == nullptr, 0)) {
-      uint64_t elapsed;
-      next = get_varint(at, end, token);
-      if (!next || !(next = get_varint(next, end, elapsed))) break;
-      now += elapsed;
-    }
-    if (__builtin_expect(token >> (kCodeBits + 4) != 0, 0)) break;
-    const auto op = static_cast<uint32_t>(token & 15);
+    // Anything else: one event, step by step.
+    const uint8_t* next = get_varint(at, end, token);
+    if (!next || !(next = get_varint(next, end, elapsed))) break;
+    const uint64_t then = now + elapsed;
+    const auto op = static_cast<uint32_t>(token) & 15;
+    const bool generator = has_instance(static_cast<Kind>(op));
+    if (token >> (kCodeBits + 4 + static_cast<unsigned>(generator)) != 0) break;
     auto code = static_cast<uint32_t>(token >> 4);
-    if (__builtin_expect((kPlainOps >> op) & 1, 1)) {
-      // Calls and returns alternate unpredictably: no branch tells them apart.
-      const auto pop = static_cast<uint32_t>(op == 0);
-      const auto push = static_cast<uint32_t>(op == static_cast<uint32_t>(Kind::Call)) &
-                        static_cast<uint32_t>(depth < kCodecStack);
-      const uint32_t popping = 0 - pop;
-      if (__builtin_expect((popping & (code | static_cast<uint32_t>(depth == 0))) != 0, 0)) break;
-      code |= stack[depth] & popping;
-      stack[depth + 1] = code;
-      depth = depth + push - pop;
-      sink.plain(index, now, static_cast<Kind>(op + 2 * pop), code);
-      at = next;
-      continue;
-    }
+    auto kind = static_cast<Kind>(op);
     Operands operands;
     uint64_t value = 0;
-    auto kind = static_cast<Kind>(op);
+    bool plain = false;
     switch (op) {
-      case static_cast<uint32_t>(Kind::Switch):
-        next = get_varint(next, end, operands.serial);
+      case 0:
+        if (depth == 0) {
+          next = nullptr;
+          break;
+        }
+        kind = Kind::Return;
+        code = stack[depth--];
+        plain = true;
         break;
+      case static_cast<uint32_t>(Kind::Call):
+        if (depth < kCodecStack) stack[++depth] = code;
+        plain = true;
+        break;
+      case static_cast<uint32_t>(Kind::Return):
+      case static_cast<uint32_t>(Kind::CCall):
+      case static_cast<uint32_t>(Kind::CReturn):
+      case static_cast<uint32_t>(Kind::CRaise):
+        plain = true;
+        break;
+      case static_cast<uint32_t>(Kind::Switch): {
+        uint32_t none = 0;
+        if (code == 0) {
+          next = get_varint(next, end, operands.serial);
+          if (next) serials.find(operands.serial, 0);
+        } else if (!serials.at(code - 1, operands.serial, none)) {
+          next = nullptr;
+        }
+        code = 0;
+        break;
+      }
       case static_cast<uint32_t>(Kind::Loss):
         next = get_varint(next, end, operands.count);
         if (next) next = get_varint(next, end, value);
-        operands.first = now + static_cast<uint64_t>(unzigzag(value));
+        operands.first = then + static_cast<uint64_t>(unzigzag(value));
         break;
       case kOpPayload:
         kind = Kind::Payload;
@@ -291,9 +422,14 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
         next += value;
         break;
       default:
-        next = get_varint(next, end, value);
-        instance += static_cast<uint64_t>(unzigzag(value));
-        operands.instance = instance & kInstanceMask;
+        if (generator && (code & 1)) {
+          if (!instances.at(code >> 1, operands.instance, code)) next = nullptr;
+        } else if (generator) {
+          code >>= 1;
+          next = get_varint(next, end, value);
+          operands.instance = (instances.last() + static_cast<uint64_t>(unzigzag(value))) & kInstanceMask;
+          if (next) instances.find(operands.instance, code);
+        }
         if (next && (kind == Kind::Raise || kind == Kind::GenThrow || kind == Kind::GenRaise)) {
           next = get_varint(next, end, value);
           operands.exception = static_cast<uint32_t>(value & kExceptionMask);
@@ -301,11 +437,44 @@ inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint6
         if (kind == Kind::Raise && depth > 0 && stack[depth] == code) --depth;
     }
     if (!next) break;
-    sink.rich(index, now, kind, code, operands);
+    times[index] = now = then;
+    words[index] = static_cast<uint32_t>(kind) | code << kKindBits;
+    if (!plain) rich(index, kind, code, operands);
     at = next;
+    left = at - block < kBlock ? block_ends & (~uint64_t{0} << (at - block)) : 0;
   }
   rest = static_cast<size_t>(end - at);
   return index;
+}
+
+template <class Rich>
+size_t decode_portably(const uint8_t* at, size_t bytes, size_t events, uint64_t base_ticks, unsigned time_shift,
+                       uint64_t* times, uint32_t* words, Rich& rich, size_t& rest) {
+  return decode_body<false>(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
+}
+
+#if PYSCOPE_HAS_PEXT
+template <class Rich>
+__attribute__((target("bmi,bmi2"))) size_t decode_with_bmi2(const uint8_t* at, size_t bytes, size_t events,
+                                                            uint64_t base_ticks, unsigned time_shift, uint64_t* times,
+                                                            uint32_t* words, Rich& rich, size_t& rest) {
+  return decode_body<true>(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
+}
+#endif
+
+}  // namespace detail
+
+// Decodes at most `events` events: `times` gets ticks >> time_shift, absolute; `words` kind | code << kKindBits.
+// For each kind with operands `rich(index, kind, code, operands)` is called, in order. Returns how many events
+// were decoded: fewer than `events` when the bytes are malformed. `rest` gets the bytes left over, 0 when all is well.
+template <class Rich>
+inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint64_t base_ticks, unsigned time_shift,
+                           uint64_t* times, uint32_t* words, Rich&& rich, size_t& rest) {
+#if PYSCOPE_HAS_PEXT
+  if (detail::fast_pext())
+    return detail::decode_with_bmi2(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
+#endif
+  return detail::decode_portably(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
 }
 
 }  // namespace pyscope

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -48,6 +49,44 @@ struct Clock {
     constexpr double kLimit = 1e17;
     const double elapsed = static_cast<double>(static_cast<int64_t>(ticks - start_ticks)) * ns_per_tick;
     return start_unix_ns + static_cast<int64_t>(std::min(std::max(elapsed, -kLimit), kLimit));
+  }
+
+  // The same for `count` times in ticks >> shift, in place. A time before `held`, or before its predecessor, is
+  // held there. Returns the last, or `held`.
+  int64_t operator()(int64_t* times, size_t count, unsigned shift, int64_t held) const {
+    if (count == 0) return held;
+    if (!plain(times, count, shift)) {
+      for (size_t i = 0; i < count; ++i)
+        times[i] = held = std::max(held, (*this)(static_cast<uint64_t>(times[i]) << shift));
+      return held;
+    }
+    // Without a conversion instruction for 64-bit integers: as the mantissa of a double with a fixed exponent.
+    const uint64_t from = start_ticks, exponent = std::bit_cast<uint64_t>(kTwo52);
+    const int64_t to = start_unix_ns - std::bit_cast<int64_t>(kTwo52);
+    const double scale = ns_per_tick;
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t ticks = (static_cast<uint64_t>(times[i]) << shift) - from;
+      const double elapsed = (std::bit_cast<double>(ticks | exponent) - kTwo52) * scale;
+      const double nearest = elapsed + kTwo52;
+      const double below = elapsed - (nearest - kTwo52);  // negative where it was rounded up
+      times[i] = to + std::bit_cast<int64_t>(nearest) - static_cast<int64_t>(std::bit_cast<uint64_t>(below) >> 63);
+    }
+    for (size_t i = 0; i < count && times[i] < held; ++i) times[i] = held;
+    return times[count - 1];
+  }
+
+ private:
+  static constexpr double kTwo52 = 4503599627370496.0;
+
+  // Whether the times ascend and lie within 2^51 ticks and ns of the start.
+  bool plain(const int64_t* times, size_t count, unsigned shift) const {
+    constexpr uint64_t kSmall = uint64_t{1} << 51;
+    const auto at = [&](size_t i) { return (static_cast<uint64_t>(times[i]) << shift) - start_ticks; };
+    uint64_t back = 0;
+    for (size_t i = 1; i < count; ++i) back |= static_cast<uint64_t>(times[i]) - static_cast<uint64_t>(times[i - 1]);
+    return count < (size_t{1} << 20) && (back >> 40) == 0 && at(0) < kSmall && at(count - 1) < kSmall &&
+           static_cast<uint64_t>(times[count - 1]) >> (63 - shift) == 0 &&
+           static_cast<double>(at(count - 1)) * ns_per_tick < static_cast<double>(kSmall);
   }
 };
 

@@ -104,7 +104,7 @@ constexpr Kind kind_of(uint64_t word) { return static_cast<Kind>(word & kKindMas
 constexpr uint32_t code_of(uint64_t word) { return static_cast<uint32_t>((word >> kCodeShift) & kCodeMask); }
 constexpr uint64_t time_of(uint64_t word) { return word >> kTimeShift; }
 constexpr uint64_t head(Kind kind, uint64_t code) { return static_cast<uint64_t>(kind) | (code << kCodeShift); }
-constexpr uint64_t instance(const void* address, uint64_t exception) {
+inline uint64_t instance(const void* address, uint64_t exception) {
   return ((reinterpret_cast<uint64_t>(address) >> 4) << kExceptionBits) | (exception & kExceptionMask);
 }
 

@@ -44,45 +44,39 @@ struct Span {
   std::vector<uint64_t> described{};  // serials that only a PAYLOAD names
 };
 
-struct EventSink {
-  const Process& process;
-  Span& span;
-  unsigned shift;
-  int64_t held;  // a time that steps back is held
-  int64_t* time_ns;
-  int32_t* code_out;
-  uint8_t* kind_out;
-
-  // The kinds whose code names a function: Call to CRaise.
-  static constexpr uint32_t kNamed = 0x1FFE;
-
-  void plain(size_t i, uint64_t time, Kind kind, uint32_t code) {
-    held = std::max(held, process.clock(time << shift));
-    time_ns[i] = held;
-    kind_out[i] = static_cast<uint8_t>(kind);
-    code_out[i] = process.functions[code];
-  }
-  void rich(size_t i, uint64_t time, Kind kind, uint32_t code, const Operands& operands) {
-    plain(i, time, kind, code);
-    if (!((kNamed >> static_cast<unsigned>(kind)) & 1)) code_out[i] = static_cast<int32_t>(code);
-    if (kind == Kind::Switch) {
-      span.switches.emplace_back(i, operands.serial);
-    } else if (kind == Kind::Payload && code == static_cast<uint32_t>(PayloadType::Context) &&
-               operands.payload_bytes >= 17) {
-      span.described.push_back(load64(operands.payload));
-    }
-  }
+// What a worker keeps from chunk to chunk.
+struct Scratch {
+  std::vector<uint32_t> words;
+  std::vector<std::pair<size_t, int32_t>> reasons;  // rows whose code names no function
 };
 
-inline void decode_span(Span& span, const std::vector<Bytes>& buffers, Events& events) {
+inline void decode_span(Span& span, const std::vector<Bytes>& buffers, Events& events, Scratch& scratch) {
   const Chunk& chunk = *span.chunk;
+  const Process& process = *span.process;
   const unsigned shift = chunk.time_shift & 63;
+  int64_t* const times = events.time_ns.data() + span.row;
+  int32_t* const codes = events.code.data() + span.row;
+  uint8_t* const kinds = events.kind.data() + span.row;
+  if (scratch.words.size() < chunk.events) scratch.words.resize(chunk.events);
+  scratch.reasons.clear();
+  auto rich = [&](size_t i, Kind kind, uint32_t code, const Operands& operands) {
+    if (kind > Kind::CRaise) scratch.reasons.emplace_back(i, static_cast<int32_t>(code));
+    if (kind == Kind::Switch)
+      span.switches.emplace_back(i, operands.serial);
+    else if (kind == Kind::Payload && code == static_cast<uint32_t>(PayloadType::Context) &&
+             operands.payload_bytes >= 17)
+      span.described.push_back(load64(operands.payload));
+  };
   size_t rest;
-  span.decoded = decode_chunk(
-      buffers[chunk.buffer].data + chunk.offset, chunk.encoded, chunk.events, chunk.base_ticks, shift,
-      EventSink{*span.process, span, shift, span.process->clock(chunk.base_ticks), events.time_ns.data() + span.row,
-                events.code.data() + span.row, events.kind.data() + span.row},
-      rest);
+  span.decoded = decode_chunk(buffers[chunk.buffer].data + chunk.offset, chunk.encoded, chunk.events, chunk.base_ticks,
+                              shift, reinterpret_cast<uint64_t*>(times), scratch.words.data(), rich, rest);
+  process.clock(times, span.decoded, shift, process.clock(chunk.base_ticks));
+  const uint32_t* const words = scratch.words.data();
+  const Lookup functions = process.functions;
+  const size_t count = span.decoded;
+  for (size_t i = 0; i < count; ++i) kinds[i] = static_cast<uint8_t>(words[i] & kKindMask);
+  for (size_t i = 0; i < count; ++i) codes[i] = functions[words[i] >> kKindBits];
+  for (const auto& [row, code] : scratch.reasons) codes[row] = code;
   std::fill_n(events.thread.data() + span.row, span.decoded, static_cast<int32_t>(chunk.thread));
 }
 
@@ -157,7 +151,8 @@ inline void fill_contexts(const std::vector<Span>& spans, size_t processes, Even
 
 // The events of all processes, thread by thread, in order of time within each. A context's first row is
 // the Switch to it. At most `workers` threads. Throws std::length_error for 2^31 events or more.
-inline Events decode_events(const std::vector<Process>& processes, const std::vector<Bytes>& buffers, unsigned workers) {
+inline Events decode_events(const std::vector<Process>& processes, const std::vector<Bytes>& buffers,
+                            unsigned workers) {
   std::vector<detail::Span> spans;
   size_t rows = 0;
   for (size_t p = 0; p < processes.size(); ++p)
@@ -167,8 +162,7 @@ inline Events decode_events(const std::vector<Process>& processes, const std::ve
       spans.push_back({&chunk, &processes[p], static_cast<uint32_t>(p), rows});
       rows += chunk.events;
     }
-  if (rows > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
-    throw std::length_error("2^31 events or more");
+  if (rows > static_cast<size_t>(std::numeric_limits<int32_t>::max())) throw std::length_error("2^31 events or more");
   Events events(rows);
 
   constexpr size_t kWorthAThread = 1 << 17;
@@ -181,7 +175,8 @@ inline Events decode_events(const std::vector<Process>& processes, const std::ve
     while (next < spans.size() && (part + 1 == parts || spans[next].row < rows / parts * (part + 1))) ++next;
     auto work = [&spans, &buffers, &events, &failed, part, from, to = next] {
       try {
-        for (size_t i = from; i < to; ++i) detail::decode_span(spans[i], buffers, events);
+        detail::Scratch scratch;
+        for (size_t i = from; i < to; ++i) detail::decode_span(spans[i], buffers, events, scratch);
       } catch (const std::bad_alloc&) {
         failed[part] = 1;
       }

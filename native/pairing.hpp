@@ -75,8 +75,16 @@ struct Calls {
   std::vector<int64_t> last_ns;        // for each process: its last event
 
   Calls(size_t capacity, size_t functions)
-      : start_ns(capacity), duration_ns(capacity), self_ns(capacity), function(capacity), parent(capacity),
-        depth(capacity), thread(capacity), context(capacity), exception(capacity), outcome(capacity),
+      : start_ns(capacity),
+        duration_ns(capacity),
+        self_ns(capacity),
+        function(capacity),
+        parent(capacity),
+        depth(capacity),
+        thread(capacity),
+        context(capacity),
+        exception(capacity),
+        outcome(capacity),
         totals(functions) {}
 
   void shrink() {
@@ -89,7 +97,12 @@ struct Calls {
 class Pairing {
  public:
   Pairing(const Process& process, uint32_t index, const std::vector<Bytes>& buffers, Calls& calls)
-      : process_(process), index_(index), buffers_(buffers), calls_(calls), first_row_(calls.rows),
+      : process_(process),
+        index_(index),
+        buffers_(buffers),
+        calls_(calls),
+        first_row_(calls.rows),
+        ready_rows_(calls.rows),
         stacks_(process.functions.size * 2) {}
 
   void run() {
@@ -136,7 +149,7 @@ class Pairing {
     const Chunk* chunks_end = nullptr;
     uint64_t next_sequence = 0;
     // the chunk in hand, decoded
-    std::vector<int64_t> ns;
+    std::vector<int64_t> ns;       // ticks while it is decoded
     std::vector<uint32_t> words;   // kind | code << 5
     std::vector<uint64_t> extras;  // the operands of the events that have some
     size_t count = 0;
@@ -152,36 +165,6 @@ class Pairing {
     bool begun = false;  // it had a chunk
     Context own;
     Context* context = nullptr;
-  };
-
-  struct Decoded {
-    Thread& thread;
-    const Clock& clock;
-    unsigned shift;
-    int64_t* ns;
-    uint32_t* words;
-
-    void plain(size_t i, uint64_t time, Kind kind, uint32_t code) {
-      thread.decoded_to = std::max(thread.decoded_to, clock(time << shift));
-      ns[i] = thread.decoded_to;
-      words[i] = static_cast<uint32_t>(kind) | code << kKindBits;
-    }
-    void rich(size_t i, uint64_t time, Kind kind, uint32_t code, const Operands& operands) {
-      plain(i, time, kind, code);
-      auto& extras = thread.extras;
-      if (kind == Kind::Switch) {
-        extras.push_back(operands.serial);
-      } else if (kind == Kind::Loss) {
-        extras.push_back(operands.count);
-        extras.push_back(static_cast<uint64_t>(clock(operands.first << shift)));
-      } else if (kind == Kind::Payload) {
-        extras.push_back(reinterpret_cast<uintptr_t>(operands.payload));
-        extras.push_back(operands.payload_bytes);
-      } else {
-        extras.push_back(operands.instance);
-        extras.push_back(operands.exception);
-      }
-    }
   };
 
   // --- the stream of a thread ----------------------------------------------------------------------
@@ -206,9 +189,13 @@ class Pairing {
           thread.words.resize(chunk.events);
         }
         thread.extras.clear();
-        decoded = decode_chunk(buffers_[chunk.buffer].data + chunk.offset, chunk.encoded, chunk.events,
-                               chunk.base_ticks, shift,
-                               Decoded{thread, process_.clock, shift, thread.ns.data(), thread.words.data()}, rest);
+        auto keep = [this, &thread, shift](size_t, Kind kind, uint32_t, const Operands& operands) {
+          keep_operands(thread, kind, shift, operands);
+        };
+        decoded =
+            decode_chunk(buffers_[chunk.buffer].data + chunk.offset, chunk.encoded, chunk.events, chunk.base_ticks,
+                         shift, reinterpret_cast<uint64_t*>(thread.ns.data()), thread.words.data(), keep, rest);
+        thread.decoded_to = process_.clock(thread.ns.data(), decoded, shift, thread.decoded_to);
       }
       if (decoded < chunk.events || rest != 0)
         lose(kDamagedChunk, thread, chunk.events - decoded, thread.decoded_to, thread.decoded_to);
@@ -221,6 +208,22 @@ class Pairing {
       return true;
     }
     return false;
+  }
+
+  void keep_operands(Thread& thread, Kind kind, unsigned shift, const Operands& operands) {
+    auto& extras = thread.extras;
+    if (kind == Kind::Switch) {
+      extras.push_back(operands.serial);
+    } else if (kind == Kind::Loss) {
+      extras.push_back(operands.count);
+      extras.push_back(static_cast<uint64_t>(process_.clock(operands.first << shift)));
+    } else if (kind == Kind::Payload) {
+      extras.push_back(reinterpret_cast<uintptr_t>(operands.payload));
+      extras.push_back(operands.payload_bytes);
+    } else {
+      extras.push_back(operands.instance);
+      extras.push_back(operands.exception);
+    }
   }
 
   // Pairs the thread's events up to and including `limit`. False when the thread has no more.
@@ -244,12 +247,12 @@ class Pairing {
     const uint32_t* const words = thread.words.data();
     const size_t count = thread.count;
     CallStack* stack = stack_of(*thread.context);
-    Entry* top = stack->entries.data() + stack->top;
     int64_t last = thread.last;
-    size_t i = thread.at;
+    size_t i = thread.at, row = begin_rows(count - i);
     for (; i < count; ++i) {
       const int64_t now = ns[i];
       if (now > limit) break;
+      Entry* top = stack->top;
       top->self += static_cast<uint64_t>(now - last);
       last = now;
       const uint32_t word = words[i], code = word >> kKindBits;
@@ -258,51 +261,66 @@ class Pairing {
         int32_t parent = top->call, depth = top->depth + 1;
         if (parent < 0) find_root(*thread.context, parent, depth);
         const bool outermost = stack->enter(plain_key(code)) == 0;
-        const int32_t call = open(thread, code, parent, depth, now);
+        const int32_t call = open(row++, code, parent, depth, now);
         stack->push() = Entry{0, {now}, call, depth, plain_key(code), outermost};
-        top = stack->entries.data() + stack->top;
       } else if ((kind == Kind::Return || kind == Kind::CReturn) && top->key == plain_key(code)) {
         end(top->call, top->start, top->self, top->outermost, now, kReturned, -1);
-        stack->leave(top->key);
+        stack->leave(plain_key(code));
         --stack->top;
-        --top;
       } else {
+        end_rows(thread, row);
         thread.last = last;
         thread.at = i;
         take_rare(thread, kind, code, now);
         stack = stack_of(*thread.context);
-        top = stack->entries.data() + stack->top;
+        row = calls_.rows;
       }
     }
+    end_rows(thread, row);
     thread.last = last;
     thread.at = i;
   }
 
   // --- calls ---------------------------------------------------------------------------------------
 
-  int32_t open(const Thread& thread, uint32_t code, int32_t parent, int32_t depth, int64_t now) {
-    const size_t row = calls_.rows++;
-    const int32_t function = process_.functions[code];
+  // Rows that up to `most` calls may take begin as open, without an exception. Returns the first.
+  size_t begin_rows(size_t most) {
+    const size_t to = calls_.rows + most;
+    if (to > ready_rows_) {
+      std::fill(calls_.outcome.data() + ready_rows_, calls_.outcome.data() + to, uint8_t{kOpen});
+      std::fill(calls_.exception.data() + ready_rows_, calls_.exception.data() + to, -1);
+      ready_rows_ = to;
+    }
+    return calls_.rows;
+  }
+
+  // Rows up to `row` were opened, in the thread's present context.
+  void end_rows(const Thread& thread, size_t row) {
+    std::fill(calls_.thread.data() + calls_.rows, calls_.thread.data() + row, thread.index);
+    std::fill(calls_.context.data() + calls_.rows, calls_.context.data() + row, thread.context->number);
+    calls_.rows = row;
+  }
+
+  int32_t open(size_t row, uint32_t code, int32_t parent, int32_t depth, int64_t now) {
     calls_.start_ns[row] = now;
-    calls_.function[row] = function;
+    calls_.function[row] = process_.functions[code];
     calls_.parent[row] = parent;
     calls_.depth[row] = depth;
-    calls_.thread[row] = thread.index;
-    calls_.context[row] = thread.context->number;
-    calls_.outcome[row] = kOpen;
-    ++calls_.totals[static_cast<size_t>(function)].calls;
     return static_cast<int32_t>(row);
   }
 
-  void end(int32_t call, int64_t start, uint64_t self, bool outermost, int64_t now, Outcome outcome, int32_t exception) {
+  void end(int32_t call, int64_t start, uint64_t self, bool outermost, int64_t now, Outcome outcome,
+           int32_t exception) {
     const auto row = static_cast<size_t>(call);
-    calls_.duration_ns[row] = now - start;
+    const int64_t duration = now - start;
+    calls_.duration_ns[row] = duration;
     calls_.self_ns[row] = static_cast<int64_t>(self);
     calls_.outcome[row] = outcome;
-    calls_.exception[row] = exception;
+    if (exception >= 0) calls_.exception[row] = exception;
     FunctionTotal& total = calls_.totals[static_cast<size_t>(calls_.function[row])];
+    ++total.calls;
     total.self_ns += self;
-    if (outermost) total.total_ns += static_cast<uint64_t>(now - start);
+    total.total_ns += static_cast<uint64_t>(duration) & (0 - static_cast<uint64_t>(outermost));
   }
 
   // The parent of a call on an empty stack: for a greenlet the call that first switched to it.
@@ -368,8 +386,8 @@ class Pairing {
       ++orphan_exits_;
       return;
     }
-    while (stack.entries[stack.top].key != plain_key(code)) cut(stack, now);
-    const Entry& top = stack.entries[stack.top];
+    while (stack.top->key != plain_key(code)) cut(stack, now);
+    const Entry& top = *stack.top;
     end(top.call, top.start, top.self, top.outermost, now, outcome, exception);
     stack.leave(top.key);
     --stack.top;
@@ -377,7 +395,7 @@ class Pairing {
 
   // Ends the call on top, whose exit was not seen.
   void cut(CallStack& stack, int64_t now) {
-    const Entry top = stack.entries[stack.top];
+    const Entry top = *stack.top;
     if (top.key & 1) {
       end_generator(suspend(*top.generator, now), now, kCut, -1);
     } else {
@@ -392,8 +410,8 @@ class Pairing {
   // Takes a running generator off its stack; what stands above it is cut.
   Generator& suspend(Generator& generator, int64_t now) {
     CallStack& stack = *generator.stack;
-    while (stack.top > generator.position) cut(stack, now);
-    generator.self += stack.entries[stack.top].self;
+    while (stack.position() > generator.position) cut(stack, now);
+    generator.self += stack.top->self;
     generator.stack = nullptr;
     generator.closing = false;
     stack.leave(generator_key(generator.code));
@@ -422,12 +440,13 @@ class Pairing {
       generator = nullptr;
     }
     if (!generator) {
-      const Entry& top = stack.entries[stack.top];
-      int32_t parent = top.call, depth = top.depth + 1;
+      int32_t parent = stack.top->call, depth = stack.top->depth + 1;
       if (parent < 0) find_root(*thread.context, parent, depth);
       generator = generators_.insert(instance);
       generator->code = code;
-      generator->call = open(thread, code, parent, depth, now);
+      const size_t row = begin_rows(1);
+      generator->call = open(row, code, parent, depth, now);
+      end_rows(thread, row + 1);
       generator->depth = depth;
       generator->start = generator->suspended_at = now;
       generator->outermost = !stack.holds(generator_key(code));
@@ -445,7 +464,7 @@ class Pairing {
     entry = Entry{0, {0}, generator->call, generator->depth, generator_key(code), generator->outermost};
     entry.generator = generator;
     generator->stack = &stack;
-    generator->position = stack.top;
+    generator->position = stack.position();
   }
 
   void leave_generator(Thread& thread, Kind kind, uint32_t code, uint64_t instance, uint32_t exception, int64_t now) {
@@ -463,8 +482,7 @@ class Pairing {
       end_generator(*generator, now, kReturned, -1);
     } else if (!closing || process_.exceptions[exception] != process_.generator_exit) {
       end_generator(*generator, now, kRaised, process_.exceptions[exception]);
-    } else if (generator->closing_thread == thread.index &&
-               generator->closing_event + 1 == thread.before + thread.at) {
+    } else if (generator->closing_thread == thread.index && generator->closing_event + 1 == thread.before + thread.at) {
       // Nothing ran in between: as if it had not been resumed to be closed.
       generator->self = generator->self_before_closing;
       end_generator(*generator, generator->suspended_at, kClosed, -1);
@@ -496,8 +514,8 @@ class Pairing {
     if (&after == &before) return;
     const CallStack* left = before.stack;
     if (serial != 0 && !after.switched_to && left && !left->empty()) {
-      after.origin = left->entries[left->top].call;
-      after.origin_depth = left->entries[left->top].depth;
+      after.origin = left->top->call;
+      after.origin_depth = left->top->depth;
     }
     after.switched_to = true;
     if (left && left->empty()) {
@@ -538,7 +556,7 @@ class Pairing {
       end(generator.call, generator.start, generator.self + running, generator.outermost, end_ns, kOpen, -1);
     });
     for (const auto& stack : stacks_.all())
-      for (size_t i = 1; i <= stack->top; ++i) {
+      for (size_t i = 1; i <= stack->position(); ++i) {
         const Entry& entry = stack->entries[i];
         if (!(entry.key & 1)) end(entry.call, entry.start, entry.self, entry.outermost, end_ns, kOpen, -1);
       }
@@ -568,6 +586,7 @@ class Pairing {
   const std::vector<Bytes>& buffers_;
   Calls& calls_;
   const size_t first_row_;
+  size_t ready_rows_;
   CallStacks stacks_;
   Generators generators_;
   std::deque<Thread> threads_;
@@ -581,8 +600,7 @@ class Pairing {
 inline Calls pair_calls(const std::vector<Process>& processes, const std::vector<Bytes>& buffers, size_t functions) {
   size_t events = 0;
   for (const Process& process : processes) events += events_of(process, buffers);
-  if (events > static_cast<size_t>(std::numeric_limits<int32_t>::max()))
-    throw std::length_error("2^31 events or more");
+  if (events > static_cast<size_t>(std::numeric_limits<int32_t>::max())) throw std::length_error("2^31 events or more");
   Calls calls(events, functions);
   for (size_t i = 0; i < processes.size(); ++i) Pairing(processes[i], static_cast<uint32_t>(i), buffers, calls).run();
   calls.shrink();

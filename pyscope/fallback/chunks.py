@@ -29,7 +29,6 @@ from pyscope.format import (
 
 _WITH_INSTANCE = frozenset(
     (
-        Kind.RAISE,
         Kind.GEN_START,
         Kind.GEN_YIELD,
         Kind.GEN_RESUME,
@@ -40,6 +39,7 @@ _WITH_INSTANCE = frozenset(
 )
 _WITH_EXCEPTION = frozenset((Kind.RAISE, Kind.GEN_THROW, Kind.GEN_RAISE))
 _OP_PAYLOAD = 14
+CODEC_RECENT = 64
 
 
 def _put_varint(out: bytearray, value: int) -> None:
@@ -67,11 +67,37 @@ def _get_varint(data: memoryview, at: int) -> tuple[int, int]:
     raise _Malformed
 
 
+class _Recent:
+    """The last pairs (key, code), most recent first."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[int, int]] = []
+
+    def find(self, pair: tuple[int, int]) -> int | None:
+        """The pair's place, None if it is not there; it moves to the front."""
+        place = self.pairs.index(pair) if pair in self.pairs else None
+        if place is not None:
+            del self.pairs[place]
+        self.pairs.insert(0, pair)
+        del self.pairs[CODEC_RECENT:]
+        return place
+
+    def at(self, place: int) -> tuple[int, int]:
+        if place >= len(self.pairs):
+            raise _Malformed
+        self.pairs.insert(0, self.pairs.pop(place))
+        return self.pairs[0]
+
+    def last(self) -> int:
+        return self.pairs[0][0] if self.pairs else 0
+
+
 def encode_words(words: Sequence[int], base_ticks: int, time_shift: int) -> tuple[bytes, int]:
     """One page's words, up to the first that is zero, as the bytes of a chunk; and its events' number."""
     out = bytearray()
     stack: list[int] = []
-    base, before, instance, events, i = base_ticks, base_ticks >> time_shift, 0, 0, 0
+    instances, serials = _Recent(), _Recent()
+    base, before, events, i = base_ticks, base_ticks >> time_shift, 0, 0
     while i < len(words):
         word = words[i]
         kind = word & KIND_MASK
@@ -91,7 +117,15 @@ def encode_words(words: Sequence[int], base_ticks: int, time_shift: int) -> tupl
             payload = b"".join(w.to_bytes(8, "little") for w in body)[:operand]
             i += len(body)
         on_top = bool(stack) and stack[-1] == code
-        if kind == Kind.RETURN and on_top:
+        place: int | None = None
+        last = instances.last()
+        if kind in _WITH_INSTANCE:
+            place = instances.find((operand >> EXCEPTION_BITS, code))
+            _put_varint(out, (2 * code if place is None else 2 * place + 1) << 4 | kind)
+        elif kind == Kind.SWITCH:
+            place = serials.find((operand, 0))
+            _put_varint(out, (0 if place is None else place + 1) << 4 | kind)
+        elif kind == Kind.RETURN and on_top:
             stack.pop()
             _put_varint(out, 0)
         elif kind == Kind.PAYLOAD:
@@ -105,14 +139,13 @@ def encode_words(words: Sequence[int], base_ticks: int, time_shift: int) -> tupl
         now = (base + (word >> TIME_SHIFT) & WORD_MASK) >> time_shift
         _put_varint(out, now - before)
         before = now
-        if kind in _WITH_INSTANCE:
-            which = operand >> EXCEPTION_BITS
-            _put_varint(out, zigzag(which - instance))
-            instance = which
-            if kind in _WITH_EXCEPTION:
-                _put_varint(out, operand & EXCEPTION_MASK)
+        if kind in _WITH_INSTANCE and place is None:
+            _put_varint(out, zigzag((operand >> EXCEPTION_BITS) - last))
+        if kind in _WITH_EXCEPTION:
+            _put_varint(out, operand & EXCEPTION_MASK)
         elif kind == Kind.SWITCH:
-            _put_varint(out, operand)
+            if place is None:
+                _put_varint(out, operand)
         elif kind == Kind.LOSS:
             _put_varint(out, operand)
             _put_varint(out, zigzag(signed64((words[i + 2] >> time_shift) - now)))
@@ -147,25 +180,30 @@ def decode_chunk(data: memoryview, events: int, base_ticks: int, time_shift: int
     """At most `events` events of a chunk's bytes, and how many bytes were left over."""
     found: list[Event] = []
     stack: list[int] = []
-    at, now, instance = 0, base_ticks >> time_shift, 0
+    instances, serials = _Recent(), _Recent()
+    at, now = 0, base_ticks >> time_shift
     try:
         while len(found) < events:
             token, here = _get_varint(data, at)
             elapsed, here = _get_varint(data, here)
-            if token >> (CODE_BITS + 4):
-                break
             op, code = token & 15, token >> 4
+            if code >> (CODE_BITS + (op in _WITH_INSTANCE)):
+                break
             time = now + elapsed & WORD_MASK
             event = Event(time, op, code)
             if op == 0:
-                if code != 0 or not stack:
+                if not stack:
                     break
                 event.kind, event.code = Kind.RETURN, stack.pop()
             elif op == Kind.CALL:
                 if len(stack) < CODEC_STACK:
                     stack.append(code)
             elif op == Kind.SWITCH:
-                event.serial, here = _get_varint(data, here)
+                if code:
+                    event.serial, event.code = serials.at(code - 1)
+                else:
+                    event.serial, here = _get_varint(data, here)
+                    serials.find((event.serial, 0))
             elif op == Kind.LOSS:
                 event.count, here = _get_varint(data, here)
                 back, here = _get_varint(data, here)
@@ -179,13 +217,17 @@ def decode_chunk(data: memoryview, events: int, base_ticks: int, time_shift: int
                     break
                 event.payload = bytes(data[here : here + size])
                 here += size
-            elif op in _WITH_INSTANCE:
-                change, here = _get_varint(data, here)
+            elif op in _WITH_INSTANCE or op == Kind.RAISE:
+                if op != Kind.RAISE and code & 1:
+                    event.instance, event.code = instances.at(code >> 1)
+                elif op != Kind.RAISE:
+                    change, here = _get_varint(data, here)
+                    event.instance = instances.last() + unzigzag(change) & INSTANCE_MASK
+                    event.code = code >> 1
+                    instances.find((event.instance, event.code))
                 if op in _WITH_EXCEPTION:
                     event.exception, here = _get_varint(data, here)
                     event.exception &= EXCEPTION_MASK
-                instance = instance + unzigzag(change) & WORD_MASK
-                event.instance = instance & INSTANCE_MASK
                 if op == Kind.RAISE and stack and stack[-1] == code:
                     stack.pop()
             now, at = time, here
