@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from pyscope.fallback import codec as twin
@@ -14,6 +15,10 @@ from pyscope.fallback.writer import Page
 from pyscope.format import EXCEPTION_BITS, OPERANDS, ContextKind, Kind
 from pyscope.naming import ProcessInput
 from pyscope.recording import CHUNK_DTYPE
+
+# A busy machine is no reason to fail.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 BASE = 1_000_000
 EPOCH = 1_700_000_000_000_000_000
