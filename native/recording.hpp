@@ -30,9 +30,13 @@
 //     `before` starts as base_ticks >> time_shift. A Rebase has none and is dropped by the encoder: times
 //     are relative to the event before, whatever the word's base was. (So op 14, code 0 never occurs.)
 //   then the operands:
-//     INSTANCE   varint of zigzag(instance - previous instance in this chunk, starting from 0), where instance is
-//                the operand >> kExceptionBits; then, for Raise, GenThrow and GenRaise only, varint exception id
-//     Switch     varint serial
+//     INSTANCE   for Raise, GenThrow and GenRaise: varint exception id. A Raise has no instance (it is 0). The others'
+//                (the operand >> kExceptionBits) is told with the code in the token's `code` field: 2 * place + 1 if the
+//                pair (instance, code) stands at that place of the list of the last kCodecRecent pairs, most
+//                recent first; else 2 * code, and after the time, before an exception id, stands varint
+//                zigzag(instance - instance of the last pair, 0 at first). Either way the pair moves to the front.
+//     Switch     `code` is 1 + the place of the serial in a list of the last kCodecRecent serials of the same kind;
+//                else 0, and varint serial follows the time
 //     Loss       varint count, varint zigzag((ticks of first >> time_shift) - this event's ticks >> time_shift)
 //     Payload    varint byte count, the bytes
 //   The encoder's stack (at most kCodecStack codes deep, empty at the start of a chunk) pushes the code of a
@@ -55,6 +59,7 @@ inline constexpr size_t kPageBytes = 16 * 1024;
 inline constexpr size_t kProcessBlockBytes = 8192;
 inline constexpr size_t kRingHeaderBytes = 4096;
 inline constexpr size_t kCodecStack = 256;
+inline constexpr size_t kCodecRecent = 64;
 inline constexpr size_t kMaxPayloadBytes = 4096;
 inline constexpr size_t kPathBytes = 1024;
 

@@ -69,11 +69,12 @@ void random_streams_round_trip(std::mt19937_64& random) {
       if (e.kind == Kind::Rebase) e.kind = Kind::Call;
       e.code = static_cast<uint32_t>(below(codes) & kMaxCode);
       if (e.kind == Kind::Payload) e.code = 1;
+      if (e.kind == Kind::Switch) e.code = 0;
       e.time = now >> shift;
       words.push_back(head(e.kind, e.code) | (now - from) << kTimeShift);
       const unsigned n = operands(e.kind);
       if (e.kind == Kind::Switch) {
-        words.push_back(e.operands.serial = random());
+        words.push_back(e.operands.serial = below(8) ? below(90) : random());
       } else if (e.kind == Kind::Loss) {
         words.push_back(e.operands.count = random());
         const uint64_t first = now - below(1000);
@@ -90,7 +91,9 @@ void random_streams_round_trip(std::mt19937_64& random) {
       } else if (n == 1) {
         const bool raises = e.kind == Kind::Raise || e.kind == Kind::GenThrow || e.kind == Kind::GenRaise;
         e.operands.exception = raises ? static_cast<uint32_t>(random() & kExceptionMask) : 0;
-        e.operands.instance = random() & kInstanceMask;
+        // Few generators as a rule, so that most are found in the list of recent ones.
+        e.operands.instance = below(8) ? below(90) : random() & kInstanceMask;
+        if (e.kind == Kind::Raise) e.operands.instance = 0;
         words.push_back(e.operands.instance << kExceptionBits | e.operands.exception);
       }
       expected.push_back(e);
