@@ -1,7 +1,8 @@
-"""Instructions an event, counted by callgrind: runs of N and N + 5 slices, and the difference.
+"""Instructions counted by callgrind: runs of N and N + 5 slices, and the difference.
 
-`python -m benchmarks.instructions BACKEND MODE SLICES` is the program that is counted. A clock reading counts
-as one instruction but takes the time of forty.
+They repeat to 1 in 10,000 where CPU time varies by 10 %. A clock reading counts as one instruction but
+takes the time of forty. TaskFlow itself is not counted: its threads hand over by time, and the control differs by 5 %.
+`python -m benchmarks.instructions VARIANT SLICES` is the program that is counted.
 """
 
 from __future__ import annotations
@@ -14,23 +15,25 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from benchmarks import call_tree, worker
+from benchmarks import call_tree, variants, worker
+from benchmarks.estimator import BASELINE
+from benchmarks.variants import EMPTY
 
 SLICES: Final = 5
 CALLS_A_SLICE: Final = 20 * call_tree.CALLS_A_BOUGH
-MODES: Final = ("bare", "empty", "recorded")
+RING_MB: Final = 16  # its allocation is counted in both runs
 
 
-def count(*, backend: str) -> dict[str, float]:
-    """Instructions an event of the calling thread in each mode, and of the drain thread ("drain")."""
-    result: dict[str, float] = {}
+def of_an_event(*, backend: str) -> dict[str, float]:
+    """Instructions an event: of the calling thread untraced, under an empty hook, recorded; of the drain."""
     events = 2 * CALLS_A_SLICE * SLICES
-    for mode in MODES:
-        few, many = (_totals(backend, mode, slices) for slices in (SLICES, 2 * SLICES))
-        result[mode] = (many[0] - few[0]) / events
-        if mode == "recorded":
-            result["drain"] = (sum(many[1:]) - sum(few[1:])) / events
-    return result
+    recorded = _of_slices(f"everything, {backend}", SLICES)
+    return {
+        BASELINE: _of_slices(BASELINE, SLICES)[0] / events,
+        "empty": _of_slices(f"{EMPTY}{backend}", SLICES)[0] / events,
+        "recorded": recorded[0] / events,
+        "drain": sum(recorded[1:]) / events,
+    }
 
 
 def available() -> bool:
@@ -38,14 +41,20 @@ def available() -> bool:
     return shutil.which("valgrind") is not None
 
 
-def _totals(backend: str, mode: str, slices: int) -> list[int]:
+def _of_slices(variant: str, slices: int) -> list[int]:
+    """Instructions that `slices` more slices take: of the main thread, and of all others."""
+    few, many = (_totals(variant, number) for number in (2, 2 + slices))
+    return [many[0] - few[0], sum(many[1:]) - sum(few[1:])]
+
+
+def _totals(variant: str, slices: int) -> list[int]:
     """Instructions of each thread, the main thread first."""
     with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
         output = Path(folder) / "callgrind.out"
         subprocess.run(
             [
                 "valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={output}",
-                sys.executable, "-m", "benchmarks.instructions", backend, mode, str(slices),
+                sys.executable, "-m", "benchmarks.instructions", variant, str(slices),
             ],
             cwd=worker.ROOT,
             env=worker.quiet_environment() | {"PYTHONMALLOC": "malloc"},
@@ -66,23 +75,12 @@ def _total(path: Path) -> int:
 
 def main() -> None:
     """The program that is counted."""
-    backend, mode, slices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    variant, slices = sys.argv[1], int(sys.argv[2])
+    os.environ["PYSCOPE_RING_MB"] = str(RING_MB)
     call_tree.grow(CALLS_A_SLICE)
-    if mode == "bare":
-        call_tree.grow(CALLS_A_SLICE * slices)
-    elif mode == "empty":
-        from pyscope import _hook
-
-        _hook.install_empty(backend)
-        call_tree.grow(CALLS_A_SLICE * slices)
-        _hook.remove_empty(backend)
-    else:
-        import pyscope
-
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "run.pyscope"
-            with pyscope.record(path, modules=["*"], backend=backend, children=False, ring_mb=16):
-                call_tree.grow(CALLS_A_SLICE * slices)
+    off = variants.switch(variant)()
+    call_tree.grow(CALLS_A_SLICE * slices)
+    off()
 
 
 if __name__ == "__main__":

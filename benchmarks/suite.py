@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks import estimator, instructions, worker
-from benchmarks.estimator import CONTROL, Interval, Samples, Verdict
+from benchmarks.estimator import BASELINE, CONTROL, Interval, Samples, Verdict
 from benchmarks.figure import Figure, percent, points, quantity
 from benchmarks.interpreters import Interpreter
 from benchmarks.variants import DUTY_CYCLE, EMPTY
@@ -296,18 +296,16 @@ def counted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     """Instructions an event."""
     if not instructions.available():
         return
+    version = interpreter.version
     for backend in interpreter.backends:
-        found = worker.run(interpreter.path, "benchmarks.instructions:count", backend=backend)
+        found = worker.run(interpreter.path, "benchmarks.instructions:of_an_event", backend=backend)
         for label, value in (
             (f"{backend}, above the empty hook", found["recorded"] - found["empty"]),
-            (f"empty {backend} hook", found["empty"] - found["bare"]),
-            ("drain thread", found["drain"]),
+            (f"empty {backend} hook", found["empty"] - found[BASELINE]),
+            (f"drain thread, {backend}", found["drain"]),
         ):
-            measured = Interval(value, value, value)
-            yield Figure(
-                f"instructions an event: {label}", interpreter.version, "", f"{value:.1f}", "",
-                Verdict.INFORMATION, measured,
-            )  # fmt: skip
+            name, measured = f"instructions an event: {label}", Interval(value, value, value)
+            yield Figure(name, version, "", f"{value:.1f}", "", Verdict.INFORMATION, measured)
 
 
 GROUPS: Final[dict[str, Group]] = {

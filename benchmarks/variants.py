@@ -25,6 +25,7 @@ PYSCOPE: Final[dict[str, dict[str, Any]]] = {
     "everything, flight": {"modules": ["*"], "mode": "flight"},
     "everything, frame": {"modules": ["*"], "backend": "frame"},
     "everything, monitoring": {"modules": ["*"], "backend": "monitoring"},
+    "everything, setprofile": {"modules": ["*"], "backend": "setprofile"},
     DUTY_CYCLE: {"modules": ["*"], "detail": "c_calls", "budget": "3%"},
     "everything + C calls": {"modules": ["*"], "detail": "c_calls"},
 }
