@@ -12,6 +12,7 @@ bool install_eval(_PyFrameEvalFunction function) {
   _PyFrameEvalFunction before = _PyInterpreterState_GetEvalFrameFunc(interpreter());
   if (before == function) return false;
   if (before == installed && installed) return false;
+  hook.aside = false;
   hook.next_eval = before;
   installed = function;
   _PyInterpreterState_SetEvalFrameFunc(interpreter(), function);
@@ -20,6 +21,11 @@ bool install_eval(_PyFrameEvalFunction function) {
 
 bool remove_eval() {
   if (!installed) return true;
+  if (hook.aside && _PyInterpreterState_GetEvalFrameFunc(interpreter()) == hook.next_eval) {  // it is out already
+    hook.aside = false;
+    installed = nullptr;
+    return true;
+  }
   if (_PyInterpreterState_GetEvalFrameFunc(interpreter()) != installed) return false;
   _PyInterpreterState_SetEvalFrameFunc(interpreter(), hook.next_eval);
   installed = nullptr;
@@ -35,9 +41,13 @@ PyObject* step_aside(PyThreadState* thread, Frame* frame, int throwing) {
   const uint64_t since = ticks();
   hook.aside = true;
   _PyInterpreterState_SetEvalFrameFunc(interpreter(), hook.next_eval);
+  constexpr size_t kUnitBytes = 512;  // more than a unit takes of the stack
+  const size_t left = static_cast<size_t>(thread_ring->stack_floor - thread_ring->stack_end);
+  const int granted = grant_c_recursion(thread, static_cast<int>(left / kUnitBytes));
   PyObject* result = hook.next_eval(thread, frame, throwing);
-  hook.aside = false;
-  if (hook.active && hook.generation == generation) {
+  refund_c_recursion(thread, -granted);
+  if (hook.aside && hook.active && hook.generation == generation) {
+    hook.aside = false;
     if (_PyInterpreterState_GetEvalFrameFunc(interpreter()) == hook.next_eval)
       _PyInterpreterState_SetEvalFrameFunc(interpreter(), function);
     thread_ring->emit_loss(LossReason::StackGuard, 0, since);

@@ -11,9 +11,10 @@
 namespace pyscope {
 
 inline PyObject* evaluate(PyThreadState* thread, Frame* frame, int throwing) {
-  refund_c_recursion(thread, kEvalUnits);
+  const int units = kEvalUnits + in_generator(frame);
+  refund_c_recursion(thread, units);
   PyObject* result = hook.next_eval(thread, frame, throwing);
-  refund_c_recursion(thread, -kEvalUnits);
+  refund_c_recursion(thread, -units);
   return result;
 }
 

@@ -30,17 +30,19 @@ void thread_ended(void* at) {
   delete ring;
 }
 
-char* stack_floor() {
+void measure_stack(ThreadRing* ring) {
   pthread_attr_t attributes;
   void* low = nullptr;
   size_t size = 0, guard = 0;
-  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return nullptr;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
   pthread_attr_getstack(&attributes, &low, &size);
   pthread_attr_getguardsize(&attributes, &guard);
   pthread_attr_destroy(&attributes);
-  // What must be left for the program's own C code once the hook has stepped aside.
-  const size_t reserve = std::min(size / 4, size_t{1} << 20);
-  return static_cast<char*>(low) + guard + reserve;
+  // What must be left for the program's own C code once the hook has stepped aside, and for the frames that still go
+  // through C until the interpreter has specialised (and so inlines) the instructions that the hook kept it from.
+  const size_t reserve = size < (size_t{2} << 20) ? size / 8 * 7 : size / 2;
+  ring->stack_end = static_cast<char*>(low) + guard;
+  ring->stack_floor = ring->stack_end + reserve;
 }
 
 // In the child of a fork nothing of the parent's recording may be touched: its ring is shared memory. Python code
@@ -83,7 +85,7 @@ ThreadRing* open_thread_ring(Frame* first) {
     hook.faults.fetch_add(1, std::memory_order_relaxed);
     return &no_ring;
   }
-  ring->stack_floor = stack_floor();
+  measure_stack(ring);
   ring->open(hook.file, hook.threads++, static_cast<uint32_t>(syscall(SYS_gettid)));
   {
     std::lock_guard lock(hook.rings_mutex);

@@ -25,6 +25,7 @@ inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
 // What a thread needs beside its ring.
 struct ThreadRing final : Ring {
   char* stack_floor = nullptr;      // the frame hook steps aside below it
+  char* stack_end = nullptr;        // where the stack's memory ends
   PyObject* python_context = nullptr;  // the contextvars context last seen; compared, never followed
   PyObject* task = nullptr;            // the asyncio task last seen; likewise
   PyObject* loop = nullptr;            // the event loop running in this thread; likewise

@@ -78,14 +78,32 @@ inline PyTypeObject* raised_type(PyThreadState* thread) {
 #endif
 }
 
-// With a frame hook every Python-to-Python call goes through C, where 3.12+ counts it against a limit
-// that the same program without the hook would never meet: the hook gives the unit back around the call.
+// With a frame hook every Python-to-Python call goes through C, where 3.12 and 3.13 count it against a limit that the
+// same program without the hook would never meet: the hook gives the units back around the call. Of a call that C
+// code makes (a sort key, `__add__`, ...) too, since the two cannot be told apart: such recursion may go deeper than
+// without the hook, never less deep.
+inline constexpr int kEvalUnits = 2;  // PY_EVAL_C_STACK_UNITS of ceval.c, and one for the call of a coroutine's send()
+
 inline void refund_c_recursion(PyThreadState* thread, int units) {
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
   thread->c_recursion_remaining += units;
 #else
   (void)thread;
   (void)units;
+#endif
+}
+
+// When the hook steps aside, the interpreter goes on through C for a while, until it has specialised the instructions
+// that the hook kept it from: so many units must be there. Returns what was added.
+inline int grant_c_recursion(PyThreadState* thread, int wanted) {
+#if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030E0000
+  const int added = wanted > thread->c_recursion_remaining ? wanted - thread->c_recursion_remaining : 0;
+  thread->c_recursion_remaining += added;
+  return added;
+#else
+  (void)thread;
+  (void)wanted;
+  return 0;
 #endif
 }
 
