@@ -23,6 +23,9 @@ __all__ = ["follow", "leave", "start_if_child"]
 VARIABLE = "PYSCOPE_CHILD_OF"
 FOLDER = str(Path(__file__).with_name("_child"))
 
+# multiprocessing's own helper runs none of the program's code and outlives the stop: its part would stay behind.
+RESOURCE_TRACKER = "from multiprocessing.resource_tracker import main"
+
 _before: dict[str, str | None] | None = None
 _fork_hook_installed = False
 
@@ -115,7 +118,7 @@ def _stop_quietly() -> None:
 def start_if_child() -> None:
     """Called by the `sitecustomize` of a new interpreter: joins the recording that the environment names."""
     text = os.environ.get(VARIABLE)
-    if not text:
+    if not text or any(RESOURCE_TRACKER in argument for argument in sys.orig_argv):
         return
     from pyscope import recorder
 

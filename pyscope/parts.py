@@ -39,6 +39,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
+    process_id: bytes
     pid: int
     ring_path: str
 
@@ -52,9 +53,15 @@ def _head(path: str) -> _Head | None:
         return None
     if len(data) < RING_PATH.stop or not data.startswith(MAGIC):
         return None
-    _, _, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
+    _, process_id, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
     ring = data[RING_PATH].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-    return _Head(pid, ring)
+    return _Head(process_id, pid, ring)
+
+
+def belongs_to(path: str, process_id: bytes) -> bool:
+    """Whether the file at `path` is the recording of this very run of a process."""
+    head = _head(path)
+    return head is not None and head.process_id == process_id
 
 
 def _owner_alive(ring_path: str) -> bool:

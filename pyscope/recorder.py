@@ -52,6 +52,7 @@ class Recording:
         self.active = False
         self.ring_path: str | None = None
         self.identity = b""
+        self.process_id = b""
         self.is_child = False
         self._figures: dict[str, Any] = {}
 
@@ -200,7 +201,7 @@ def _begin(
     recording = Recording(settings, path, choice)
     recording.is_child = bool(parent)
     recording.identity = identity or os.urandom(16)
-    process_id = os.urandom(16)
+    process_id = recording.process_id = os.urandom(16)
     meta = _meta(recording)
     # Everything that runs Python code comes before the hook: it would stand in the recording.
     atexit.register(_stop_at_exit)
@@ -343,9 +344,17 @@ def _stop(recording: Recording) -> None:
                 _warn(f"the recording {recording.path} could not be written: {error}")
         recording._figures = _native().stop(STOP_TIMEOUT)
     _say_what_is_missing(recording)
+    if recording.settings.mode == "stream" and not _still_there(recording):
+        _warn(f"the recording {recording.path} was deleted or replaced while it was being written: nothing of it is left")
+        return
     if recording.path is not None and not recording.is_child and os.path.exists(recording.path):
         for problem in parts.join(recording.path):
             _warn(problem)
+
+
+def _still_there(recording: Recording) -> bool:
+    """Whether the file at the recording's path is the one that was written."""
+    return recording.path is None or parts.belongs_to(recording.path, recording.process_id)
 
 
 def _say_what_is_missing(recording: Recording) -> None:

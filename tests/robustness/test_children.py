@@ -47,8 +47,10 @@ def calls(programs: Programs, function: str) -> list[int]:
     return [counts[0], *sorted(count for count in counts[1:] if count)]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize(
+    ("method", "backend"),
+    [*(("fork", backend) for backend in BACKENDS), ("spawn", "auto"), ("spawn", "python"), ("forkserver", "auto")],
+)
 def test_children_of_multiprocessing_are_counted_to_the_call(programs: Programs, method: str, backend: str) -> None:
     programs.run(POOLS, backend, method)
     assert calls(programs, "leaf") == [1, 100, 101, 102]
@@ -56,31 +58,29 @@ def test_children_of_multiprocessing_are_counted_to_the_call(programs: Programs,
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-@pytest.mark.parametrize(
-    "end", ["return_", "os._exit(0)", "os.kill(os.getpid(), 9)", "os.abort()", "sys.exit(0)"]
-)  # fmt: skip
-def test_a_forked_child_is_recorded_however_it_ends(programs: Programs, end: str, backend: str) -> None:
+def test_a_forked_child_is_recorded_however_it_ends(programs: Programs, backend: str) -> None:
     programs.run(
-        f"""
+        """
         import os, sys
         import pyscope
         def leaf(): pass
-        def child():
+        def child(end):
             for _ in range(500): leaf()
-            return_ = None
-            {end}
-        recording = pyscope.start("run.pyscope", modules=["__main__"], backend={backend!r})
+            exec(end)
+        recording = pyscope.start("run.pyscope", modules=["__main__"], backend=sys.argv[1])
         for _ in range(10): leaf()
-        pid = os.fork()
-        if not pid:
-            child()
-            sys.exit(0)
-        os.waitpid(pid, 0)
+        for end in ("pass", "os._exit(0)", "os.kill(os.getpid(), 9)", "os.abort()", "sys.exit(0)", "1 / 0"):
+            pid = os.fork()
+            if not pid:
+                child(end)
+                sys.exit(0)
+            os.waitpid(pid, 0)
         for _ in range(10): leaf()
         pyscope.stop()
-        """
+        """,
+        backend,
     )
-    assert calls(programs, "leaf") == [20, 500]
+    assert calls(programs, "leaf") == [20, *[500] * 6]
     assert programs.left_behind() == []
 
 
