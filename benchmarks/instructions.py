@@ -1,7 +1,8 @@
 """Instructions counted by callgrind: runs of N and N + 5 slices, and the difference.
 
 They repeat to 1 in 10,000 where CPU time varies by 10 %. A clock reading counts as one instruction but
-takes the time of forty. TaskFlow itself is not counted: its threads hand over by time, and the control differs by 5 %.
+takes the time of forty. TaskFlow itself is not counted: its threads hand over by time, and the control
+differs by 5 %.
 `python -m benchmarks.instructions VARIANT SLICES` is the program that is counted.
 """
 

@@ -12,12 +12,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 import pyscope
 from benchmarks import call_tree, worker
 from benchmarks.estimator import run_rounds
+from benchmarks.workload import InProcessWorkload
+from pyscope.format import Kind
 
 NAIVE_SOURCE: Final = Path(__file__).with_name("naive_loop.cpp")
 NAIVE_FLAGS: Final = ("-O3", "-march=native", "-std=c++20")
+BEGINS: Final = (Kind.CALL, Kind.GEN_START, Kind.GEN_RESUME, Kind.GEN_THROW, Kind.C_CALL)
+ENDS: Final = (
+    Kind.RETURN, Kind.RAISE, Kind.GEN_YIELD, Kind.GEN_RETURN, Kind.GEN_RAISE, Kind.C_RETURN, Kind.C_RAISE
+)  # fmt: skip
 RING_MB: Final = 256  # the program makes 30 million events a second; nothing is to be dropped
 
 
@@ -31,24 +40,40 @@ def record_tree(path: Path, calls: int) -> int:
     return int(figures["events"])
 
 
-def decoding(*, calls: int, rounds: int, seed: int) -> list[dict[str, float]]:
-    """Rounds of: the naive loops (twice), decode and pairing; in million events a second of CPU time."""
+def record_service(path: Path, pairs: int) -> int:
+    """Record every Python call of `pairs` pairs of TaskFlow requests; returns the events."""
+    with InProcessWorkload(path.parent) as workload:
+        workload.request_pairs(2)
+        with pyscope.record(path, modules=["*"], ring_mb=RING_MB, children=False) as recording:
+            workload.request_pairs(pairs)
+    if recording.figures["dropped"]:
+        raise RuntimeError(f"{recording.figures['dropped']} events were dropped")
+    return int(recording.figures["events"])
+
+
+def decoding(*, program: str, size: int, rounds: int, seed: int) -> list[dict[str, float]]:
+    """Rounds of: the naive loops (twice), decode and pairing; in million events a second of CPU time.
+
+    `program`: "tree", of `size` calls, or "service", of `size` pairs of requests. All read the same events.
+    """
     with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
         directory = Path(folder)
-        naive = directory / "naive_loop"
+        naive, words = directory / "naive_loop", directory / "words"
         compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++") or "c++"
         subprocess.run([compiler, *NAIVE_FLAGS, str(NAIVE_SOURCE), "-o", str(naive)], check=True)
-        events = record_tree(directory / "tree.pyscope", calls)
+        path = directory / "run.pyscope"
+        events = record_tree(path, size) if program == "tree" else record_service(path, size)
         from pyscope import _codec
 
-        trace: Any = pyscope.load(directory / "tree.pyscope")
+        trace: Any = pyscope.load(path)
+        _words(trace.events).tofile(words)
+        trace = pyscope.load(path)
         inputs = (trace._recording.buffers, trace._names.inputs, len(trace._names.functions))
 
         def naive_loops() -> dict[str, float]:
-            output = subprocess.check_output([naive, str(events)], stderr=subprocess.DEVNULL)
-            rates = [[float(word) for word in line.split()] for line in output.splitlines()]
-            decode, pair = (sorted(column)[len(column) // 2] for column in zip(*rates, strict=True))
-            return {"naive decode": decode, "naive pair": pair}
+            output = subprocess.check_output([naive, words], stderr=subprocess.DEVNULL)
+            names = ("naive decode", "naive pair", "cold decode", "cold pair")
+            return dict(zip(names, map(float, output.split()), strict=True))
 
         def timed(name: str, work: Callable[[], object]) -> Callable[[], dict[str, float]]:
             def block() -> dict[str, float]:
@@ -64,6 +89,15 @@ def decoding(*, calls: int, rounds: int, seed: int) -> list[dict[str, float]]:
             "pair": timed("pair", lambda: _codec.pair_calls(*inputs)),
         }
         return run_rounds(blocks, rounds, seed=seed, baseline="naive")
+
+
+def _words(events: Any) -> NDArray[np.uint64]:
+    """The events as the naive loop reads them."""
+    kind = events["kind"]
+    begins = np.isin(kind, BEGINS)
+    plain = np.where(begins, 1, np.where(np.isin(kind, ENDS), 2, 31)).astype(np.uint64)
+    since = (events["time_ns"] - events["time_ns"].min()).astype(np.uint64)
+    return since << np.uint64(28) | events["code"].astype(np.uint64) << np.uint64(5) | plain
 
 
 def _crowding() -> float:
