@@ -110,7 +110,13 @@ void Drain::loop() {
     // After a failed write recording is over; the stop tries once more to save what the ring holds.
     if (saver_ && (!failed() || stopping)) {
       failed_.store(cycle(stopping) ? 0 : file_->error() ? file_->error() : EIO, std::memory_order_release);
-      if (failed() && !stopping && on_failure_) on_failure_();
+      if (failed() && !stopping && on_failure_) {
+        // The stop may have given up on a stalled disk meanwhile: what records now is not ours to end.
+        pthread_mutex_lock(&mutex_);
+        const bool abandoned = stop_;
+        pthread_mutex_unlock(&mutex_);
+        if (!abandoned) on_failure_();
+      }
     }
     if (stopping) break;
     if (saver_ && now >= parts_due) {

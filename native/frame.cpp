@@ -10,8 +10,14 @@ PyInterpreterState* interpreter() { return PyInterpreterState_Main(); }
 
 bool install_eval(_PyFrameEvalFunction function) {
   _PyFrameEvalFunction before = _PyInterpreterState_GetEvalFrameFunc(interpreter());
-  if (before == function) return false;
-  if (before == installed && installed) return false;
+  if (installed && before != _PyEval_EvalFrameDefault) {
+    // Ours could not be taken out at the last stop. Beneath another's it is called still; a second time over it,
+    // the two would call each other without end.
+    if (before != installed) return function == installed;
+    _PyInterpreterState_SetEvalFrameFunc(interpreter(), function);
+    installed = function;
+    return true;
+  }
   hook.aside = false;
   hook.next_eval = before;
   installed = function;

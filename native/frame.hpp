@@ -66,7 +66,7 @@ inline PyObject* eval_frame_empty(PyThreadState* thread, Frame* frame, int throw
   return hook.next_eval(thread, frame, throwing);
 }
 
-// Installs `function` over whoever is there; false when it is installed already.
+// Installs `function` over whoever is there, unless it is in that chain already; false when another of ours is.
 bool install_eval(_PyFrameEvalFunction function);
 // Takes the hook out; false when somebody else has installed one over it (it then only passes frames on).
 bool remove_eval();

@@ -55,6 +55,7 @@ struct Hook {
   PyObject* current_tasks = nullptr;         // asyncio's dict of loop -> task
   std::atomic<uint32_t> window{0};           // 1: C calls are to be recorded
   bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds
+  bool evicted = false;              // backend setprofile: the program has set a profile function over ours
   bool aside = false;                        // the frame hook is out because the C stack ran low
   std::atomic<uint64_t> faults{0};
   RingFile* file = nullptr;

@@ -688,15 +688,24 @@ cdef object install(str backend, bint everything, bint c_calls, bint windows):
     if backend == "monitoring":
         install_monitoring(everything, CALLBACK_WINDOWS if windows else CALLBACK_RECORD)
     elif backend == "frame":
-        install_eval(eval_frame_windows if windows else eval_frame_plain)
+        install_frame_hook(eval_frame_windows if windows else eval_frame_plain)
     elif backend == "setprofile":
         install_setprofile(c_calls)
     else:
         raise BackendUnavailable(f"the native recorder has no backend {backend!r}")
 
 
+cdef object install_frame_hook(EvalFunction function):
+    if not install_eval(function):
+        raise BackendUnavailable(
+            "another frame evaluator was installed over PyScope's of an earlier recording, which had another backend or "
+            "detail: take it out first, or record with the same settings as then"
+        )
+
+
 cdef object remove(str backend):
-    arm_all_threads(NULL)
+    if arm_all_threads(NULL) and backend == "setprofile":
+        hook.evicted = True
     if backend == "monitoring":
         remove_monitoring()
         return True
@@ -711,7 +720,7 @@ cdef object install_setprofile(bint c_calls):
     profile_python_with_c_calls(c_calls)
     hook.profile_has_company = True
     if sys.version_info < (3, 12):
-        install_eval(eval_frame_beside_profile)
+        install_frame_hook(eval_frame_beside_profile)
     else:
         if free_tool_id() is None:
             hook.profile_has_company = False
@@ -819,6 +828,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         hook.generation += 1
         hook.threads = 0
         open_existing_rings()
+        hook.evicted = False
         hook.active = True
         if greenlet_module is None:
             note_greenlet()
@@ -839,9 +849,15 @@ cdef int uninstall_soon(void* _) noexcept:
     return 0
 
 
+cdef void ask_to_uninstall() noexcept nogil:
+    Py_AddPendingCall(uninstall_soon, NULL)
+
+
 cdef void on_write_failure() noexcept nogil:
     """On the drain thread: the hook is taken out as soon as the main thread can."""
-    Py_AddPendingCall(uninstall_soon, NULL)
+    ask_to_uninstall()
+    # On 3.11 a main thread that never lets go of the GIL notices only what is asked on it.
+    ring_file.call_on_next_seal(ask_to_uninstall)
 
 
 cdef void abandon_start() noexcept:
@@ -864,21 +880,24 @@ cdef void abandon_start() noexcept:
         ring_file = NULL
 
 
+cdef bint removed_cleanly = True
+
+
 def uninstall():
     """Takes the hook out and closes every thread's ring; the drain goes on. True unless another frame evaluator
     sits on top of ours (which then only passes frames on)."""
-    global backend_in_use
+    global backend_in_use, removed_cleanly
     if backend_in_use is None:
-        return True
+        return removed_cleanly
     backend = backend_in_use
     backend_in_use = None
     hook.active = False
     hook.generation += 1
     hook.window.store(0)
-    clean = remove(backend)
+    removed_cleanly = remove(backend)
     close_all_rings()
     untrace_greenlets()
-    return clean
+    return removed_cleanly
 
 
 def stop(double timeout=10.0):
@@ -898,6 +917,7 @@ def stop(double timeout=10.0):
         over = drain.finish(timeout)
     figures = {
         "clean": clean,
+        "evicted": hook.evicted,
         "faults": hook.faults.load(),
         "dropped": ring_file.header().dropped.load(),
         "unnamed": unnamed,

@@ -168,6 +168,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         SlowPaths slow
         PyObject* disable
         bint profile_has_company
+        bint evicted
         PyObject* current_tasks
         AtomicU32 window
         AtomicU64 faults

@@ -152,7 +152,9 @@ bool follow_hand(ThreadRing* ring, PyThreadState* thread) {
 PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int throwing) {
   if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread(frame)) && hook.active)
     return step_aside(thread, frame, throwing);
-  if (PYSCOPE_UNLIKELY(!thread->c_profilefunc) && hook.active && !thread->tracing) arm_thread(thread, profile_everything);
+  if (PYSCOPE_UNLIKELY(thread->c_profilefunc != profile_everything) && hook.active && !thread->tracing &&
+      !arm_thread(thread, profile_everything))
+    hook.evicted = true;
   PyCodeObject* code = frame_code(frame);
   if (PYSCOPE_UNLIKELY(!code)) return hook.next_eval(thread, frame, throwing);
   const bool generator = in_generator(frame);

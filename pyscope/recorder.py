@@ -360,7 +360,8 @@ def _still_there(recording: Recording) -> bool:
 def _say_what_is_missing(recording: Recording) -> None:
     figures = recording._figures
     unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
-    if unmatched and not recording.is_child and not (recording.path and parts.of(recording.path)):
+    evicted = figures.get("evicted", False)
+    if unmatched and not evicted and not recording.is_child and not (recording.path and parts.of(recording.path)):
         names = ", ".join(repr(glob) for glob in unmatched)
         _warn(
             f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)"
@@ -374,6 +375,11 @@ def _say_what_is_missing(recording: Recording) -> None:
         _warn(
             f"the recording {recording.path} is incomplete: {why}. What was not written is kept in "
             f"{figures['ring_path']}: make room, then run: pyscope recover {recording.path}"
+        )
+    if evicted:
+        _warn(
+            "the program set a profile function of its own (sys.setprofile, cProfile): while it was set, its thread was "
+            'not recorded. With backend="auto" both work.'
         )
     if not figures.get("clean", True):
         _warn("another frame evaluator was installed over PyScope's; PyScope's now only passes frames on")
