@@ -56,10 +56,10 @@ PyObject* on_yield(PyObject*, PyObject* const* args, size_t, PyObject*) {
 
 // PY_THROW and PY_UNWIND are events of the whole process and cannot be disarmed before 3.15.
 PyObject* on_throw(PyObject*, PyObject* const* args, size_t, PyObject*) {
-  const uint64_t value = decision(code_argument(args));
-  if (current(value) && (value & kSelected)) {
-    PyThreadState* thread = current_thread();
-    Frame* frame = current_frame(thread);
+  PyThreadState* thread = current_thread();
+  Frame* frame = current_frame(thread);
+  const uint64_t value = decide(code_argument(args), frame);
+  if (value & kSelected) {
     // A profile function that was called just before has taken it for a resume (3.13).
     if (!hook.profile_has_company ||
         !thread_ring->amend_resume(word(value, Kind::GenResume), instance(frame, 0), hook.slow.exception(Py_TYPE(args[2]))))

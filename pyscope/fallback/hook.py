@@ -3,6 +3,8 @@
 It records the events that the native backends record, many times slower. A profile function is not told
 whether a generator starts or goes on, yields or ends, or which exception leaves a frame: the first two
 are read from the instruction in hand, the last from a trace function set beside it (if no debugger has set one).
+A trace function in turn is not told of an exception that is raised again (`raise`, the end of a `finally` or
+`with`): 3.12 and later say it by PY_UNWIND (PEP 669), on 3.11 it is read at that instruction.
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ __all__ = ["forget_parent", "start", "stop"]
 YIELD = {opcode.opmap[name] for name in ("YIELD_VALUE",) if name in opcode.opmap}
 RETURN = {
     opcode.opmap[name]
-    for name in ("RETURN_VALUE", "RETURN_CONST", "RETURN_GENERATOR")
+    for name in ("RETURN_VALUE", "RETURN_CONST")
     if name in opcode.opmap
 }
 RESUME = opcode.opmap["RESUME"]
+# At these, with these arguments, the exception being handled is raised again. (RERAISE 1 follows POP_EXCEPT: it goes on
+# with the exception that was raised last.)
+RAISE_AGAIN = {(opcode.opmap["RERAISE"], 0), (opcode.opmap["RERAISE"], 2), (opcode.opmap["RAISE_VARARGS"], 0)}
+TOOL_IDS = (5, 3, 4)
 SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 OPCODES = sys.version_info < (3, 12)  # later their trace events begin too late
 CODE_SHIFT = 20  # of the instance, in its operand word
@@ -110,6 +116,7 @@ class _Hook:
         self.traces = sys.gettrace() is None
         self.active = False
         self.faults = 0
+        self.tool = -1
 
     # installing
 
@@ -120,6 +127,14 @@ class _Hook:
             threading.settrace(self.trace)
             sys.settrace(self.trace)
         if sys.version_info >= (3, 12):
+            monitoring = sys.monitoring
+            for tool in TOOL_IDS:
+                if monitoring.get_tool(tool) is None:
+                    monitoring.use_tool_id(tool, "pyscope")
+                    monitoring.register_callback(tool, monitoring.events.PY_UNWIND, self.unwound)
+                    monitoring.set_events(tool, monitoring.events.PY_UNWIND)
+                    self.tool = tool
+                    break
             threading.setprofile_all_threads(self.profile)
         else:
             sys.setprofile(self.profile)
@@ -127,6 +142,11 @@ class _Hook:
     def remove(self) -> None:
         self.active = False
         if sys.version_info >= (3, 12):
+            if self.tool >= 0:
+                sys.monitoring.set_events(self.tool, 0)
+                sys.monitoring.register_callback(self.tool, sys.monitoring.events.PY_UNWIND, None)
+                sys.monitoring.free_tool_id(self.tool)
+                self.tool = -1
             threading.setprofile_all_threads(None)  # type: ignore[arg-type]
         else:
             sys.setprofile(None)
@@ -228,6 +248,12 @@ class _Hook:
             sys.settrace(None)
             return None
         if event == "call":
+            try:
+                if self.code(frame) is None:  # nothing is kept of others' frames: it would keep them alive
+                    return None
+            except Exception:
+                self.faults += 1
+                return None
             frame.f_trace_lines = False
             return self.trace
         thread = self.thread()
@@ -242,11 +268,31 @@ class _Hook:
                 frame.f_trace_lines = True
                 words[at] = words[at] >> KIND_BITS << KIND_BITS | Kind.GEN_THROW
                 words[at + 1] |= self.writer.exception(name)
+            else:
+                frame.f_trace_opcodes = OPCODES
         elif event == "opcode" or (event == "line" and frame in thread.thrown):
             thread.resumed.pop(frame, None)
             thread.thrown.discard(frame)
-            frame.f_trace_opcodes = frame.f_trace_lines = False
+            frame.f_trace_lines = False
+            frame.f_trace_opcodes = OPCODES and frame in thread.exceptions
+            if event == "opcode":
+                self.raised_again(thread, frame)
         return self.trace
+
+    def raised_again(self, thread: _Thread, frame: FrameType) -> None:
+        """On 3.11, before an instruction of a frame that has met an exception."""
+        at = frame.f_lasti
+        instructions = self.instructions(frame.f_code)
+        if (instructions[at], instructions[at + 1]) in RAISE_AGAIN:
+            handled = sys.exc_info()[0]
+            if handled is not None:
+                thread.exceptions[frame] = _type_name(handled)
+
+    def unwound(self, code: CodeType, offset: int, error: BaseException) -> None:
+        """PY_UNWIND: comes before the profile function's event."""
+        thread = self.thread()
+        if self.active and not thread.busy and self.codes.get(code) is not None:
+            thread.exceptions[sys._getframe(1)] = _type_name(type(error))
 
     def resumption(self, frame: FrameType) -> Kind:
         instructions = self.instructions(frame.f_code)

@@ -23,7 +23,8 @@ class Wrong(Exception): pass
 class Worse(Wrong): pass
 ERRORS = (ValueError, KeyError, Wrong, Worse, ZeroDivisionError, StopIteration, RuntimeError)
 def say(value):
-    said.setdefault(threading.current_thread().name, []).append(value)
+    plain = value is None or isinstance(value, (int, str, list, tuple))
+    said.setdefault(threading.current_thread().name, []).append(value if plain else type(value).__name__)
 def fail(n):
     raise ERRORS[n % 5](n)
 def leaf(n):

@@ -120,7 +120,7 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
     assert recording.figures["faults"] == 0
     del kept
     trace = pyscope.load(path)
-    assert trace.losses == []
+    assert not trace.losses, trace.losses
     return tree_of(trace)
 
 
