@@ -21,6 +21,7 @@ inline constexpr uint64_t kSelected = 1;
 inline constexpr uint64_t kSuspends = 2;   // generator, coroutine, async generator
 inline constexpr uint64_t kAwaits = 4;     // coroutine or async generator
 inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
+inline constexpr uint64_t kWatched = 16;   // recorded by monitoring callbacks beside the frame hook, which passes it on
 
 // What a thread needs beside its ring.
 struct ThreadRing final : Ring {

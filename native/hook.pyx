@@ -208,11 +208,13 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
                 value |= AWAITS
             value |= <uint64_t>new_code(module, utf8(code.co_qualname), file, <uint32_t>code.co_firstlineno,
                                         arity_of(code), flags) << CODE_SHIFT
+            if frame_company and not flags and PyUnicode_CompareWithASCIIString(code.co_name, "__init__") == 0:
+                value = value & ~<uint64_t>SELECTED | WATCHED
         value |= <uint64_t>hook.generation << 32
         if SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, <void*>value) != 0:
             PyErr_Clear()
             fault()
-        if monitoring_tool >= 0 and not monitoring_everything:
+        if monitoring_tool >= 0 and not (monitoring_everything and value & SELECTED):
             watch_code(code, value)
     except BaseException:  # MemoryError at worst: this code object is not recorded
         PyErr_Clear()
@@ -613,13 +615,32 @@ cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
     try:
         reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
         Py_XDECREF(<PyObject*>reference)
-        if value & SELECTED:
+        if value & (WATCHED if frame_company else SELECTED):
             watched_codes.append(reference)
             set_local_events(monitoring_tool, <object>code, local_events)
         else:
             disarmed_codes.append(reference)
     except BaseException:
         fault()
+
+
+cdef bint frame_company = False
+
+
+cdef object install_frame_company():
+    """3.13 runs the `__init__` of a class without asking the frame hook once the call of the class is specialised
+    (CALL_ALLOC_AND_ENTER_INIT; 3.14 asks). So `__init__` is recorded by monitoring callbacks there."""
+    global frame_company
+    if sys.version_info[:2] != (3, 13):
+        return
+    if free_tool_id() is None:
+        raise BackendUnavailable("frame evaluation misses __init__ on 3.13 unless a sys.monitoring tool id is free")
+    frame_company = True
+    try:
+        install_monitoring(False, CALLBACK_WATCHED)
+    except BaseException:
+        frame_company = False
+        raise
 
 
 cdef object install_monitoring(bint everything, int kind, bint exceptions_only=False):
@@ -634,7 +655,7 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
     monitoring.use_tool_id(tool, "pyscope")
     events = monitoring.events
     set_local_events = monitoring.set_local_events
-    local_events = events.PY_RETURN | events.PY_YIELD
+    local_events = events.PY_RETURN if frame_company else events.PY_RETURN | events.PY_YIELD
     hook.disable = <PyObject*>monitoring.DISABLE
     monitoring_tool = tool
     monitoring_everything = everything
@@ -652,9 +673,13 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
                 set_local_events(tool, code, events.PY_RETURN)
                 set_local_events(tool, code, 0)
         disarmed_codes = []
-        mask = events.PY_THROW | events.PY_UNWIND
-        if not exceptions_only:
-            mask |= events.PY_START | events.PY_RESUME
+        mask = events.PY_UNWIND
+        if frame_company:
+            mask |= events.PY_START
+        else:
+            mask |= events.PY_THROW
+            if not exceptions_only:
+                mask |= events.PY_START | events.PY_RESUME
         if everything and not exceptions_only:
             mask |= events.PY_RETURN | events.PY_YIELD
         monitoring.set_events(tool, mask)
@@ -664,7 +689,8 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
 
 
 cdef object remove_monitoring():
-    global monitoring_tool, watched_codes
+    global monitoring_tool, watched_codes, frame_company
+    frame_company = False
     tool = monitoring_tool
     if tool < 0:
         return
@@ -688,7 +714,12 @@ cdef object install(str backend, bint everything, bint c_calls, bint windows):
     if backend == "monitoring":
         install_monitoring(everything, CALLBACK_WINDOWS if windows else CALLBACK_RECORD)
     elif backend == "frame":
-        install_frame_hook(eval_frame_windows if windows else eval_frame_plain)
+        install_frame_company()
+        try:
+            install_frame_hook(eval_frame_windows if windows else eval_frame_plain)
+        except BaseException:
+            remove_monitoring()
+            raise
     elif backend == "setprofile":
         install_setprofile(c_calls)
     else:
@@ -706,12 +737,11 @@ cdef object install_frame_hook(EvalFunction function):
 cdef object remove(str backend):
     if arm_all_threads(NULL) and backend == "setprofile":
         hook.evicted = True
+    remove_monitoring()
     if backend == "monitoring":
-        remove_monitoring()
         return True
     if backend == "setprofile":
         hook.profile_has_company = False
-        remove_monitoring()
         watch_new_threads(False)
     return remove_eval()
 

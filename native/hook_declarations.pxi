@@ -181,6 +181,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
     uint64_t SUSPENDS "pyscope::kSuspends"
     uint64_t AWAITS "pyscope::kAwaits"
     uint64_t RESOLVED "pyscope::kResolved"
+    uint64_t WATCHED "pyscope::kWatched"
     void close_all_rings() noexcept
     void install_fork_handlers() noexcept
     PyObject* current_task(ThreadRing*) noexcept
@@ -217,6 +218,7 @@ cdef extern from "monitoring.hpp" namespace "pyscope":
     int EVENT_UNWIND "(int)pyscope::MonitoringEvent::Unwind"
     int CALLBACK_RECORD "(int)pyscope::CallbackKind::Record"
     int CALLBACK_WINDOWS "(int)pyscope::CallbackKind::RecordWithWindows"
+    int CALLBACK_WATCHED "(int)pyscope::CallbackKind::Watched"
     int CALLBACK_EMPTY "(int)pyscope::CallbackKind::Empty"
 
 cdef extern from "glue.hpp" namespace "pyscope":

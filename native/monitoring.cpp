@@ -81,6 +81,41 @@ PyObject* on_unwind(PyObject*, PyObject* const* args, size_t, PyObject*) {
 
 PyObject* on_nothing(PyObject*, PyObject* const*, size_t, PyObject*) { return Py_NewRef(Py_None); }
 
+// Beside the frame hook of 3.13, see `install_frame_company`.
+PyObject* on_start_watched(PyObject*, PyObject* const* args, size_t, PyObject*) {
+  PyThreadState* thread = current_thread();
+  const uint64_t value = decide(code_argument(args), current_frame(thread));
+  if (!(value & kWatched)) return value ? disarm() : Py_NewRef(Py_None);
+  follow_window(thread);
+  record_call(value, thread);
+  return Py_NewRef(Py_None);
+}
+
+PyObject* on_return_watched(PyObject*, PyObject* const* args, size_t, PyObject*) {
+  const uint64_t value = decision(code_argument(args));
+  if (current(value) && (value & kWatched)) record_return(value, current_thread());
+  return Py_NewRef(Py_None);
+}
+
+PyObject* on_unwind_watched(PyObject*, PyObject* const* args, size_t, PyObject*) {
+  const uint64_t value = decision(code_argument(args));
+  if (current(value) && (value & kWatched)) record_raise(value, current_thread(), Py_TYPE(args[2]));
+  return Py_NewRef(Py_None);
+}
+
+vectorcallfunc function_for_watched(MonitoringEvent event) {
+  switch (event) {
+    case MonitoringEvent::Start:
+      return on_start_watched;
+    case MonitoringEvent::Return:
+      return on_return_watched;
+    case MonitoringEvent::Unwind:
+      return on_unwind_watched;
+    default:
+      return on_nothing;
+  }
+}
+
 PyTypeObject callback_type = {
     PyVarObject_HEAD_INIT(nullptr, 0)
 };
@@ -123,6 +158,7 @@ PyObject* make_callback(MonitoringEvent event, CallbackKind kind) {
   if (!callback) return nullptr;
   callback->call = kind == CallbackKind::Empty               ? on_nothing
                    : kind == CallbackKind::RecordWithWindows ? function_for<true>(event)
+                   : kind == CallbackKind::Watched           ? function_for_watched(event)
                                                              : function_for<false>(event);
   return reinterpret_cast<PyObject*>(callback);
 }

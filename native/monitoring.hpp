@@ -17,7 +17,8 @@ struct Callback {
 };
 
 enum class MonitoringEvent { Start, Resume, Return, Yield, Throw, Unwind };
-enum class CallbackKind { Record, RecordWithWindows, Empty };
+// Watched: only code that the frame hook leaves to monitoring.
+enum class CallbackKind { Record, RecordWithWindows, Watched, Empty };
 
 // The callable for an event; a new reference. Null with an exception set on failure.
 PyObject* make_callback(MonitoringEvent event, CallbackKind kind);

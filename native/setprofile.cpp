@@ -16,7 +16,7 @@ void record_c(PyFrameObject* object, Kind kind, PyObject* function) {
   PyCodeObject* code = frame_code(frame);
   if (!code) return;
   const uint64_t caller = decide(code, frame);
-  if (!(caller & kSelected) || !function) return;
+  if (!(caller & (kSelected | kWatched)) || !function) return;
   ring_of_thread()->emit(head(kind, hook.slow.c_function(function)));
 }
 
@@ -37,10 +37,37 @@ inline int profile_c_event(PyFrameObject* object, int what, PyObject* argument) 
 
 bool c_calls = false;
 
+// From 3.12 on nothing tells of a thread that `_thread` starts, except the return of the C function that did it: by then
+// the thread's state exists, and it has not run yet, for this thread holds the GIL.
+PyMethodDef* thread_starters[2] = {nullptr, nullptr};
+
+void note_thread_starters() {
+#if PY_VERSION_HEX >= 0x030C0000
+  const char* names[] = {"start_new_thread", "start_joinable_thread"};
+  PyObject* module = PyImport_ImportModule("_thread");
+  for (size_t i = 0; i < 2; ++i) {
+    PyObject* function = module ? PyObject_GetAttrString(module, names[i]) : nullptr;
+    if (function && Py_IS_TYPE(function, &PyCFunction_Type))
+      thread_starters[i] = reinterpret_cast<PyCFunctionObject*>(function)->m_ml;
+    Py_XDECREF(function);
+    PyErr_Clear();
+  }
+  Py_XDECREF(module);
+#endif
+}
+
+inline void arm_started_thread(PyObject* function) {
+  if (!function || !Py_IS_TYPE(function, &PyCFunction_Type)) return;
+  const PyMethodDef* method = reinterpret_cast<PyCFunctionObject*>(function)->m_ml;
+  if (PYSCOPE_UNLIKELY(method == thread_starters[0] || method == thread_starters[1]))
+    arm_all_threads(profile_everything);
+}
+
 template <bool CCalls>
 int profile_python(PyFrameObject* object, int what, PyObject* argument) {
   if (what != PyTrace_CALL && what != PyTrace_RETURN) {
     if constexpr (CCalls) profile_c_event(object, what, argument);
+    if (what == PyTrace_C_RETURN) arm_started_thread(argument);
     return 0;
   }
   Frame* frame = frame_of(object);
@@ -92,7 +119,10 @@ void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument) {
   profile_everything(nullptr, frame, what, argument);
 }
 
-void profile_python_with_c_calls(bool yes) { c_calls = yes; }
+void profile_python_with_c_calls(bool yes) {
+  c_calls = yes;
+  note_thread_starters();
+}
 
 int profile_everything(PyObject*, PyFrameObject* frame, int what, PyObject* argument) {
   if (PYSCOPE_UNLIKELY(!hook.active)) return 0;

@@ -4,7 +4,9 @@
 // windows that each thread opens for itself at its next recorded call (`follow_window`).
 // A profile function is not told which exception leaves a frame. So when it records Python calls too, somebody
 // stands beside it who is: from 3.12 on monitoring callbacks for PY_UNWIND and PY_THROW, before a bare frame
-// hook (`eval_frame_beside_profile`), which also arms new threads. Where neither can be had, exceptions
+// hook (`eval_frame_beside_profile`), which also arms new threads. From 3.12 on new threads are armed by their first
+// event (those of `threading`) or by the return of `_thread.start_new_thread` in the thread that started them; one that
+// C code starts without Python is armed by the next such return only. Where neither can be had, exceptions
 // are recorded without their type.
 #pragma once
 

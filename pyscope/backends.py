@@ -67,6 +67,11 @@ def _unavailable(name: str) -> str | None:
             return f"sys.monitoring (PEP 669) came with 3.12, this is {sys.version_info[0]}.{sys.version_info[1]}"
         if _hook.free_tool_id() is None:
             return "the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools"
+    if name == "frame" and sys.version_info[:2] == (3, 13) and _hook.free_tool_id() is None:
+        return (
+            "3.13 runs __init__ past a frame hook, so sys.monitoring must help it, "
+            "whose tool ids 3, 4 and 5 are all in use by other tools"
+        )
     if name == "setprofile" and _hook.profiler_installed():
         return "another profiler is set on this thread (sys.setprofile); it is not evicted"
     return None

@@ -75,8 +75,8 @@ ANY = ["leaf(n)", "down(n % 7)", "fail(n)", "say(n)"]
 
 
 class Writer:
-    """Writes one program. Functions are named by kind (f plain, g generator, c coroutine, a async generator) and number;
-    a body refers only to functions of higher numbers, which are written first."""
+    """Writes one program. Functions are named by kind (f plain, g generator, c coroutine, a async generator) and
+    number; a body refers only to functions of higher numbers, which are written first."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw

@@ -20,10 +20,12 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from programs import programs
 
 import pyscope
 from pyscope import backends
-from programs import programs
+from pyscope.errors import PyScopeWarning
+from pyscope.trace import OUTCOMES, Trace
 
 EXAMPLES = int(os.environ.get("PYSCOPE_EXAMPLES", "0"))
 ORACLE = "python"
@@ -110,7 +112,7 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
     gc.disable()  # when a cycle is collected is nobody's business here
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pyscope.errors.PyScopeWarning)  # "generated" may match nothing
+            warnings.simplefilter("ignore", PyScopeWarning)  # "generated" may match nothing
             with pyscope.record(path, modules=modules, backend=backend, ring_mb=2, children=False) as recording:
                 said, kept = _run(code)
     finally:
@@ -124,7 +126,7 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
     return tree_of(trace)
 
 
-def tree_of(trace: pyscope.trace.Trace) -> Tree:
+def tree_of(trace: Trace) -> Tree:
     """The calls of module `generated` as nested tuples; a call of another module stands for its callees."""
     columns = {name: trace.calls[name].tolist() for name in trace.calls}
     children: dict[int, list[int]] = {}
@@ -142,7 +144,7 @@ def tree_of(trace: pyscope.trace.Trace) -> Tree:
 
     def node(row: int) -> Tree:
         function = trace.functions[columns["function"][row]]
-        outcome = pyscope.trace.OUTCOMES[columns["outcome"][row]]
+        outcome = OUTCOMES[columns["outcome"][row]]
         if outcome == "open" and function.kind != "function":
             outcome = "closed"
         exception = columns["exception"][row]

@@ -236,7 +236,9 @@ def test_without_a_free_tool_id_another_backend_is_taken_and_the_reason_said(pro
     print(state() == before)
     """
     ).stdout
-    assert out.startswith("frame ['the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools']\n")
+    # on 3.13 the frame hook needs a tool id too, for the calls that the interpreter makes past it
+    other = "setprofile" if sys.version_info[:2] == (3, 13) else "frame"
+    assert out.startswith(f"{other} ['the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools']\n")
     assert "backend 'monitoring' is not available" in out
     assert out.endswith("True\n")
     assert len(pyscope.load(programs.folder / "run.pyscope").find(function="price")) == PRICES
