@@ -345,7 +345,10 @@ def _stop(recording: Recording) -> None:
         recording._figures = _native().stop(STOP_TIMEOUT)
     _say_what_is_missing(recording)
     if recording.settings.mode == "stream" and not _still_there(recording):
-        _warn(f"the recording {recording.path} was deleted or replaced while it was being written: nothing of it is left")
+        _warn(
+            f"the recording {recording.path} was deleted or replaced while it was being written: "
+            "nothing of it is left. Record again, and move a recording only after its stop."
+        )
         return
     if recording.path is not None and not recording.is_child and os.path.exists(recording.path):
         for problem in parts.join(recording.path):
@@ -376,10 +379,15 @@ def _say_what_is_missing(recording: Recording) -> None:
             f"the recording {recording.path} is incomplete: {why}. What was not written is kept in "
             f"{figures['ring_path']}: make room, then run: pyscope recover {recording.path}"
         )
+    if figures.get("interrupted"):
+        _warn(
+            f"signal handlers raised {figures['interrupted']} times inside the pure-Python hook: calls about then are "
+            "missing. The native backends do not have this weakness."
+        )
     if evicted:
         _warn(
-            "the program set a profile function of its own (sys.setprofile, cProfile): while it was set, its thread was "
-            'not recorded. With backend="auto" both work.'
+            "the program set a profile function of its own (sys.setprofile, cProfile): while it was set, "
+            'its thread was not recorded. With backend="auto" both work.'
         )
     if not figures.get("clean", True):
         _warn("another frame evaluator was installed over PyScope's; PyScope's now only passes frames on")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 import json
 import opcode
 import sys
@@ -44,6 +45,11 @@ TOOL_IDS = (5, 3, 4)
 SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 OPCODES = sys.version_info < (3, 12)  # later their trace events begin too late
 CODE_SHIFT = 20  # of the instance, in its operand word
+
+# Whose Python code the hook runs.
+_CALLED = ("pyscope", "asyncio", "fnmatch", "functools", "re", "threading", "weakref")
+_MODULE: Any = type.__dict__["__module__"]
+_QUALNAME: Any = type.__dict__["__qualname__"]
 
 _hook: _Hook | None = None
 
@@ -113,9 +119,11 @@ class _Hook:
         self.next_context = 1
         self.local = threading.local()
         self.threads: list[_Thread] = []
+        self.numbers = itertools.count()  # atomic: two threads may begin at once
         self.traces = sys.gettrace() is None
         self.active = False
         self.faults = 0
+        self.interrupted = 0  # exceptions of the program's signal handlers, raised while the hook ran
         self.tool = -1
 
     # installing
@@ -158,6 +166,11 @@ class _Hook:
 
     def stop(self) -> dict[str, Any]:
         self.remove()
+        mine = getattr(self.local, "thread", None)
+        until = time.monotonic() + 1
+        for thread in self.threads:  # what is being written just now is waited for
+            while thread.busy and thread is not mine and time.monotonic() < until:
+                time.sleep(0.001)
         for thread in self.threads:
             self.flush(thread)
         self.writer.close()
@@ -168,6 +181,7 @@ class _Hook:
             "ring_path": None,
             "clean": True,
             "faults": self.faults,
+            "interrupted": self.interrupted,
             "dropped": 0,
             "unnamed": 0,
             "threads": len(self.threads),
@@ -189,8 +203,11 @@ class _Hook:
         thread.busy = True
         try:
             self.record(thread, frame, event, argument)
-        except Exception:  # never into the traced program
-            self.faults += 1
+        except BaseException as error:
+            if not isinstance(error, Exception) or _of_the_program(error):
+                self.interrupted += 1
+                raise  # CPython takes the profile function out now; `trace` sets it again
+            self.faults += 1  # never into the traced program
         finally:
             thread.busy = False
 
@@ -248,6 +265,8 @@ class _Hook:
             sys.settrace(None)
             return None
         if event == "call":
+            if sys.getprofile() is None:
+                sys.setprofile(self.profile)
             try:
                 if self.code(frame) is None:  # nothing is kept of others' frames: it would keep them alive
                     return None
@@ -331,7 +350,7 @@ class _Hook:
     def thread(self) -> _Thread:
         thread: _Thread | None = getattr(self.local, "thread", None)
         if thread is None:
-            thread = self.local.thread = _Thread(len(self.threads), threading.current_thread().name)
+            thread = self.local.thread = _Thread(next(self.numbers), threading.current_thread().name)
             self.threads.append(thread)
         return thread
 
@@ -423,5 +442,18 @@ def _current_context() -> tuple[Any, ContextKind]:
     return None, ContextKind.THREAD
 
 
+def _of_the_program(error: Exception) -> bool:
+    """Whether a signal handler of the program raised it while the hook ran."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").partition(".")[0] not in _CALLED:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
 def _type_name(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+    """Without asking a metaclass of the program."""
+    if not isinstance(kind, type):
+        return str(kind)
+    return f"{_MODULE.__get__(kind)}.{_QUALNAME.__get__(kind)}"

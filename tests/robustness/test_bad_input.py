@@ -23,9 +23,11 @@ def _nothing_recording(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 
 def test_a_module_glob_that_matches_nothing_is_named_in_a_warning() -> None:
-    with pytest.warns(errors.PyScopeWarning, match=r"modules='shpo\.\*' matched no code that ran: check") as caught:
-        with pyscope.record("run.pyscope", modules=["shpo.*", __name__]):
-            _leaf()
+    with (
+        pytest.warns(errors.PyScopeWarning, match=r"modules='shpo\.\*' matched no code that ran: check") as caught,
+        pyscope.record("run.pyscope", modules=["shpo.*", __name__]),
+    ):
+        _leaf()
     assert len(caught) == 1
 
 
@@ -100,8 +102,13 @@ def test_another_profiler_is_not_evicted_by_the_setprofile_backend() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"ring_mb": 0}, "ring_mb"), ({"mode": "tape"}, "mode"), ({"modles": ["a"]}, "modles"), ({"budget": "x"}, "budget")],
-)  # fmt: skip
+    [
+        ({"ring_mb": 0}, "ring_mb"),
+        ({"mode": "tape"}, "mode"),
+        ({"modles": ["a"]}, "modles"),
+        ({"budget": "x"}, "budget"),
+    ],
+)
 def test_a_bad_setting_is_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(errors.ConfigError, match=message):
         pyscope.start("run.pyscope", **arguments)

@@ -225,7 +225,8 @@ def test_without_a_free_tool_id_another_backend_is_taken_and_the_reason_said(pro
     for tool in range(6): sys.monitoring.use_tool_id(tool, "taken")
     before = state()
     recording = pyscope.start("run.pyscope", modules=["shop"])
-    print(recording.backend, [choice.reason for choice in pyscope.recorder.backend_report() if choice.name == "monitoring"])
+    report = pyscope.recorder.backend_report()
+    print(recording.backend, [choice.reason for choice in report if choice.name == "monitoring"])
     shop.main()
     pyscope.stop()
     try: pyscope.start("run.pyscope", backend="monitoring")
@@ -276,7 +277,8 @@ EVALUATOR = """
     }
     static PyObject* counted(PyObject* self, PyObject* ignored) { return PyLong_FromUnsignedLong(count); }
     static PyMethodDef methods[] = {{"install", install, METH_NOARGS, 0}, {"take_out", take_out, METH_NOARGS, 0},
-                                    {"installed", installed, METH_NOARGS, 0}, {"counted", counted, METH_NOARGS, 0}, {0}};
+                                    {"installed", installed, METH_NOARGS, 0}, {"counted", counted, METH_NOARGS, 0},
+                                    {0}};
     static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "evaluator", 0, -1, methods};
     PyMODINIT_FUNC PyInit_evaluator(void) { return PyModule_Create(&module); }
 """
