@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyscope import selection
 from pyscope.fallback.writer import Page, RecordingWriter
-from pyscope.format import KIND_BITS, CodeFlag, ContextKind, Kind
+from pyscope.format import EXCEPTION_BITS, KIND_BITS, CodeFlag, ContextKind, Kind
 
 if TYPE_CHECKING:
     from pyscope.recorder import Recording
@@ -100,6 +100,7 @@ class _Thread:
         # generators' frames that were resumed and, as far as is known, have not run since: instruction and event
         self.resumed: dict[FrameType, tuple[int, list[int], int]] = {}
         self.thrown: set[FrameType] = set()  # those of them that an exception was thrown into
+        self.raised: tuple[int, list[int], int] | None = None  # the last raise: its frame, and where it is written
 
 
 class _Hook:
@@ -125,6 +126,7 @@ class _Hook:
         self.faults = 0
         self.interrupted = 0  # exceptions of the program's signal handlers, raised while the hook ran
         self.tool = -1
+        self.met: set[int] = set()  # on 3.11: ids of frames that have met an exception
 
     # installing
 
@@ -247,7 +249,10 @@ class _Hook:
         if instruction == RESUME and instructions[at - 2] in YIELD:  # 3.13 stands behind the yield
             instruction = instructions[at - 2]
         raised = thread.exceptions.pop(frame, None)
-        if instruction in YIELD and not unmoved:
+        yields = instruction in YIELD and not unmoved
+        if not yields:
+            self.met.discard(id(frame))
+        if yields:
             self.emit(thread, now, Kind.GEN_YIELD, code, id(frame) >> 4 << CODE_SHIFT)
         elif instruction in RETURN:
             if suspends:
@@ -258,6 +263,8 @@ class _Hook:
             exception = self.writer.exception(raised) if raised else 0
             instance = (id(frame) >> 4 << CODE_SHIFT) if suspends else 0
             self.emit(thread, now, Kind.GEN_RAISE if suspends else Kind.RAISE, code, instance | exception)
+            if self.tool >= 0 and thread.page is not None:
+                thread.raised = id(frame), thread.page.words, len(thread.page.words)
 
     def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
         """Beside the profile function, for one thing: which exception is under way in a frame."""
@@ -287,13 +294,14 @@ class _Hook:
                 frame.f_trace_lines = True
                 words[at] = words[at] >> KIND_BITS << KIND_BITS | Kind.GEN_THROW
                 words[at + 1] |= self.writer.exception(name)
-            else:
-                frame.f_trace_opcodes = OPCODES
+            if OPCODES:
+                frame.f_trace_opcodes = True
+                self.met.add(id(frame))
         elif event == "opcode" or (event == "line" and frame in thread.thrown):
             thread.resumed.pop(frame, None)
             thread.thrown.discard(frame)
             frame.f_trace_lines = False
-            frame.f_trace_opcodes = OPCODES and frame in thread.exceptions
+            frame.f_trace_opcodes = id(frame) in self.met
             if event == "opcode":
                 self.raised_again(thread, frame)
         return self.trace
@@ -308,10 +316,15 @@ class _Hook:
                 thread.exceptions[frame] = _type_name(handled)
 
     def unwound(self, code: CodeType, offset: int, error: BaseException) -> None:
-        """PY_UNWIND: comes before the profile function's event."""
+        """PY_UNWIND: comes after the profile function's event, and knows better which exception it was."""
         thread = self.thread()
-        if self.active and not thread.busy and self.codes.get(code) is not None:
-            thread.exceptions[sys._getframe(1)] = _type_name(type(error))
+        if not self.active or thread.busy or thread.raised is None:
+            return
+        frame, words, end = thread.raised
+        thread.raised = None
+        if frame == id(sys._getframe(1)) and len(words) == end:
+            exception = self.writer.exception(_type_name(type(error)))
+            words[-1] = words[-1] >> EXCEPTION_BITS << EXCEPTION_BITS | exception
 
     def resumption(self, frame: FrameType) -> Kind:
         instructions = self.instructions(frame.f_code)
