@@ -78,6 +78,8 @@ inline bool foreign_profiler() {
   return thread->c_profilefunc && !armed_by_us(thread);
 }
 
+inline bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
+
 inline bool is_main_thread() { return getpid() == static_cast<pid_t>(syscall(SYS_gettid)); }
 
 // --- threads --------------------------------------------------------------------------------------

@@ -812,6 +812,11 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     cdef int kind
     if ring_file != NULL:
         raise RuntimeError("already recording")
+    if not in_main_interpreter():
+        raise BackendUnavailable(
+            "the native recorder works in the main interpreter only, and this is a subinterpreter: start it there, or "
+            'choose backend="python"'
+        )
     install_fork_handlers()
     if hook.extra_index < 0:
         hook.extra_index = REQUEST_CODE_EXTRA(NULL)

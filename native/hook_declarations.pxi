@@ -240,6 +240,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     void open_existing_rings() noexcept
     void arm_at_first_event "pyscope::first_event"(void*, int, PyObject*) noexcept
     bint foreign_eval() noexcept
+    bint in_main_interpreter() noexcept
     bint is_main_thread() noexcept
     bint foreign_profiler() noexcept
     bint arm_by_hand(bint) noexcept

@@ -166,8 +166,34 @@ def test_forks_while_other_threads_record_never_hang_and_are_counted(programs: P
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_no_thread_of_the_recorder_makes_a_fork_deprecated(programs: Programs, backend: str) -> None:
+def test_python_code_that_runs_in_a_forked_child_before_ours_is_not_the_parents(
+    programs: Programs, backend: str
+) -> None:
     programs.run(
+        """
+        import os, sys
+        import pyscope
+        def leaf(): pass
+        def early():
+            for _ in range(100): leaf()
+        os.register_at_fork(after_in_child=early)  # before PyScope's own
+        with pyscope.record("run.pyscope", modules=["__main__"], backend=sys.argv[1]):
+            for _ in range(8):
+                leaf()
+                pid = os.fork()
+                if not pid:
+                    leaf(); leaf()
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+        """,
+        backend,
+    )
+    assert calls(programs, "leaf") == [8, *[2] * 8]
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_no_thread_of_the_recorder_makes_a_fork_deprecated(programs: Programs, backend: str) -> None:
+    done = programs.run(
         f"""
         import os
         import pyscope
@@ -181,8 +207,9 @@ def test_no_thread_of_the_recorder_makes_a_fork_deprecated(programs: Programs, b
                     os._exit(0)
                 assert os.waitpid(pid, 0)[1] == 0
         """,
-        flags=("-W", "error::DeprecationWarning"),
+        flags=("-W", "always::DeprecationWarning"),
     )
+    assert done.stderr == ""
     assert calls(programs, "leaf") == [24000, *[1] * 12]
 
 
