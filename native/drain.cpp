@@ -17,7 +17,7 @@ namespace pyscope {
 
 namespace {
 constexpr size_t kPagesPerSegment = 64;
-constexpr uint32_t kCycleMs = 10;
+constexpr uint32_t kCycleMs = 50;  // a fuller ring wakes it before
 constexpr int64_t kClockEveryNs = 100'000'000;
 constexpr int64_t kPartsEveryNs = 1'000'000'000;
 }  // namespace
@@ -32,9 +32,11 @@ Drain::Drain(RingFile* ring, RecordingFile* file, std::string parts_prefix)
   pthread_cond_init(&wake_, &attributes);
   pthread_cond_init(&ended_, &attributes);
   pthread_condattr_destroy(&attributes);
+  if (file_) ring_->wake_when_filling(&wake_);
 }
 
 Drain::~Drain() {
+  ring_->wake_when_filling(nullptr);
   delete saver_;
   pthread_cond_destroy(&ended_);
   pthread_cond_destroy(&wake_);

@@ -67,6 +67,7 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
   flight_ = options.info.flight != 0;
   free_ = std::make_unique<PageQueue>(static_cast<uint32_t>(pages));
   full_ = std::make_unique<PageQueue>(static_cast<uint32_t>(pages));
+  wake_at_ = std::max(1u, static_cast<uint32_t>(pages) / 8);
   for (uint32_t i = 0; i < pages; ++i) {
     page(i).magic = kPageMagic;
     free_->push(i);
@@ -121,7 +122,7 @@ std::string RingFile::meta() const {
 
 bool RingFile::claim(uint32_t& index) {
   if (!free_->pop(index)) {
-    if (!flight_ || !full_->pop(index)) return false;
+    if (!flight_ || !take_full(index)) return false;
     PageHeader& oldest = page(index);
     oldest.state.store(static_cast<uint32_t>(PageState::Free), std::memory_order_release);
     oldest.sequence.store(0, std::memory_order_release);

@@ -5,6 +5,8 @@
 // event is dropped and counted; in flight mode the oldest full page of the process is overwritten.
 #pragma once
 
+#include <pthread.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -58,12 +60,20 @@ class RingFile {
     page(index).sealed_ticks = now;
     page(index).state.store(static_cast<uint32_t>(PageState::Full), std::memory_order_release);
     full_->push(index);
+    // Just once on the way up: the drain looks by itself, this is for bursts.
+    if (waiting_.fetch_add(1, std::memory_order_relaxed) + 1 == wake_at_ && wake_) pthread_cond_signal(wake_);
     if (PYSCOPE_UNLIKELY(on_seal_.load(std::memory_order_relaxed) != nullptr))
       if (void (*call)() = on_seal_.exchange(nullptr)) call();
   }
   // Called once, by whoever seals the next page.
   void call_on_next_seal(void (*call)()) { on_seal_.store(call); }
-  bool take_full(uint32_t& index) { return full_->pop(index); }
+  bool take_full(uint32_t& index) {
+    if (!full_->pop(index)) return false;
+    waiting_.fetch_sub(1, std::memory_order_relaxed);
+    return true;
+  }
+  // Signalled when an eighth of the pages waits to be drained.
+  void wake_when_filling(pthread_cond_t* wake) { wake_ = wake; }
   // Back to the free pages, zeroed.
   void release(uint32_t index);
 
@@ -88,6 +98,9 @@ class RingFile {
   bool flight_ = false;
   std::atomic<uint64_t> order_{0};
   std::atomic<void (*)()> on_seal_{nullptr};
+  std::atomic<uint32_t> waiting_{0};
+  uint32_t wake_at_ = 0;
+  pthread_cond_t* wake_ = nullptr;
   std::unique_ptr<PageQueue> free_, full_;
 
   friend class Ring;

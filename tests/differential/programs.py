@@ -230,7 +230,8 @@ def run_threads(function, n):
     for thread in threads: thread.start()
     for thread in threads: thread.join()
 def threaded(iterator):
-    thread = threading.Thread(target=quietly, args=(next, iterator, None), name="taker")
+    name = "taker of " + threading.current_thread().name  # two threads' takers are not one another's
+    thread = threading.Thread(target=quietly, args=(next, iterator, None), name=name)
     thread.start()
     thread.join()
 '''
