@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -66,27 +67,6 @@ struct Read {
   bool ordered = true;
 };
 
-struct Counter {
-  Read& read;
-  uint32_t thread;
-  uint64_t last = 0;
-  void count(uint64_t time) {
-    ++read.events;
-    if (time < last) read.ordered = false;
-    last = time;
-  }
-  void plain(size_t, uint64_t time, Kind kind, uint32_t) {
-    count(time);
-    if (kind == Kind::Call) ++read.calls[thread];
-  }
-  void rich(size_t, uint64_t time, Kind kind, uint32_t, const Operands& operands) {
-    count(time);
-    if (kind != Kind::Loss) return;
-    ++read.losses;
-    read.lost += operands.count;
-  }
-};
-
 // What the EVENTS blocks of a file hold, chunk by chunk.
 Read read_back(const std::string& path) {
   Read read;
@@ -106,10 +86,20 @@ Read read_back(const std::string& path) {
         std::memcpy(&chunk, payload + in, sizeof(chunk));
         read.pages[chunk.thread][chunk.sequence] = true;
         size_t rest = 0;
-        Counter counter{read, chunk.thread};
+        std::vector<uint64_t> times(chunk.events);
+        std::vector<uint32_t> words(chunk.events);
+        const auto rich = [&](size_t, Kind kind, uint32_t, const Operands& operands) {
+          if (kind != Kind::Loss) return;
+          ++read.losses;
+          read.lost += operands.count;
+        };
         const size_t decoded = decode_chunk(payload + in + sizeof(chunk), chunk.encoded, chunk.events, chunk.base_ticks,
-                                            chunk.time_shift, counter, rest);
+                                            chunk.time_shift, times.data(), words.data(), rich, rest);
         CHECK(decoded == chunk.events && rest == 0);
+        read.events += decoded;
+        for (uint32_t word : words)
+          if (kind_of(word) == Kind::Call) ++read.calls[chunk.thread];
+        if (!std::is_sorted(times.begin(), times.end())) read.ordered = false;
         in += (sizeof(chunk) + chunk.encoded + 7) & ~size_t{7};
       }
     }
