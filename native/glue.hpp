@@ -47,7 +47,9 @@ inline PyMethodDef* method_def(PyObject* function) {
 }
 inline PyObject* method_self(PyObject* function) { return reinterpret_cast<PyCFunctionObject*>(function)->m_self; }
 inline bool is_heap_type(PyTypeObject* type) { return (type->tp_flags & Py_TPFLAGS_HEAPTYPE) != 0; }
-inline PyObject* heap_type_qualname(PyTypeObject* type) { return reinterpret_cast<PyHeapTypeObject*>(type)->ht_qualname; }
+inline PyObject* heap_type_qualname(PyTypeObject* type) {
+  return reinterpret_cast<PyHeapTypeObject*>(type)->ht_qualname;
+}
 
 inline PyObject* weakref_target(PyObject* reference) {
   if (!reference) return nullptr;

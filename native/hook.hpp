@@ -9,11 +9,11 @@
 // selected event costs a load, a compare and the ring's store, and no lookup.
 #pragma once
 
-#include "interpreter.hpp"
-#include "ring.hpp"
-
 #include <mutex>
 #include <vector>
+
+#include "interpreter.hpp"
+#include "ring.hpp"
 
 namespace pyscope {
 
@@ -21,18 +21,18 @@ inline constexpr uint64_t kSelected = 1;
 inline constexpr uint64_t kSuspends = 2;   // generator, coroutine, async generator
 inline constexpr uint64_t kAwaits = 4;     // coroutine or async generator
 inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
-inline constexpr uint64_t kWatched = 16;   // recorded by monitoring callbacks beside the frame hook, which passes it on
+inline constexpr uint64_t kWatched = 16;  // recorded by monitoring callbacks beside the frame hook, which passes it on
 
 // What a thread needs beside its ring.
 struct ThreadRing final : Ring {
-  char* stack_floor = nullptr;      // the frame hook steps aside below it
-  char* stack_end = nullptr;        // where the stack's memory ends
+  char* stack_floor = nullptr;  // the frame hook steps aside below it
+  char* stack_end = nullptr;  // where the stack's memory ends
   PyObject* python_context = nullptr;  // the contextvars context last seen; compared, never followed
-  PyObject* task = nullptr;            // the asyncio task last seen; likewise
-  PyObject* loop = nullptr;            // the event loop running in this thread; likewise
-  uint32_t window = 0;                 // the C-call window this thread has acted on
-  uint64_t window_closed = 0;          // ticks when it last closed one
-  int by_hand = 0;                     // c_calls() blocks in force on this thread
+  PyObject* task = nullptr;  // the asyncio task last seen; likewise
+  PyObject* loop = nullptr;  // the event loop running in this thread; likewise
+  uint32_t window = 0;  // the C-call window this thread has acted on
+  uint64_t window_closed = 0;  // ticks when it last closed one
+  int by_hand = 0;  // c_calls() blocks in force on this thread
   bool in_greenlet = false;
   bool greenlet_traced = false;
 };
@@ -52,12 +52,12 @@ struct Hook {
   Py_ssize_t extra_index = -1;
   SlowPaths slow{};
   _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
-  PyObject* disable = nullptr;               // sys.monitoring.DISABLE
-  PyObject* current_tasks = nullptr;         // asyncio's dict of loop -> task
-  std::atomic<uint32_t> window{0};           // 1: C calls are to be recorded
+  PyObject* disable = nullptr;  // sys.monitoring.DISABLE
+  PyObject* current_tasks = nullptr;  // asyncio's dict of loop -> task
+  std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
   bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds
-  bool evicted = false;              // backend setprofile: the program has set a profile function over ours
-  bool aside = false;                        // the frame hook is out because the C stack ran low
+  bool evicted = false;  // backend setprofile: the program has set a profile function over ours
+  bool aside = false;  // the frame hook is out because the C stack ran low
   std::atomic<uint64_t> faults{0};
   RingFile* file = nullptr;
   std::mutex rings_mutex;
@@ -124,7 +124,8 @@ inline void record_raise(uint64_t value, PyThreadState* thread, PyTypeObject* ty
 }
 
 // GenStart, GenResume, GenThrow
-PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThreadState* thread, PyTypeObject* thrown) {
+PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThreadState* thread,
+                                  PyTypeObject* thrown) {
   ThreadRing* ring = ring_of_thread();
   follow_context(ring, thread, kind == Kind::GenStart && (value & kAwaits));
   ring->emit(word(value, kind), instance(frame, thrown ? hook.slow.exception(thrown) : 0));

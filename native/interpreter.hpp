@@ -20,8 +20,8 @@
 #include "opcode.h"
 
 #if PY_VERSION_HEX >= 0x030E0000
-#include "internal/pycore_interpframe.h"
 #include "internal/pycore_genobject.h"
+#include "internal/pycore_interpframe.h"
 #endif
 
 #include <cstddef>

@@ -61,8 +61,8 @@ PyObject* on_throw(PyObject*, PyObject* const* args, size_t, PyObject*) {
   const uint64_t value = decide(code_argument(args), frame);
   if (value & kSelected) {
     // A profile function that was called just before has taken it for a resume (3.13).
-    if (!hook.profile_has_company ||
-        !thread_ring->amend_resume(word(value, Kind::GenResume), instance(frame, 0), hook.slow.exception(Py_TYPE(args[2]))))
+    if (!hook.profile_has_company || !thread_ring->amend_resume(word(value, Kind::GenResume), instance(frame, 0),
+                                                                hook.slow.exception(Py_TYPE(args[2]))))
       record_resume(value, Kind::GenThrow, frame, thread, Py_TYPE(args[2]));
   }
   return Py_NewRef(Py_None);
@@ -116,9 +116,7 @@ vectorcallfunc function_for_watched(MonitoringEvent event) {
   }
 }
 
-PyTypeObject callback_type = {
-    PyVarObject_HEAD_INIT(nullptr, 0)
-};
+PyTypeObject callback_type = {PyVarObject_HEAD_INIT(nullptr, 0)};
 
 bool ready() {
   if (callback_type.tp_name) return true;

@@ -12,8 +12,7 @@
 namespace pyscope {
 
 struct Callback {
-  PyObject_HEAD
-  vectorcallfunc call;
+  PyObject_HEAD vectorcallfunc call;
 };
 
 enum class MonitoringEvent { Start, Resume, Return, Yield, Throw, Unwind };

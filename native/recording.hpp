@@ -66,11 +66,11 @@ inline constexpr size_t kPathBytes = 1024;
 enum class BlockType : uint16_t { Process = 1, Meta = 2, Table = 3, Events = 4 };
 
 struct BlockHeader {
-  uint32_t magic;       // kBlockMagic
-  uint16_t type;        // BlockType
-  uint16_t version;     // kFormatVersion
-  uint32_t length;      // payload bytes, without padding
-  uint32_t crc;         // CRC-32 (zlib's polynomial) of the payload
+  uint32_t magic;  // kBlockMagic
+  uint16_t type;  // BlockType
+  uint16_t version;  // kFormatVersion
+  uint32_t length;  // payload bytes, without padding
+  uint32_t crc;  // CRC-32 (zlib's polynomial) of the payload
   uint32_t header_crc;  // CRC-32 of the 16 bytes before
   uint32_t reserved;
 };
@@ -93,14 +93,14 @@ enum class ProcessState : uint32_t {
 
 struct ProcessInfo {
   uint8_t recording_id[16];  // shared by a process and its children
-  uint8_t process_id[16];    // of this process's run alone; the ring carries it too
+  uint8_t process_id[16];  // of this process's run alone; the ring carries it too
   uint32_t pid;
   uint32_t parent_pid;
   uint32_t clock_kind;  // ClockKind
   uint32_t time_shift;  // resolution on disk: 2^time_shift ticks (under 4 ns)
-  ClockPair start;      // at the start ...
-  ClockPair start2;     // ... and a little later: a first estimate of the tick length
-  uint32_t flight;      // 1 in flight mode
+  ClockPair start;  // at the start ...
+  ClockPair start2;  // ... and a little later: a first estimate of the tick length
+  uint32_t flight;  // 1 in flight mode
   uint32_t reserved;
   char ring_path[kPathBytes];  // NUL-terminated, UTF-8 (surrogateescape)
 };
@@ -108,7 +108,7 @@ struct ProcessInfo {
 struct LossRow {
   uint32_t reason;  // LossReason
   uint32_t reserved;
-  uint64_t count;   // events; 0: unknown
+  uint64_t count;  // events; 0: unknown
   uint64_t first_ticks;
   uint64_t last_ticks;
 };
@@ -116,15 +116,15 @@ struct LossRow {
 inline constexpr size_t kSummaryLosses = 32;
 
 struct Summary {
-  uint32_t crc;    // CRC-32 of the bytes after this field
+  uint32_t crc;  // CRC-32 of the bytes after this field
   uint32_t state;  // ProcessState
-  ClockPair end;   // the latest pair
-  uint64_t file_bytes;     // of this process's blocks; 0 while recording. Less on disk: truncated
-  uint64_t events;         // head words drained
-  uint64_t drain_cpu_ns;   // CPU time of the drain thread
-  uint64_t error;          // errno of a WriteFailed
+  ClockPair end;  // the latest pair
+  uint64_t file_bytes;  // of this process's blocks; 0 while recording. Less on disk: truncated
+  uint64_t events;  // head words drained
+  uint64_t drain_cpu_ns;  // CPU time of the drain thread
+  uint64_t error;  // errno of a WriteFailed
   uint64_t lost_pages;
-  uint32_t losses_used;    // rows; what does not fit is added to the last row
+  uint32_t losses_used;  // rows; what does not fit is added to the last row
   uint32_t reserved;
   LossRow losses[kSummaryLosses];
 };
@@ -143,7 +143,7 @@ enum class RecordType : uint16_t { String = 1, Code = 2, Exception = 3 };
 
 struct RecordHeader {
   uint32_t length;  // of the whole record, a multiple of 8
-  uint16_t type;    // RecordType
+  uint16_t type;  // RecordType
   uint16_t reserved;
 };
 
@@ -158,12 +158,12 @@ enum CodeFlag : uint16_t { kGenerator = 1, kCoroutine = 2, kAsyncGenerator = 4, 
 struct CodeRecord {
   RecordHeader header;
   uint32_t id;
-  uint32_t module;    // string ids
+  uint32_t module;  // string ids
   uint32_t qualname;
   uint32_t file;
   uint32_t line;
-  uint16_t arity;     // parameters without self or cls
-  uint16_t flags;     // CodeFlag
+  uint16_t arity;  // parameters without self or cls
+  uint16_t flags;  // CodeFlag
 };
 static_assert(sizeof(CodeRecord) == 32);
 
@@ -178,13 +178,13 @@ struct ExceptionRecord {
 inline constexpr size_t kThreadNameBytes = 48;
 
 struct ChunkHeader {
-  uint32_t encoded;      // bytes that follow, without padding to 8
-  uint32_t events;       // head words in the page, REBASE not counted
-  uint32_t thread;       // index of the thread in its process, from 0
+  uint32_t encoded;  // bytes that follow, without padding to 8
+  uint32_t events;  // head words in the page, REBASE not counted
+  uint32_t thread;  // index of the thread in its process, from 0
   uint32_t os_tid;
-  uint64_t sequence;     // of the page in its thread, from 0
+  uint64_t sequence;  // of the page in its thread, from 0
   uint64_t base_ticks;
-  uint64_t context;      // serial of the context at the page's start
+  uint64_t context;  // serial of the context at the page's start
   uint32_t time_shift;
   uint32_t reserved;
   char thread_name[kThreadNameBytes];  // NUL-padded
@@ -224,20 +224,20 @@ struct RingHeader {
   uint64_t table_bytes;
   uint64_t pages_offset;
   uint64_t file_bytes;
-  ProcessInfo info;                   // the same as in the file's PROCESS block
-  std::atomic<uint64_t> table_used;   // bytes of records published
+  ProcessInfo info;  // the same as in the file's PROCESS block
+  std::atomic<uint64_t> table_used;  // bytes of records published
   std::atomic<uint64_t> table_saved;  // ... of which so many are in the file (stream mode)
-  std::atomic<uint64_t> last_ticks;   // the latest clock pair, under a sequence lock:
+  std::atomic<uint64_t> last_ticks;  // the latest clock pair, under a sequence lock:
   std::atomic<int64_t> last_monotonic_ns;
   std::atomic<int64_t> last_unix_ns;
-  std::atomic<uint64_t> last_version; // odd while being written
-  std::atomic<uint64_t> dropped;      // events dropped for want of a page
+  std::atomic<uint64_t> last_version;  // odd while being written
+  std::atomic<uint64_t> dropped;  // events dropped for want of a page
   std::atomic<uint64_t> dropped_first_ticks;
   std::atomic<uint64_t> dropped_last_ticks;
   std::atomic<uint64_t> overwritten;  // pages overwritten in flight mode
   std::atomic<uint64_t> overwritten_until_ticks;  // everything after this is held
-  std::atomic<uint64_t> events_saved; // head words drained
-  std::atomic<uint64_t> meta_bytes;   // the META JSON stands in the table region's last bytes
+  std::atomic<uint64_t> events_saved;  // head words drained
+  std::atomic<uint64_t> meta_bytes;  // the META JSON stands in the table region's last bytes
 };
 static_assert(sizeof(RingHeader) <= kRingHeaderBytes);
 

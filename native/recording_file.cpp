@@ -77,7 +77,7 @@ RecordingFile* RecordingFile::reopen(const std::string& path) {
   std::unique_ptr<RecordingFile> file(new RecordingFile());
   file->fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file->fd_ < 0) fail(errno, "cannot open the recording " + path);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file->fd_, &status) != 0) fail(errno, "cannot read the recording " + path);
   const uint64_t size = static_cast<uint64_t>(status.st_size);
   BlockHeader header{};
@@ -139,7 +139,8 @@ bool RecordingFile::append(BlockType type, const void* payload, size_t bytes) {
 
 bool RecordingFile::write_summary(Summary summary) {
   summary.file_bytes = offset_;
-  summary.crc = crc32(reinterpret_cast<const uint8_t*>(&summary) + sizeof(uint32_t), sizeof(Summary) - sizeof(uint32_t));
+  summary.crc =
+      crc32(reinterpret_cast<const uint8_t*>(&summary) + sizeof(uint32_t), sizeof(Summary) - sizeof(uint32_t));
   return write_at(offsetof(ProcessBlock, summary), &summary, sizeof(summary));
 }
 
@@ -208,7 +209,8 @@ __attribute__((no_sanitize("thread"))) bool Saver::save_copies(const std::vector
       std::atomic_signal_fence(std::memory_order_seq_cst);
     }
     std::atomic_thread_fence(std::memory_order_acquire);
-    if (live.sequence.load(std::memory_order_acquire) != sequence || live.order.load(std::memory_order_acquire) != order ||
+    if (live.sequence.load(std::memory_order_acquire) != sequence ||
+        live.order.load(std::memory_order_acquire) != order ||
         live.state.load(std::memory_order_acquire) == static_cast<uint32_t>(PageState::Free))
       continue;  // overwritten meanwhile
     encode_page(*reinterpret_cast<const PageHeader*>(bytes), to + sizeof(PageHeader) / 8);
@@ -220,11 +222,21 @@ __attribute__((no_sanitize("thread"))) bool Saver::save_copies(const std::vector
 
 namespace {
 
+// In order of claiming. While its process lives a page may be claimed behind the back of the first look, and the thread's
+// next one before it: the second look finds every page that is older than the newest of the first.
 std::vector<uint32_t> used_pages(const RingFile& ring) {
   std::vector<std::pair<uint64_t, uint32_t>> found;
-  for (uint32_t i = 0; i < ring.page_count(); ++i)
-    if (ring.page(i).state.load(std::memory_order_acquire) != static_cast<uint32_t>(PageState::Free))
-      found.emplace_back(ring.page(i).order.load(std::memory_order_relaxed), i);
+  uint64_t newest = 0;
+  for (const bool again : {false, true}) {
+    found.clear();
+    for (uint32_t i = 0; i < ring.page_count(); ++i) {
+      if (ring.page(i).state.load(std::memory_order_acquire) == static_cast<uint32_t>(PageState::Free)) continue;
+      const uint64_t order = ring.page(i).order.load(std::memory_order_relaxed);
+      if (!again || order <= newest) found.emplace_back(order, i);
+    }
+    if (!again)
+      for (const auto& [order, page] : found) newest = std::max(newest, order);
+  }
   std::sort(found.begin(), found.end());
   std::vector<uint32_t> pages;
   for (const auto& [order, page] : found) pages.push_back(page);

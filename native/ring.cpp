@@ -34,7 +34,7 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
     fd_ = -1;
     fail(error, "cannot allocate " + std::to_string(bytes) + " bytes for the ring file " + path_);
   }
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_len = 1;
@@ -81,7 +81,7 @@ RingFile* RingFile::attach(const std::string& path, bool writable) {
   try {
     file->fd_ = ::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (file->fd_ < 0) fail(errno, "cannot open the ring file " + path);
-    struct stat status {};
+    struct stat status{};
     if (::fstat(file->fd_, &status) != 0) fail(errno, "cannot read the ring file " + path);
     const size_t bytes = static_cast<size_t>(status.st_size);
     if (bytes < kRingHeaderBytes) throw std::runtime_error(path + " is not a ring file");
@@ -177,7 +177,7 @@ void RingFile::unlink() { ::unlink(path_.c_str()); }
 bool RingFile::owner_alive(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return false;
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_len = 1;

@@ -42,9 +42,7 @@ class RingFile {
   RingFile& operator=(const RingFile&) = delete;
 
   RingHeader& header() const { return *header_; }
-  PageHeader& page(uint32_t index) const {
-    return *reinterpret_cast<PageHeader*>(pages_ + size_t{index} * kPageBytes);
-  }
+  PageHeader& page(uint32_t index) const { return *reinterpret_cast<PageHeader*>(pages_ + size_t{index} * kPageBytes); }
   uint64_t* words(uint32_t index) const { return reinterpret_cast<uint64_t*>(&page(index) + 1); }
   uint32_t page_count() const { return header_->page_count; }
   const uint8_t* table() const { return reinterpret_cast<const uint8_t*>(header_) + header_->table_offset; }

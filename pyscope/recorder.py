@@ -364,7 +364,12 @@ def _say_what_is_missing(recording: Recording) -> None:
     figures = recording._figures
     unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
     evicted = figures.get("evicted", False)
-    if unmatched and not evicted and not recording.is_child and not (recording.path and parts.of(recording.path)):
+    if (
+        unmatched
+        and not evicted
+        and not recording.is_child
+        and not (recording.path and parts.of(recording.path))
+    ):
         names = ", ".join(repr(glob) for glob in unmatched)
         _warn(
             f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)"

@@ -32,11 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["forget_parent", "start", "stop"]
 
 YIELD = {opcode.opmap[name] for name in ("YIELD_VALUE",) if name in opcode.opmap}
-RETURN = {
-    opcode.opmap[name]
-    for name in ("RETURN_VALUE", "RETURN_CONST")
-    if name in opcode.opmap
-}
+RETURN = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opcode.opmap}
 RESUME = opcode.opmap["RESUME"]
 # At these, with these arguments, the exception being handled is raised again. (RERAISE 1 follows POP_EXCEPT: it goes on
 # with the exception that was raised last.)
@@ -100,7 +96,9 @@ class _Thread:
         # generators' frames that were resumed and, as far as is known, have not run since: instruction and event
         self.resumed: dict[FrameType, tuple[int, list[int], int]] = {}
         self.thrown: set[FrameType] = set()  # those of them that an exception was thrown into
-        self.raised: tuple[int, list[int], int] | None = None  # the last raise: its frame, and where it is written
+        self.raised: tuple[int, list[int], int] | None = (
+            None  # the last raise: its frame, and where it is written
+        )
 
 
 class _Hook:

@@ -16,7 +16,7 @@ __all__ = ["programs"]
 
 Draw = Callable[[st.SearchStrategy], object]
 
-PRELUDE = '''
+PRELUDE = """
 import asyncio, contextlib, functools, threading
 said, keep = {}, []
 class Wrong(Exception): pass
@@ -69,7 +69,7 @@ class Thing:
     def __lt__(self, other): return leaf(self.n) < leaf(other.n)
     async def __aenter__(self): await asyncio.sleep(0); return self
     async def __aexit__(self, kind, error, trace): await asyncio.sleep(0); return kind is Worse
-'''
+"""
 
 ANY = ["leaf(n)", "down(n % 7)", "fail(n)", "say(n)"]
 
@@ -89,7 +89,9 @@ class Writer:
         return int(self.draw(st.integers(low, high)))  # type: ignore[call-overload]
 
     def one(self, kind: str) -> str:
-        return self.pick(self.names[kind] or {"f": ["leaf"], "g": ["Thing"], "c": ["nap"], "a": ["ticks"]}[kind])
+        return self.pick(
+            self.names[kind] or {"f": ["leaf"], "g": ["Thing"], "c": ["nap"], "a": ["ticks"]}[kind]
+        )
 
     def error(self) -> str:
         return self.pick(["ValueError", "KeyError", "Wrong", "Worse", "Exception", "(Wrong, KeyError)"])
@@ -106,7 +108,9 @@ class Writer:
         shape = self.small(0, 12)
         body = self.inner(kind, depth)
         if shape == 0:
-            return f"try:\n{body}\nexcept {self.error()} as e:\n    say(type(e).__name__)\n{self.inner(kind, 0)}"
+            return (
+                f"try:\n{body}\nexcept {self.error()} as e:\n    say(type(e).__name__)\n{self.inner(kind, 0)}"
+            )
         if shape == 1:
             return f"try:\n{body}\nfinally:\n{self.inner(kind, 0)}"
         if shape == 2:
@@ -189,7 +193,9 @@ class Writer:
         name = f"{kind}{number}"
         body = textwrap.indent(self.block(kind, 2), "    ")
         if kind == "a":  # no value may be returned from one
-            body = body.replace("return await", "await").replace("return f", "f").replace("return leaf", "leaf")
+            body = (
+                body.replace("return await", "await").replace("return f", "f").replace("return leaf", "leaf")
+            )
         head = "async def" if kind in "ca" else "def"
         if kind in "ga":
             body += "\n    yield n"
@@ -212,7 +218,7 @@ class Writer:
         return f"    try:\n{body}\n    except BaseException as e:\n        say(('left by', type(e).__name__, str(e)))\n"
 
 
-SUPPORT = '''
+SUPPORT = """
 async def nap(n):
     await asyncio.sleep(0)
     return n
@@ -234,10 +240,10 @@ def threaded(iterator):
     thread = threading.Thread(target=quietly, args=(next, iterator, None), name=name)
     thread.start()
     thread.join()
-'''
+"""
 
 GREENLETS = importlib.util.find_spec("greenlet") is not None
-SWITCHING = '''
+SWITCHING = """
 import greenlet
 def run_greenlets(function, generator, n):
     def first():
@@ -262,7 +268,7 @@ def run_greenlets(function, generator, n):
     quietly(three.switch)
     for each in (one, two):
         if each: quietly(each.throw, greenlet.GreenletExit)
-'''
+"""
 
 
 @st.composite

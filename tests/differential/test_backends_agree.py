@@ -113,7 +113,9 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PyScopeWarning)  # "generated" may match nothing
-            with pyscope.record(path, modules=modules, backend=backend, ring_mb=2, children=False) as recording:
+            with pyscope.record(
+                path, modules=modules, backend=backend, ring_mb=2, children=False
+            ) as recording:
                 said, kept = _run(code)
     finally:
         gc.enable()

@@ -14,6 +14,8 @@ from programs import Programs
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
-    rings = Path(tempfile.mkdtemp(prefix="pyscope-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None))
+    rings = Path(
+        tempfile.mkdtemp(prefix="pyscope-test-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    )
     yield Programs(tmp_path, rings)
     shutil.rmtree(rings, ignore_errors=True)

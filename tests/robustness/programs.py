@@ -47,7 +47,12 @@ class Programs:
         )
 
     def run(
-        self, source: str, *arguments: object, code: int | None = 0, flags: tuple[str, ...] = (), **variables: object
+        self,
+        source: str,
+        *arguments: object,
+        code: int | None = 0,
+        flags: tuple[str, ...] = (),
+        **variables: object,
     ) -> subprocess.CompletedProcess[str]:
         """Runs a program to its end and checks its exit code (None: any)."""
         done = subprocess.run(

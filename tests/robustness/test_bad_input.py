@@ -24,7 +24,9 @@ def _nothing_recording(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
 
 def test_a_module_glob_that_matches_nothing_is_named_in_a_warning() -> None:
     with (
-        pytest.warns(errors.PyScopeWarning, match=r"modules='shpo\.\*' matched no code that ran: check") as caught,
+        pytest.warns(
+            errors.PyScopeWarning, match=r"modules='shpo\.\*' matched no code that ran: check"
+        ) as caught,
         pyscope.record("run.pyscope", modules=["shpo.*", __name__]),
     ):
         _leaf()
@@ -82,7 +84,9 @@ def test_an_unsupported_backend_is_refused_with_those_that_can() -> None:
     with pytest.raises(errors.ConfigError, match="backend"):
         pyscope.start("run.pyscope", backend="magic")
     if sys.version_info < (3, 12):
-        with pytest.raises(errors.BackendUnavailable, match=r"PEP 669\) came with 3\.12.*Available here: 'frame'"):
+        with pytest.raises(
+            errors.BackendUnavailable, match=r"PEP 669\) came with 3\.12.*Available here: 'frame'"
+        ):
             pyscope.start("run.pyscope", backend="monitoring")
     assert not Path("run.pyscope").exists()
 

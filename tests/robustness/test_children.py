@@ -50,9 +50,16 @@ def calls(programs: Programs, function: str) -> list[int]:
 
 @pytest.mark.parametrize(
     ("method", "backend"),
-    [*(("fork", backend) for backend in BACKENDS), ("spawn", "auto"), ("spawn", "python"), ("forkserver", "auto")],
+    [
+        *(("fork", backend) for backend in BACKENDS),
+        ("spawn", "auto"),
+        ("spawn", "python"),
+        ("forkserver", "auto"),
+    ],
 )
-def test_children_of_multiprocessing_are_counted_to_the_call(programs: Programs, method: str, backend: str) -> None:
+def test_children_of_multiprocessing_are_counted_to_the_call(
+    programs: Programs, method: str, backend: str
+) -> None:
     programs.run(POOLS, backend, method)
     assert calls(programs, "leaf") == [1, 100, 101, 102]
     assert programs.left_behind() == []
@@ -85,7 +92,9 @@ def test_a_forked_child_is_recorded_however_it_ends(programs: Programs, backend:
     assert programs.left_behind() == []
 
 
-def test_interpreters_started_by_subprocess_are_recorded_and_run_their_own_sitecustomize(programs: Programs) -> None:
+def test_interpreters_started_by_subprocess_are_recorded_and_run_their_own_sitecustomize(
+    programs: Programs,
+) -> None:
     site = programs.folder / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text("import builtins\nbuiltins.customized = 'yes'\n")
@@ -122,7 +131,9 @@ def test_interpreters_started_by_subprocess_are_recorded_and_run_their_own_sitec
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_forks_while_other_threads_record_never_hang_and_are_counted(programs: Programs, backend: str) -> None:
+def test_forks_while_other_threads_record_never_hang_and_are_counted(
+    programs: Programs, backend: str
+) -> None:
     programs.run(
         f"""
         import os, sys, threading, warnings

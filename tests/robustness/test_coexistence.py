@@ -48,7 +48,9 @@ FRAME = """
 """
 
 
-def both(programs: Programs, backend: str, body: str, *, recorded: int | None = PRICES, says: str = "") -> str:
+def both(
+    programs: Programs, backend: str, body: str, *, recorded: int | None = PRICES, says: str = ""
+) -> str:
     """What the program prints alone; it must print the same when recorded, and be told of `says`, nothing else."""
     (programs.folder / "shop.py").write_text(SHOP)
     alone = programs.run(FRAME + body).stdout
@@ -185,7 +187,9 @@ def test_a_profile_function_of_the_program_sees_the_same_events(programs: Progra
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with 3.12")
 @pytest.mark.parametrize("backend", NATIVE)
-def test_another_monitoring_tool_sees_the_same_events_and_keeps_its_id(programs: Programs, backend: str) -> None:
+def test_another_monitoring_tool_sees_the_same_events_and_keeps_its_id(
+    programs: Programs, backend: str
+) -> None:
     both(
         programs,
         backend,
@@ -239,7 +243,9 @@ def test_without_a_free_tool_id_another_backend_is_taken_and_the_reason_said(pro
     ).stdout
     # on 3.13 the frame hook needs a tool id too, for the calls that the interpreter makes past it
     other = "setprofile" if sys.version_info[:2] == (3, 13) else "frame"
-    assert out.startswith(f"{other} ['the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools']\n")
+    assert out.startswith(
+        f"{other} ['the sys.monitoring tool ids 3, 4 and 5 are all in use by other tools']\n"
+    )
     assert "backend 'monitoring' is not available" in out
     assert out.endswith("True\n")
     assert len(pyscope.load(programs.folder / "run.pyscope").find(function="price")) == PRICES
@@ -302,7 +308,9 @@ def evaluator(programs: Programs) -> Path:
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_a_frame_evaluator_installed_before_is_chained_to(programs: Programs, evaluator: Path, backend: str) -> None:
+def test_a_frame_evaluator_installed_before_is_chained_to(
+    programs: Programs, evaluator: Path, backend: str
+) -> None:
     out = both(
         programs,
         backend,
@@ -358,7 +366,9 @@ def test_a_frame_evaluator_installed_after_goes_on_past_the_stop(
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_a_greenlet_trace_function_of_the_program_sees_the_same_switches(programs: Programs, backend: str) -> None:
+def test_a_greenlet_trace_function_of_the_program_sees_the_same_switches(
+    programs: Programs, backend: str
+) -> None:
     try:
         import greenlet  # noqa: F401
     except ImportError:

@@ -83,17 +83,24 @@ def test_a_full_disk_ends_the_recording_and_recover_saves_the_rest(
 
 def test_a_disk_that_has_room_again_before_the_stop_loses_nothing(programs: Programs, disk: Path) -> None:
     (disk / "ballast").write_bytes(bytes(400_000))
-    source = FILLING.replace("    pyscope.stop()", '    import os; os.unlink("disk/ballast")\n    pyscope.stop()')
+    source = FILLING.replace(
+        "    pyscope.stop()", '    import os; os.unlink("disk/ballast")\n    pyscope.stop()'
+    )
     source = source.replace("ring_mb=16", "ring_mb=4")
     done = programs.run(source, NATIVE[0])
     trace = pyscope.load(disk / "run.pyscope")
     made = int(done.stdout)
     if trace.processes[0].state == "stopped":
         assert programs.left_behind() == []
-    assert sum(loss.count for loss in trace.losses if loss.reason == "ring_full") + 2 * leaves(trace) >= 2 * made - 2000
+    assert (
+        sum(loss.count for loss in trace.losses if loss.reason == "ring_full") + 2 * leaves(trace)
+        >= 2 * made - 2000
+    )
 
 
-def test_a_ring_that_does_not_fit_is_refused_with_the_setting_to_change(programs: Programs, disk: Path) -> None:
+def test_a_ring_that_does_not_fit_is_refused_with_the_setting_to_change(
+    programs: Programs, disk: Path
+) -> None:
     done = programs.run(
         """
         import pyscope

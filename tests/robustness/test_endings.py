@@ -13,7 +13,9 @@ import pyscope
 
 def same(programs: Programs, backend: str, body: str, *, code: int = 0) -> pyscope.Trace:
     """Output and exit code must be those of the program alone. Returns the trace of the recorded run."""
-    start = 'import pyscope\npyscope.start("run.pyscope", modules=["__main__"], backend="BACKEND", ring_mb=64)\n'
+    start = (
+        'import pyscope\npyscope.start("run.pyscope", modules=["__main__"], backend="BACKEND", ring_mb=64)\n'
+    )
     programs.write(body, "body.py")
     runner = """
     import sys
@@ -31,7 +33,9 @@ def same(programs: Programs, backend: str, body: str, *, code: int = 0) -> pysco
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_daemon_threads_that_run_while_the_interpreter_ends_change_nothing(programs: Programs, backend: str) -> None:
+def test_daemon_threads_that_run_while_the_interpreter_ends_change_nothing(
+    programs: Programs, backend: str
+) -> None:
     for _ in range(4):
         trace = same(
             programs,
@@ -53,7 +57,9 @@ def test_daemon_threads_that_run_while_the_interpreter_ends_change_nothing(progr
         )
         assert len(trace.find(function="leaf")) > 0
         # a thread that begins while the drain is behind may lose its first call, which is told
-        assert len(trace.find(function="forever")) == 4 or any(loss.reason == "ring_full" for loss in trace.losses)
+        assert len(trace.find(function="forever")) == 4 or any(
+            loss.reason == "ring_full" for loss in trace.losses
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -194,7 +200,9 @@ def test_objects_whose_special_methods_raise_are_never_asked(programs: Programs,
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_garbage_collection_and_finalizers_at_any_point_change_nothing(programs: Programs, backend: str) -> None:
+def test_garbage_collection_and_finalizers_at_any_point_change_nothing(
+    programs: Programs, backend: str
+) -> None:
     trace = same(
         programs,
         backend,
@@ -250,7 +258,9 @@ def test_a_subinterpreter_runs_unharmed(programs: Programs, backend: str) -> Non
     assert len(pyscope.load(programs.folder / "run.pyscope").find(module="__main__", function="leaf")) == 3
 
 
-def test_a_recording_begun_in_a_subinterpreter_works_or_is_refused_with_the_reason(programs: Programs) -> None:
+def test_a_recording_begun_in_a_subinterpreter_works_or_is_refused_with_the_reason(
+    programs: Programs,
+) -> None:
     module = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
     done = programs.run(
         f"""
@@ -280,7 +290,9 @@ def test_a_recording_begun_in_a_subinterpreter_works_or_is_refused_with_the_reas
 
 
 @pytest.mark.parametrize("backend", NATIVE)
-def test_hundreds_of_recordings_leave_handles_threads_and_memory_flat(programs: Programs, backend: str) -> None:
+def test_hundreds_of_recordings_leave_handles_threads_and_memory_flat(
+    programs: Programs, backend: str
+) -> None:
     out = programs.run(
         f"""
         import os, threading

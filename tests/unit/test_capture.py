@@ -322,7 +322,9 @@ def test_a_budget_records_c_calls_in_windows_and_places_the_gaps(backend: str, r
                 done += 1
                 leaf(abs(-1))
 
-    trace = record(lambda: [body() for _ in range(1)], backend=backend, detail="c_calls", budget="5%", ring_mb=64)
+    trace = record(
+        lambda: [body() for _ in range(1)], backend=backend, detail="c_calls", budget="5%", ring_mb=64
+    )
     gaps = [loss for loss in trace.losses if loss.reason == "duty_cycle"]
 
     assert counts(trace)["leaf"] == done
@@ -330,7 +332,9 @@ def test_a_budget_records_c_calls_in_windows_and_places_the_gaps(backend: str, r
     assert gaps
     assert all(trace.start_ns <= gap.start_ns < gap.end_ns <= trace.end_ns for gap in gaps)
     starts = [c.start_ns for c in trace.find(function="abs")]
-    assert not any(gap.start_ns < start < gap.end_ns for gap in gaps for start in starts[:: len(starts) // 50 + 1])
+    assert not any(
+        gap.start_ns < start < gap.end_ns for gap in gaps for start in starts[:: len(starts) // 50 + 1]
+    )
 
 
 # --- flight mode ---------------------------------------------------------------------------------
@@ -414,7 +418,11 @@ def recursion(shape: str, backend: str, limit: int, stack: int, folder: Path) ->
     arguments = [shape, backend, str(limit), str(stack), str(folder / "r.pyscope")]
     environment = {**os.environ, "PYTHONPATH": ROOT}
     done = subprocess.run(
-        [sys.executable, str(program), *arguments], capture_output=True, text=True, env=environment, timeout=120
+        [sys.executable, str(program), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
     )
     return done.returncode, done.stdout, done.stderr
 
