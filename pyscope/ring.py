@@ -98,7 +98,10 @@ def _copy(fd: int, path: str) -> RingCopy:
     if page_bytes != PAGE_BYTES or table_at + table_bytes > size or pages_at + pages * PAGE_BYTES > size:
         raise CorruptRecording(problem)
     alive = locked(fd)
-    copied = [page for i in range(pages) if (page := _page(fd, pages_at + i * PAGE_BYTES)) is not None]
+    places = range(pages_at, pages_at + pages * PAGE_BYTES, PAGE_BYTES)
+    copied = [page for at in places if (page := _page(fd, at)) is not None]
+    if alive:
+        copied += _overtaken(fd, places, copied)
     # After the pages: what they name is in the table by then (or in the file, which is read later still).
     figures = _figures(fd)
     used, meta_bytes = min(figures[0], table_bytes), min(figures[12], table_bytes)
@@ -115,6 +118,28 @@ def _copy(fd: int, path: str) -> RingCopy:
         overwritten_until_ticks=figures[10],
         alive=alive,
     )
+
+
+def _overtaken(fd: int, places: range, copied: list[RingPage]) -> list[RingPage]:
+    """Pages begun behind the back of the first pass, of threads whose next page it met: without them there were a gap.
+
+    All of them were begun before that pass ended, so a second one finds each, unless it is in the file by then.
+    """
+    newest: dict[int, int] = {}
+    for page in copied:
+        newest[page.thread] = max(page.sequence, newest.get(page.thread, 0))
+    known = {(page.thread, page.sequence) for page in copied}
+    found = []
+    for at in places:
+        magic, state, thread, _, sequence, *_ = PAGE_HEADER.unpack(os.pread(fd, PAGE_HEADER.size, at))
+        if magic != PAGE_MAGIC or state == _FREE or sequence >= newest.get(thread, 0):
+            continue
+        if (thread, sequence) in known:
+            continue
+        late = _page(fd, at)
+        if late is not None and late.sequence < newest.get(late.thread, 0):
+            found.append(late)
+    return found
 
 
 def _page(fd: int, at: int) -> RingPage | None:

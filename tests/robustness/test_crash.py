@@ -93,7 +93,9 @@ def kill_one(programs: Programs, program: Path, kill: int) -> bool:
     return True
 
 
-def test_a_process_killed_at_a_random_moment_a_hundred_times_loses_no_completed_call(programs: Programs) -> None:
+def test_a_process_killed_at_a_random_moment_a_hundred_times_loses_no_completed_call(
+    programs: Programs,
+) -> None:
     program = programs.write(COUNTING)
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda kill: kill_one(programs, program, kill), range(KILLS)))
