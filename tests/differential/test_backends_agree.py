@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
-from programs import programs
+from strategy import programs
 
 import pyscope
 from pyscope import backends
@@ -41,7 +41,7 @@ def test_a_backend_is_left_out_only_where_its_mechanism_does_not_exist() -> None
 
 
 @settings(
-    max_examples=EXAMPLES or 25,
+    max_examples=EXAMPLES or 60,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
