@@ -217,7 +217,7 @@ def test_a_recording_is_loaded_while_its_process_is_alive(programs: Programs) ->
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         seen = 0
-        for _ in range(8):
+        for _ in range(5):
             time.sleep(0.03)
             known = completed(counters)
             trace = pyscope.load(path)
