@@ -75,7 +75,19 @@ constexpr uint64_t zigzag(int64_t value) {
 }
 constexpr int64_t unzigzag(uint64_t value) { return static_cast<int64_t>((value >> 1) ^ (~(value & 1) + 1)); }
 
+// `out` has room for ten bytes, whatever the value.
 inline uint8_t* put_varint(uint8_t* out, uint64_t value) {
+  // Up to four bytes without a branch on their number, which nobody could predict: the 7-bit groups pulled apart, a
+  // continuation bit on all but the last.
+  if (std::endian::native == std::endian::little && __builtin_expect(value >> 28 == 0, 1)) {
+    const auto v = static_cast<uint32_t>(value);
+    const uint32_t halves = (v & 0x0FFFC000) << 2 | (v & 0x3FFF);
+    const uint32_t groups = (halves & 0x3F803F80) << 1 | (halves & 0x007F007F);
+    const auto size = static_cast<unsigned>((std::bit_width(v | 1) + 6) * 37) >> 8;  // (bits + 6) / 7
+    const uint32_t bytes = groups | (0x00808080 & ((uint32_t{1} << (8 * (size - 1))) - 1));
+    std::memcpy(out, &bytes, 4);
+    return out + size;
+  }
   while (value >= 0x80) {
     *out++ = static_cast<uint8_t>(value | 0x80);
     value >>= 7;
@@ -104,7 +116,8 @@ class Recent {
 
   // The place of a pair, which moves to the front; kMissing (and it is put there) if it is not in the list.
   size_t find(uint64_t key, uint32_t code) {
-    size_t place = 0;
+    if (used_ && keys_[0] == key && codes_[0] == code) return 0;
+    size_t place = 1;
     while (place < used_ && !(keys_[place] == key && codes_[place] == code)) ++place;
     const bool found = place < used_;
     if (!found) {
@@ -155,7 +168,8 @@ inline constexpr uint32_t kOpPayload = 14;  // Rebase's number: it is not encode
 inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ticks, unsigned time_shift, uint8_t* out,
                            uint32_t& events) {
   uint8_t* const begin = out;
-  uint32_t stack[kCodecStack];
+  uint32_t stack[kCodecStack + 2];  // stack[0] is no code and never popped; the one above the top is scratch
+  stack[0] = ~uint32_t{0};
   size_t depth = 0;
   uint64_t base = base_ticks, before = base_ticks >> (time_shift & 63);
   Recent instances, serials;
@@ -163,6 +177,21 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
   for (size_t i = 0; i < count;) {
     const uint64_t word = words[i];
     const Kind kind = kind_of(word);
+    // Most events by far, and calls and returns alternate unpredictably: no branch tells them apart.
+    if (kind == Kind::Call || kind == Kind::Return) {
+      const uint32_t code = code_of(word);
+      const auto call = static_cast<uint32_t>(kind == Kind::Call);
+      const auto on_top = (call ^ 1) & static_cast<uint32_t>(stack[depth] == code);
+      out = put_varint(out, (code << 4 | static_cast<uint32_t>(kind)) & (on_top - 1));
+      stack[depth + 1] = code;
+      depth = depth + (call & static_cast<uint32_t>(depth < kCodecStack)) - on_top;
+      const uint64_t now = (base + time_of(word)) >> (time_shift & 63);
+      out = put_varint(out, now - before);
+      before = now;
+      ++i;
+      ++events;
+      continue;
+    }
     if (word == 0 || kind == Kind::End || kind > Kind::Payload) break;
     if (count - i < 1 + operands(kind)) break;
     const uint64_t* operand = words + i + 1;
@@ -178,7 +207,7 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
       payload_words = (static_cast<size_t>(operand[0]) + 7) / 8;
     }
     const uint32_t code = code_of(word);
-    const bool on_top = depth > 0 && stack[depth - 1] == code;
+    const bool on_top = stack[depth] == code;
     uint32_t token;
     uint64_t instance = 0, last = 0;
     bool known = false;
@@ -192,15 +221,11 @@ inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ti
       const size_t place = serials.find(operand[0], 0);
       known = place != Recent::kMissing;
       token = (known ? static_cast<uint32_t>(place + 1) : 0) << 4 | static_cast<uint32_t>(kind);
-    } else if (kind == Kind::Return && on_top) {
-      token = 0;
-      --depth;
     } else if (kind == Kind::Payload) {
       token = (code + 1) << 4 | kOpPayload;
     } else {
       token = code << 4 | static_cast<uint32_t>(kind);
       if (kind == Kind::Raise && on_top) --depth;
-      if (kind == Kind::Call && depth < kCodecStack) stack[depth++] = code;
     }
     out = put_varint(out, token);
     const uint64_t now = (base + time_of(word)) >> (time_shift & 63);

@@ -16,7 +16,6 @@
 namespace pyscope {
 
 namespace {
-constexpr size_t kPagesPerSegment = 64;
 constexpr uint32_t kCycleMs = 50;  // a fuller ring wakes it before
 constexpr int64_t kClockEveryNs = 100'000'000;
 constexpr int64_t kPartsEveryNs = 1'000'000'000;
@@ -134,12 +133,12 @@ bool Drain::cycle(bool all) {
   std::vector<uint32_t>& pages = pending_;
   for (;;) {
     uint32_t index;
-    while (pages.size() < kPagesPerSegment && ring_->take_full(index)) pages.push_back(index);
+    while (pages.size() < Saver::kPagesPerSegment && ring_->take_full(index)) pages.push_back(index);
     // Names first: whoever reads an event in the file finds its name there too.
     if (!saver_->save_table()) return false;
     if (pages.empty()) return true;
     if (!saver_->save_pages(pages)) return false;
-    const bool more = pages.size() == kPagesPerSegment;
+    const bool more = pages.size() == Saver::kPagesPerSegment;
     ring_->header().events_saved.store(saver_->events(), std::memory_order_relaxed);
     for (uint32_t page : pages) ring_->release(page);
     pages.clear();

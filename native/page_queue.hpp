@@ -1,5 +1,5 @@
-// A bounded multi-producer multi-consumer queue of page numbers (D. Vyukov's array queue): one
-// compare-and-swap to push or pop, no allocation, no lock that a killed or forked thread could leave held.
+// Where pages wait: one compare-and-swap to push or pop, no allocation, no lock that a killed or forked thread could
+// leave held.
 #pragma once
 
 #include <atomic>
@@ -8,6 +8,7 @@
 
 namespace pyscope {
 
+// Full pages, first in first out, many producers and consumers (D. Vyukov's bounded array queue).
 class PageQueue {
  public:
   explicit PageQueue(uint32_t at_least) {
@@ -65,6 +66,39 @@ class PageQueue {
   std::unique_ptr<Cell[]> cells_;
   alignas(64) std::atomic<uint64_t> tail_{0};
   alignas(64) std::atomic<uint64_t> head_{0};
+};
+
+// Free pages, last in first out: what was just emptied is still in the processor's cache. (R. K. Treiber's stack; the
+// count beside the top makes a page that went and came back differ.)
+class PageStack {
+ public:
+  explicit PageStack(uint32_t size) : below_(std::make_unique<std::atomic<uint32_t>[]>(size)) {}
+
+  void push(uint32_t page) {
+    uint64_t top = top_.load(std::memory_order_relaxed);
+    do {
+      below_[page].store(static_cast<uint32_t>(top), std::memory_order_relaxed);
+    } while (
+        !top_.compare_exchange_weak(top, next(top, page + 1), std::memory_order_release, std::memory_order_relaxed));
+  }
+
+  bool pop(uint32_t& page) {
+    uint64_t top = top_.load(std::memory_order_acquire);
+    for (;;) {
+      const auto above = static_cast<uint32_t>(top);
+      if (above == 0) return false;
+      const uint32_t below = below_[above - 1].load(std::memory_order_relaxed);
+      if (top_.compare_exchange_weak(top, next(top, below), std::memory_order_acquire)) {
+        page = above - 1;
+        return true;
+      }
+    }
+  }
+
+ private:
+  static uint64_t next(uint64_t top, uint32_t page) { return ((top >> 32) + 1) << 32 | page; }
+  std::unique_ptr<std::atomic<uint32_t>[]> below_;  // 1 + the page below; 0: none
+  alignas(64) std::atomic<uint64_t> top_{0};         // count of changes, 1 + the page on top
 };
 
 }  // namespace pyscope

@@ -124,16 +124,22 @@ bool RecordingFile::write_at(uint64_t offset, const void* data, size_t bytes) {
 }
 
 bool RecordingFile::append(BlockType type, const void* payload, size_t bytes) {
-  const BlockHeader header = block_header(type, payload, bytes);
-  block_.assign(padded(sizeof(header) + bytes), 0);
-  std::memcpy(block_.data(), &header, sizeof(header));
-  if (bytes) std::memcpy(block_.data() + sizeof(header), payload, bytes);
-  if (!write_at(offset_, block_.data(), block_.size())) {
+  block_.resize(padded(sizeof(BlockHeader) + bytes) + 8);
+  if (bytes) std::memcpy(block_.data() + sizeof(BlockHeader), payload, bytes);
+  return append_in_place(type, block_.data(), bytes);
+}
+
+bool RecordingFile::append_in_place(BlockType type, uint8_t* block, size_t payload_bytes) {
+  const BlockHeader header = block_header(type, block + sizeof(BlockHeader), payload_bytes);
+  std::memcpy(block, &header, sizeof(header));
+  const size_t bytes = sizeof(header) + payload_bytes;
+  std::memset(block + bytes, 0, padded(bytes) - bytes);
+  if (!write_at(offset_, block, padded(bytes))) {
     if (::ftruncate(fd_, static_cast<off_t>(offset_)) != 0) { /* the reader cuts a torn block off */
     }
     return false;
   }
-  offset_ += block_.size();
+  offset_ += padded(bytes);
   return true;
 }
 
@@ -156,14 +162,19 @@ bool Saver::save_table() {
   return true;
 }
 
+Saver::Saver(RingFile& ring, RecordingFile& file)
+    : ring_(ring),
+      file_(file),
+      segment_(std::make_unique_for_overwrite<uint8_t[]>(
+          sizeof(BlockHeader) + kPagesPerSegment * (sizeof(ChunkHeader) + max_encoded_bytes(kPageWords) + 8) + 8)) {}
+
 void Saver::encode_page(const PageHeader& header, const uint64_t* words) {
   const unsigned shift = file_.info().time_shift;
-  const size_t at = segment_.size();
-  segment_.resize(at + sizeof(ChunkHeader) + max_encoded_bytes(kPageWords) + 8);
+  uint8_t* const at = segment_.get() + sizeof(BlockHeader) + segment_bytes_;
   ChunkHeader chunk{};
   uint32_t events = 0;
   chunk.encoded = static_cast<uint32_t>(
-      encode_words(words, kPageWords, header.base_ticks, shift, segment_.data() + at + sizeof(ChunkHeader), events));
+      encode_words(words, kPageWords, header.base_ticks, shift, at + sizeof(ChunkHeader), events));
   chunk.events = events;
   chunk.thread = header.thread;
   chunk.os_tid = header.os_tid;
@@ -172,18 +183,22 @@ void Saver::encode_page(const PageHeader& header, const uint64_t* words) {
   chunk.context = header.context;
   chunk.time_shift = shift;
   std::memcpy(chunk.thread_name, header.thread_name, kThreadNameBytes);
-  std::memcpy(segment_.data() + at, &chunk, sizeof(chunk));
-  const size_t end = at + sizeof(ChunkHeader) + chunk.encoded;
-  segment_.resize(end);
-  segment_.resize(padded(end), 0);
+  std::memcpy(at, &chunk, sizeof(chunk));
+  const size_t bytes = sizeof(ChunkHeader) + chunk.encoded;
+  std::memset(at + bytes, 0, padded(bytes) - bytes);
+  segment_bytes_ += padded(bytes);
   events_ += events;
 }
 
+bool Saver::append_segment() {
+  return segment_bytes_ == 0 || file_.append_in_place(BlockType::Events, segment_.get(), segment_bytes_);
+}
+
 bool Saver::save_pages(const std::vector<uint32_t>& pages) {
-  segment_.clear();
+  segment_bytes_ = 0;
   const uint64_t before = events_;
   for (uint32_t index : pages) encode_page(ring_.page(index), ring_.words(index));
-  if (!segment_.empty() && !file_.append(BlockType::Events, segment_.data(), segment_.size())) {
+  if (!append_segment()) {
     events_ = before;
     return false;
   }
@@ -192,7 +207,7 @@ bool Saver::save_pages(const std::vector<uint32_t>& pages) {
 
 // A page may be overwritten while it is copied, which is found out afterwards (PageHeader): no race for ThreadSanitizer.
 __attribute__((no_sanitize("thread"))) bool Saver::save_copies(const std::vector<uint32_t>& pages) {
-  segment_.clear();
+  segment_bytes_ = 0;
   alignas(8) uint8_t bytes[kPageBytes];
   for (uint32_t index : pages) {
     const PageHeader& live = ring_.page(index);
@@ -215,7 +230,7 @@ __attribute__((no_sanitize("thread"))) bool Saver::save_copies(const std::vector
       continue;  // overwritten meanwhile
     encode_page(*reinterpret_cast<const PageHeader*>(bytes), to + sizeof(PageHeader) / 8);
   }
-  return segment_.empty() || file_.append(BlockType::Events, segment_.data(), segment_.size());
+  return append_segment();
 }
 
 // --- whole rings ---------------------------------------------------------------------------------
@@ -268,8 +283,8 @@ AdoptReport adopt(const std::string& recording_path, const std::string& ring_pat
   const std::vector<uint32_t> pages = used_pages(*ring);
   AdoptReport report;
   bool ok = saver.save_table();
-  for (size_t at = 0; ok && at < pages.size(); at += 64) {
-    const size_t end = std::min(at + 64, pages.size());
+  for (size_t at = 0; ok && at < pages.size(); at += Saver::kPagesPerSegment) {
+    const size_t end = std::min(at + Saver::kPagesPerSegment, pages.size());
     ok = saver.save_pages({pages.begin() + static_cast<long>(at), pages.begin() + static_cast<long>(end)});
   }
   report.pages = static_cast<uint32_t>(pages.size());
@@ -293,8 +308,8 @@ AdoptReport dump_ring(RingFile& ring, const std::string& path) {
   const uint64_t used = ring.header().table_used.load(std::memory_order_acquire);
   bool ok = file.append(BlockType::Table, ring.table(), used);
   const std::vector<uint32_t> pages = used_pages(ring);
-  for (size_t at = 0; ok && at < pages.size(); at += 64) {
-    const size_t end = std::min(at + 64, pages.size());
+  for (size_t at = 0; ok && at < pages.size(); at += Saver::kPagesPerSegment) {
+    const size_t end = std::min(at + Saver::kPagesPerSegment, pages.size());
     ok = saver.save_copies({pages.begin() + static_cast<long>(at), pages.begin() + static_cast<long>(end)});
   }
   report.pages = static_cast<uint32_t>(pages.size());

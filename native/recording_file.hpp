@@ -2,6 +2,7 @@
 // process's ring sealed; a living one's copied. Nothing here knows Python.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ class RecordingFile {
 
   // False when the bytes could not be written; `error()` says why. The file is then as before.
   bool append(BlockType type, const void* payload, size_t bytes);
+  // Likewise, of a block that stands in memory with room for its header in front and up to 7 bytes of padding behind.
+  bool append_in_place(BlockType type, uint8_t* block, size_t payload_bytes);
   bool write_summary(Summary summary);
   int error() const { return error_; }
   uint64_t bytes() const { return offset_; }
@@ -41,7 +44,9 @@ class RecordingFile {
 // Moves what the ring holds into a file.
 class Saver {
  public:
-  Saver(RingFile& ring, RecordingFile& file) : ring_(ring), file_(file) {}
+  // Pages that save_pages and save_copies take at a time, at most.
+  static constexpr size_t kPagesPerSegment = 64;
+  Saver(RingFile& ring, RecordingFile& file);
   bool save_table();                                  // what is not in the file yet
   bool save_pages(const std::vector<uint32_t>& pages); // as one segment; does not release them
   bool save_copies(const std::vector<uint32_t>& pages);  // likewise, of pages that may still be written
@@ -51,7 +56,10 @@ class Saver {
   void encode_page(const PageHeader& header, const uint64_t* words);
   RingFile& ring_;
   RecordingFile& file_;
-  std::vector<uint8_t> segment_;
+  bool append_segment();
+  // Not a vector: that would clear what is about to be written. Pages are encoded one behind the other.
+  std::unique_ptr<uint8_t[]> segment_;
+  size_t segment_bytes_ = 0;
   uint64_t events_ = 0;
 };
 

@@ -65,10 +65,10 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
   publish_clock(options.info.start2);
   pages_ = reinterpret_cast<uint8_t*>(header_) + pages_offset;
   flight_ = options.info.flight != 0;
-  free_ = std::make_unique<PageQueue>(static_cast<uint32_t>(pages));
+  free_ = std::make_unique<PageStack>(static_cast<uint32_t>(pages));
   full_ = std::make_unique<PageQueue>(static_cast<uint32_t>(pages));
   wake_at_ = std::max(1u, static_cast<uint32_t>(pages) / 8);
-  for (uint32_t i = 0; i < pages; ++i) {
+  for (uint32_t i = static_cast<uint32_t>(pages); i-- > 0;) {
     page(i).magic = kPageMagic;
     free_->push(i);
   }

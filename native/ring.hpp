@@ -99,7 +99,8 @@ class RingFile {
   std::atomic<uint32_t> waiting_{0};
   uint32_t wake_at_ = 0;
   pthread_cond_t* wake_ = nullptr;
-  std::unique_ptr<PageQueue> free_, full_;
+  std::unique_ptr<PageStack> free_;
+  std::unique_ptr<PageQueue> full_;
 
   friend class Ring;
 };

@@ -271,8 +271,12 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
 
 
 def _ring_bytes(settings: config.Settings, *, child: bool) -> int:
-    """A child's ring is a quarter: programs that fork tend to fork often."""
-    return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
+    """The ring file's size. A child's is a quarter: programs that fork tend to fork often.
+
+    A 32nd of the budget is left to what the recorder needs beside its ring.
+    """
+    budget = (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
+    return budget - budget // 32
 
 
 def _ring_folders(
