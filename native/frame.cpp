@@ -38,6 +38,23 @@ bool remove_eval() {
   return true;
 }
 
+PyObject* eval_generator(PyThreadState* thread, Frame* frame, int throwing, uint64_t value) {
+  // Making a generator is not a call: its frame is still the thread's and only returns the object.
+  if (!in_generator(frame)) return evaluate(thread, frame, throwing);
+  if (throwing)
+    record_resume(value, Kind::GenThrow, frame, thread, raised_type(thread));
+  else
+    record_resume(value, first_resume(frame) ? Kind::GenStart : Kind::GenResume, frame, thread, nullptr);
+  PyObject* result = evaluate(thread, frame, throwing);
+  if (PYSCOPE_LIKELY(current(value))) {
+    if (result)
+      record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+    else
+      record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
+  }
+  return result;
+}
+
 // Frames below this one run without the hook, in every thread, until it returns here.
 PyObject* step_aside(PyThreadState* thread, Frame* frame, int throwing) {
   if (hook.aside || _PyInterpreterState_GetEvalFrameFunc(interpreter()) != installed)

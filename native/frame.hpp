@@ -24,6 +24,9 @@ inline bool near_stack_end(const ThreadRing* ring) {
   return static_cast<char*>(__builtin_frame_address(0)) < ring->stack_floor;
 }
 
+// A frame of a generator, coroutine or async generator. On its own, so that the plain path stays small.
+__attribute__((noinline)) PyObject* eval_generator(PyThreadState* thread, Frame* frame, int throwing, uint64_t value);
+
 // Windows: C calls are recorded too, in windows that the thread opens for itself here.
 template <bool Windows>
 PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
@@ -45,20 +48,7 @@ PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
     }
     return result;
   }
-  // Making a generator is not a call: its frame is still the thread's and only returns the object.
-  if (!in_generator(frame)) return evaluate(thread, frame, throwing);
-  if (throwing)
-    record_resume(value, Kind::GenThrow, frame, thread, raised_type(thread));
-  else
-    record_resume(value, first_resume(frame) ? Kind::GenStart : Kind::GenResume, frame, thread, nullptr);
-  PyObject* result = evaluate(thread, frame, throwing);
-  if (PYSCOPE_LIKELY(current(value))) {
-    if (result)
-      record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
-    else
-      record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
-  }
-  return result;
+  return eval_generator(thread, frame, throwing, value);
 }
 
 // For the benchmarks: what the mechanism itself costs.

@@ -11,7 +11,7 @@ namespace pyscope {
 
 Hook hook;
 ThreadRing no_ring;
-thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec"))) = &no_ring;
+constinit thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec"))) = &no_ring;
 
 namespace {
 

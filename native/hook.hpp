@@ -67,7 +67,8 @@ struct Hook {
 
 extern Hook hook;
 extern ThreadRing no_ring;  // stands for a thread not seen yet: always full, below every stack floor
-extern thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec")));
+// constinit: without it every access from another file asks first whether it has been initialised.
+extern constinit thread_local ThreadRing* thread_ring __attribute__((tls_model("initial-exec")));
 
 // This thread's ring in the current recording (made on the first event), or no_ring when none is active.
 PYSCOPE_COLD ThreadRing* open_thread_ring(Frame* first = nullptr);
