@@ -227,8 +227,7 @@ def _begin(
 
 def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
     settings = recording.settings
-    budget = _ring_budget(settings, child=bool(parent))
-    ring_bytes = budget - budget // 32  # the rest is what the recorder needs beside its ring
+    ring_bytes = _ring_bytes(settings, child=bool(parent))
     period = 0
     if settings.detail == "c_calls" and settings.budget is not None:
         period = max(C_CALL_WINDOW_MS + 1, round(C_CALL_WINDOW_MS * ARMED_COST / settings.budget))
@@ -266,7 +265,7 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
             ) from error
         return
     raise RecorderError(
-        f"recording cannot start: no room for the ring of {budget >> 20} MiB ({'; '.join(refusals)}). "
+        f"recording cannot start: no room for the ring of {_ring_budget(settings, child=bool(parent)) >> 20} MiB ({'; '.join(refusals)}). "
         "Free some space, or choose a smaller ring_mb (PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)."
     )
 
@@ -274,6 +273,12 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
 def _ring_budget(settings: config.Settings, *, child: bool) -> int:
     """Bytes that the recorder may use. A child's are a quarter: programs that fork tend to fork often."""
     return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
+
+
+def _ring_bytes(settings: config.Settings, *, child: bool) -> int:
+    """The ring file's size: a 32nd of the budget is left to what the recorder needs beside its ring."""
+    budget = _ring_budget(settings, child=child)
+    return budget - budget // 32
 
 
 def _ring_folders(
