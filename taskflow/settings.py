@@ -2,8 +2,16 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -33,13 +41,65 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         default=10, ge=1, le=600, description="how long requests in flight may take after SIGTERM"
     )
+    smtp_url: SecretStr | None = Field(
+        default=None, description="smtp://[user:password@]host[:port] or smtps://…; no e-mail when unset"
+    )
+    mail_sender: str = Field(default="taskflow@localhost", description="the From of notifications")
+    webhook_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="comma-separated http(s) addresses that are told of every change"
+    )
+    webhook_secret: SecretStr = Field(
+        default=SecretStr(""),
+        validate_default=True,
+        description="signs webhooks; needed where webhook_urls is set",
+    )
+    storage_url: str = Field(
+        default="taskflow-files", description="a folder, or any fsspec URL, where files are kept"
+    )
+    external_retries: int = Field(
+        default=3, ge=0, le=10, description="retries after the first attempt of a call to another service"
+    )
+    external_step_seconds: float = Field(
+        default=5.0, gt=0, le=300, description="how long such a call waits to connect, or for one answer"
+    )
+    external_attempt_seconds: float = Field(
+        default=10.0, gt=0, le=600, description="how long one attempt may take as a whole"
+    )
+    external_call_seconds: float = Field(
+        default=60.0, gt=0, le=3600, description="how long all attempts may take, with the waits between"
+    )
+    external_backoff_seconds: float = Field(
+        default=0.2, ge=0, le=60, description="the first wait; each further one is twice as long, plus jitter"
+    )
+    external_backoff_max_seconds: float = Field(
+        default=5.0, ge=0, le=600, description="the longest wait, also where a server asks for a longer one"
+    )
+    notification_concurrency: int = Field(
+        default=4, ge=1, le=100, description="deliveries at a time, by e-mail and by webhook each"
+    )
+    notification_queue: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="notifications of a channel held in memory; more wait on disk",
+    )
+    notification_retry_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="when a failed delivery is due again; doubles up to an hour",
+    )
+    report_max_restarts: int = Field(
+        default=3, ge=0, le=100, description="how often a report's process may crash and be started again …"
+    )
+    report_restart_seconds: float = Field(default=60.0, gt=0, le=3600, description="… within that time")
 
     @field_validator("faults", mode="before")
     @classmethod
     def _known_faults(cls, value: str | frozenset[str]) -> frozenset[str]:
         return parse_faults(value)
 
-    @field_validator("pyscope", mode="before")
+    @field_validator("pyscope", "smtp_url", mode="before")
     @classmethod
     def _empty_means_off(cls, value: object) -> object:
         return None if value == "" else value
@@ -58,11 +118,58 @@ class Settings(BaseSettings):
             raise ValueError("an in-memory SQLite database is private to one connection; name a file")
         return value
 
+    @field_validator("smtp_url")
+    @classmethod
+    def _usable_mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parts = _split(value.get_secret_value())
+            if parts.scheme not in ("smtp", "smtps") or not parts.hostname:
+                raise ValueError("not a mail server; an example: smtp://mail.example:25")
+        return value
+
+    @field_validator("webhook_urls", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        return [url.strip() for url in value.split(",") if url.strip()] if isinstance(value, str) else value
+
+    @field_validator("webhook_urls")
+    @classmethod
+    def _usable_webhooks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            parts = _split(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url} is not an http or https address")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhooks_are_signed(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("webhook_urls") and not value.get_secret_value():
+            raise ValueError("webhooks have to be signed; set a secret that their receivers know")
+        return value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _usable_storage(cls, value: str) -> str:
+        if value and "://" not in value:
+            return value
+        from fsspec.registry import known_implementations
+
+        if value.partition("://")[0].partition("::")[0] not in known_implementations:
+            raise ValueError("not a folder nor an fsspec URL; examples: taskflow-files, s3://bucket/folder")
+        return value
+
     @property
     def async_database_url(self) -> URL:
         """`database_url` with the asynchronous driver of its backend."""
         url = make_url(self.database_url)
         return url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()])
+
+
+def _split(url: str) -> SplitResult:
+    parts = urlsplit(url)
+    _ = parts.port  # ValueError where it is not a port
+    return parts
 
 
 def explain(error: ValidationError) -> str:
