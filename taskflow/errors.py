@@ -1,5 +1,7 @@
 """What can go wrong in TaskFlow's own terms; the web layer turns each into a problem document."""
 
+from collections.abc import Iterable
+
 from taskflow.data.models import TaskStatus
 
 
@@ -32,3 +34,36 @@ class InvalidTransition(TaskFlowError):
         self.task_id = task_id
         self.current = current
         self.wanted = wanted
+
+
+class NothingAvailable(TaskFlowError):
+    """The project has no open task that could be assigned."""
+
+    def __init__(self, project_id: int) -> None:
+        super().__init__(f"Project {project_id} has no open task.")
+        self.project_id = project_id
+
+
+class AlreadyWatching(TaskFlowError):
+    """The user watches the task already."""
+
+    def __init__(self, task_id: int, user_id: int) -> None:
+        super().__init__(f"User {user_id} watches task {task_id} already.")
+
+
+class LastWatcher(TaskFlowError):
+    """An urgent task keeps at least one watcher."""
+
+    def __init__(self, task_id: int) -> None:
+        super().__init__(f"Task {task_id} is urgent and would be left without a watcher.")
+        self.task_id = task_id
+
+
+class OutdatedSchema(TaskFlowError):
+    """The database was made by an older TaskFlow; there are no migrations."""
+
+    def __init__(self, table: str, columns: Iterable[str]) -> None:
+        super().__init__(
+            f"The table {table} lacks {', '.join(sorted(columns))}: an older TaskFlow made this database. "
+            "Name a new one with DATABASE_URL, or remove it and run `python -m taskflow seed` again."
+        )

@@ -18,7 +18,9 @@ from sqlalchemy.exc import ArgumentError
 
 from taskflow.faults import DEFAULT_FAULTS, parse_faults
 
-ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+# psycopg speaks to PostgreSQL on both sides, asynchronously and synchronously.
+ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
 class Settings(BaseSettings):
@@ -164,6 +166,12 @@ class Settings(BaseSettings):
         """`database_url` with the asynchronous driver of its backend."""
         url = make_url(self.database_url)
         return url.set(drivername=ASYNC_DRIVERS[url.get_backend_name()])
+
+    @property
+    def sync_database_url(self) -> URL:
+        """`database_url` with the synchronous driver of its backend."""
+        url = make_url(self.database_url)
+        return url.set(drivername=SYNC_DRIVERS[url.get_backend_name()])
 
 
 def _split(url: str) -> SplitResult:

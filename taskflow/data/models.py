@@ -147,6 +147,7 @@ class Task(Base):
     status: Mapped[TaskStatus] = mapped_column(_stored_as_text(TaskStatus), default=TaskStatus.OPEN)
     priority: Mapped[Priority] = mapped_column(_stored_as_text(Priority), default=Priority.NORMAL)
     due_date: Mapped[date | None] = mapped_column(index=True)
+    minutes_spent: Mapped[int] = mapped_column(default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, onupdate=now)
     completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

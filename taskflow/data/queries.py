@@ -1,13 +1,14 @@
-"""Every statement TaskFlow runs, as values: an asynchronous and a synchronous repository share them."""
+"""Every statement TaskFlow runs, as values: coroutines and threads, faults and their twins share them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Select, Update, func, select, update
+from sqlalchemy import Delete, Insert, Select, Update, case, delete, func, insert, select, update
 from sqlalchemy.orm import selectinload
 
-from taskflow.data.models import Priority, Project, Task, TaskStatus, User
+from taskflow.data.models import Priority, Project, Task, TaskStatus, User, task_watchers
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +84,119 @@ def latest_tasks(project_id: int, limit: int) -> Select[Task]:
 def latest_tasks_with_people(project_id: int, limit: int) -> Select[Task]:
     """The same tasks with assignees and watchers, which take one more SELECT each in total."""
     return latest_tasks(project_id, limit).options(selectinload(Task.assignee), selectinload(Task.watchers))
+
+
+def next_available_task(project_id: int) -> Select[Task]:
+    """The most urgent open task of a project, the oldest of those; locked, and past rows locked by others."""
+    urgency = case({priority: rank for rank, priority in enumerate(Priority)}, value=Task.priority, else_=-1)
+    return (
+        select(Task)
+        .where(Task.project_id == project_id, Task.status == TaskStatus.OPEN)
+        .order_by(urgency.desc(), Task.created_at, Task.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+
+
+def locked_task(task_id: int) -> Select[Task]:
+    """One task, whose row nobody else changes or locks before the transaction ends."""
+    return select(Task).where(Task.id == task_id).with_for_update()
+
+
+def search_tasks(text: str, limit: int) -> Select[Task]:
+    """The first `limit` tasks whose title or description holds `text`, upper and lower case alike."""
+    found = Task.title.icontains(text, autoescape=True) | Task.description.icontains(text, autoescape=True)
+    return select(Task).where(found).order_by(Task.id).limit(limit)
+
+
+def all_tasks() -> Select[Task]:
+    """Every task there is, in order of id."""
+    return select(Task).order_by(Task.id)
+
+
+def tasks_of_project(project_id: int) -> Select[Task]:
+    """Every task of a project with its assignee, in order of id."""
+    return (
+        select(Task)
+        .where(Task.project_id == project_id)
+        .order_by(Task.id)
+        .options(selectinload(Task.assignee))
+    )
+
+
+def add_minutes(task_id: int, minutes: int, at: datetime) -> Update:
+    """Log time on a task: the database adds, so that no concurrent addition is lost."""
+    return _change_task(task_id).values(minutes_spent=Task.minutes_spent + minutes, updated_at=at)
+
+
+def set_minutes(task_id: int, minutes: int, at: datetime) -> Update:
+    """Overwrite the minutes spent on a task."""
+    return _change_task(task_id).values(minutes_spent=minutes, updated_at=at)
+
+
+def _change_task(task_id: int) -> Update:
+    return update(Task).where(Task.id == task_id).execution_options(synchronize_session=False)
+
+
+def watchers_of(task_id: int) -> Select[User]:
+    """Who watches a task, in order of id."""
+    return (
+        select(User)
+        .join(task_watchers, task_watchers.c.user_id == User.id)
+        .where(task_watchers.c.task_id == task_id)
+        .order_by(User.id)
+    )
+
+
+def count_watchers(task_id: int) -> Select[int]:
+    """How many people watch a task."""
+    return select(func.count()).select_from(task_watchers).where(task_watchers.c.task_id == task_id)
+
+
+def is_watching(task_id: int, user_id: int) -> Select[int]:
+    """1 when that user watches that task, else no row."""
+    return select(1).where(task_watchers.c.task_id == task_id, task_watchers.c.user_id == user_id)
+
+
+def add_watcher(task_id: int, user_id: int) -> Insert:
+    """Let a user watch a task."""
+    return insert(task_watchers).values(task_id=task_id, user_id=user_id)
+
+
+def remove_watcher(task_id: int, user_id: int) -> Delete:
+    """Let a user no longer watch a task."""
+    return delete(task_watchers).where(task_watchers.c.task_id == task_id, task_watchers.c.user_id == user_id)
+
+
+def people_of_project(project_id: int) -> Select[int]:
+    """The ids of all who own a project, do its tasks or watch them, in order and each once."""
+    owner = select(Project.owner_id.label("id")).where(Project.id == project_id)
+    assignees = select(Task.assignee_id).where(Task.project_id == project_id, Task.assignee_id.is_not(None))
+    watchers = (
+        select(task_watchers.c.user_id)
+        .join(Task, Task.id == task_watchers.c.task_id)
+        .where(Task.project_id == project_id)
+    )
+    people = owner.union(assignees, watchers).subquery()
+    return select(people.c.id).order_by(people.c.id)
+
+
+def users_by_id(identities: Collection[int]) -> Select[User]:
+    """The users with those ids, in order of id."""
+    return select(User).where(User.id.in_(identities)).order_by(User.id)
+
+
+def newest_tasks_of_status(project_id: int, status: TaskStatus, limit: int) -> Select[Task]:
+    """A column of the board: the tasks of a status that changed last, with their assignees."""
+    return (
+        select(Task)
+        .where(Task.project_id == project_id, Task.status == status)
+        .order_by(Task.updated_at.desc(), Task.id.desc())
+        .limit(limit)
+        .options(selectinload(Task.assignee))
+    )
+
+
+def tasks_by_id(identities: Collection[int]) -> Select[Task]:
+    """The tasks with those ids and their assignees, in order of id."""
+    return select(Task).where(Task.id.in_(identities)).order_by(Task.id).options(selectinload(Task.assignee))
