@@ -2,16 +2,18 @@
 
 import argparse
 import asyncio
-import json
-import signal
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskflow.errors import TaskFlowError
+from taskflow.load.plan import LoadError, LoadPlan, add_arguments
+from taskflow.process import importable
 from taskflow.settings import Settings, explain
 
 USAGE_ERROR = 2
@@ -24,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.command(options)
     except ValidationError as error:
         return _complain(explain(error), USAGE_ERROR)
+    except LoadError as error:
+        return _complain(str(error), USAGE_ERROR)
     except (TaskFlowError, SQLAlchemyError, OSError) as error:
         return _complain(str(error), 1)
     return status
@@ -46,13 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     seed.set_defaults(command=_seed)
 
     load = commands.add_parser("load", help="drive a running service and print how it did")
-    load.add_argument("url", help="for example http://127.0.0.1:8000")
-    load.add_argument("--seconds", type=float, default=10.0)
-    load.add_argument("--concurrency", type=int, default=8, help="requests at a time")
-    load.add_argument("--requests", type=int, help="stop after about so many requests")
-    load.add_argument("--scenario", default="steady", help="steady (default), dashboard or create")
-    load.add_argument("--json", action="store_true", help="print the report as JSON")
-    load.add_argument("--allow-remote", action="store_true", help="drive a service on another machine")
+    add_arguments(load)
     load.set_defaults(command=_load)
     return parser
 
@@ -92,29 +90,13 @@ def _seed(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace) -> int:
-    from taskflow.load import LoadError, LoadReport, drive
-
-    async def run() -> LoadReport:
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        return await drive(
-            options.url,
-            options.seconds,
-            options.concurrency,
-            options.scenario,
-            requests=options.requests,
-            allow_remote=options.allow_remote,
-            stop=stop,
-        )
-
-    try:
-        report = asyncio.run(run())
-    except LoadError as error:
-        return _complain(str(error), USAGE_ERROR)
-    sys.stdout.write((json.dumps(report.as_dict(), indent=2) if options.json else report.as_table()) + "\n")
-    return 1 if report.errors else 0
+def _load(options: argparse.Namespace) -> NoReturn:
+    plan = LoadPlan.from_options(options)
+    plan.check()
+    # Locust needs a process that was its own from the start: this one becomes it.
+    arguments = plan.arguments() + (["--json"] if options.json else [])
+    command = [sys.executable, "-m", "taskflow.load", *arguments]
+    os.execve(sys.executable, command, importable(dict(os.environ)))
 
 
 def _complain(message: str, status: int) -> int:

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 
 from taskflow.data.database import Database
 from taskflow.data.seeds import seed
-from taskflow.load import LoadError, LoadReport, drive
+from taskflow.load import LoadError, LoadPlan, drive
 from taskflow.process import ServerFailed, ServerProcess, interrupts_deferred
 from taskflow.settings import Settings
 
@@ -67,7 +67,7 @@ def _demonstrate(folder: Path, recording: Path, seconds: float, everything: bool
     with server:
         _say(f"3/4  driving {server.url} for {seconds:g} s")
         for scenario, share in (("steady", 0.75), ("dashboard", 0.25)):
-            report = asyncio.run(_drive(server.url, seconds * share, scenario))
+            report = drive(LoadPlan(server.url, seconds * share, CONCURRENCY, scenario))
             _say(report.as_table() + "\n")
     status = server.stop()
     if status != 0:
@@ -90,12 +90,6 @@ async def _seed(database_url: str) -> None:
         await seed(database, PROJECTS, TASKS)
     finally:
         await database.close()
-
-
-async def _drive(url: str, seconds: float, scenario: str) -> LoadReport:
-    # The driver has bounds of its own; this one holds even when a request hangs.
-    async with asyncio.timeout(seconds + 60):
-        return await drive(url, seconds, CONCURRENCY, scenario)
 
 
 def _print_report(recording: Path) -> None:

@@ -75,7 +75,7 @@ class ServerProcess:
                 # A session of its own: Ctrl-C reaches it only through us, and its children can be killed.
                 self._process = subprocess.Popen(
                     command,
-                    env=_importable(os.environ | self._environment),
+                    env=importable(os.environ | self._environment),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -129,7 +129,7 @@ class ServerProcess:
         return self._process
 
 
-def _importable(environment: dict[str, str]) -> dict[str, str]:
+def importable(environment: dict[str, str]) -> dict[str, str]:
     """`environment` in which a child finds this very TaskFlow, wherever it is started."""
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [environment.get("PYTHONPATH")])]

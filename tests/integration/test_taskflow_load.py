@@ -1,6 +1,6 @@
 """The load driver: what it prints, where it stops, what it refuses."""
 
-import asyncio
+import argparse
 import json
 import os
 import signal
@@ -12,8 +12,9 @@ import time
 import httpx2
 import pytest
 
-from taskflow.load import LoadError, drive
-from taskflow.load import _timing as timing
+from taskflow.load import LoadError, LoadPlan, drive
+from taskflow.load.plan import add_arguments
+from taskflow.load.report import timing
 from taskflow.process import ServerProcess
 from tests.integration.taskflow_database import SEEDED_TASKS
 
@@ -46,7 +47,7 @@ def test_the_json_report_adds_up(taskflow_url: str) -> None:
 
 
 def test_every_request_that_was_counted_reached_the_service(taskflow_process: ServerProcess) -> None:
-    report = asyncio.run(drive(taskflow_process.url, 30, concurrency=30, scenario="create", requests=150))
+    report = drive(LoadPlan(taskflow_process.url, 60, concurrency=30, scenario="create", requests=150))
     assert (report.requests, report.errors) == (150, 0)
     everything = 0
     after: int | None = 0
@@ -60,9 +61,9 @@ def test_every_request_that_was_counted_reached_the_service(taskflow_process: Se
 
 
 def test_a_load_ends_when_its_time_is_up(taskflow_url: str) -> None:
-    report = asyncio.run(drive(taskflow_url, 0.5, concurrency=4))
+    report = drive(LoadPlan(taskflow_url, 0.5, concurrency=4))
     assert report.requests > 0
-    assert 0.5 <= report.seconds < 5
+    assert 0.5 <= report.seconds < 30
 
 
 def wait_until_load_arrives(url: str) -> None:
@@ -94,7 +95,7 @@ def test_a_service_that_dies_under_load_shows_as_errors_and_status_1(taskflow_pr
     assert load.returncode == 1
     assert report["requests"] == 150
     assert report["errors"] == sum(report["error_counts"].values()) > 0
-    assert any("ConnectError" in error for error in report["error_counts"])
+    assert any("Connection" in error for error in report["error_counts"])
 
 
 @pytest.mark.parametrize(
@@ -108,20 +109,14 @@ def test_a_service_that_dies_under_load_shows_as_errors_and_status_1(taskflow_pr
         (["http://127.0.0.1:1", "--seconds", "nan"], "more than 0"),
         (["http://127.0.0.1:1", "--concurrency", "0"], "concurrency"),
         (["http://127.0.0.1:1", "--requests", "0"], "at least one"),
-        (["http://127.0.0.1:1", "--scenario", "storm"], "steady, dashboard, create"),
+        (["http://127.0.0.1:1", "--scenario", "storm"], "known: steady, "),
     ],
 )
 def test_what_cannot_be_driven_is_refused_with_a_reason(arguments: list[str], message: str) -> None:
-    url, *options = arguments
-    values = {
-        "seconds": 1.0,
-        **{
-            name.removeprefix("--"): (value if name == "--scenario" else float(value))
-            for name, value in zip(options[::2], options[1::2], strict=True)
-        },
-    }
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
     with pytest.raises(LoadError, match=message):
-        asyncio.run(drive(url, **values))  # type: ignore[arg-type]
+        drive(LoadPlan.from_options(parser.parse_args(arguments)))
 
 
 def test_an_address_where_nothing_answers_is_refused_with_status_2() -> None:
