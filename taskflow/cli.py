@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from taskflow.errors import TaskFlowError
+from taskflow.load.ledger import Ledger
 from taskflow.load.plan import LoadError, LoadPlan, add_arguments
 from taskflow.process import importable
 from taskflow.settings import Settings, explain
@@ -52,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     load = commands.add_parser("load", help="drive a running service and print how it did")
     add_arguments(load)
     load.set_defaults(command=_load)
+
+    audit = commands.add_parser(
+        "audit", help="check what must hold in the database, after a load or at any time"
+    )
+    audit.add_argument("ledger", type=Path, nargs="?", help="what `load --ledger` has written")
+    audit.set_defaults(command=_audit)
     return parser
 
 
@@ -97,6 +104,24 @@ def _load(options: argparse.Namespace) -> NoReturn:
     arguments = plan.arguments() + (["--json"] if options.json else [])
     command = [sys.executable, "-m", "taskflow.load", *arguments]
     os.execve(sys.executable, command, importable(dict(os.environ)))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from taskflow.data.database import SyncDatabase
+    from taskflow.load.invariants import violations
+
+    try:
+        ledger = Ledger.read(options.ledger) if options.ledger else None
+    except ValueError as error:
+        return _complain(str(error), USAGE_ERROR)
+    database = SyncDatabase(Settings())
+    try:
+        with database.reading() as repo:
+            found = violations(repo.session, ledger)
+    finally:
+        database.close()
+    sys.stdout.write("\n".join(found or ["every invariant holds"]) + "\n")
+    return 1 if found else 0
 
 
 def _complain(message: str, status: int) -> int:

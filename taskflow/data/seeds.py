@@ -13,8 +13,11 @@ from taskflow.errors import TaskFlowError
 
 LARGEST_SEED: Final = 1_000_000
 BATCH: Final = 2_000
-BEGINNING: Final = datetime(2025, 1, 1, 9, tzinfo=UTC)
-DAYS: Final = 365
+# Fixed, so that the same rows come out on any day; the last year is a full one for the annual report.
+FIRST_YEAR: Final = 2023
+LAST_YEAR: Final = 2025
+BEGINNING: Final = datetime(FIRST_YEAR, 1, 1, 9, tzinfo=UTC)
+MINUTES: Final = int((datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC) - BEGINNING).total_seconds()) // 60
 PEOPLE: Final = 40
 MOST_WATCHERS: Final = 4
 NAMES: Final = [
@@ -35,6 +38,7 @@ STATUS_WEIGHTS: Final = {
     TaskStatus.IN_PROGRESS: 15,
     TaskStatus.COMPLETED: 30,
 }
+MOST_MINUTES_SPENT: Final = {TaskStatus.IN_PROGRESS: 600, TaskStatus.COMPLETED: 2400}
 PRIORITY_WEIGHTS: Final = {Priority.LOW: 20, Priority.NORMAL: 50, Priority.HIGH: 22, Priority.URGENT: 8}
 
 
@@ -73,13 +77,15 @@ async def seed(database: Database, projects: int, tasks: int, random_seed: int =
             await session.execute(insert(Project), [_project(chance, number) for number in numbers])
         for first in range(1, tasks + 1, BATCH):
             numbers = range(first, min(first + BATCH, tasks + 1))
-            await session.execute(
-                insert(Task),
-                [_task(chance, number, projects) for number in numbers],
-                # Otherwise rows with and without a NULL go into separate statements.
-                execution_options={"render_nulls": True},
-            )
-            if watchers := [watcher for number in numbers for watcher in _watchers(chance, number)]:
+            rows = [_task(chance, number, projects) for number in numbers]
+            # Without render_nulls rows with and without a NULL go into separate statements.
+            await session.execute(insert(Task), rows, execution_options={"render_nulls": True})
+            watchers = [
+                watcher
+                for number, row in zip(numbers, rows, strict=True)
+                for watcher in _watchers(chance, number, row["priority"])
+            ]
+            if watchers:
                 await session.execute(insert(task_watchers), watchers)
     return Seeded(PEOPLE, projects, tasks)
 
@@ -104,7 +110,8 @@ def _project(chance: random.Random, number: int) -> dict[str, Any]:
 def _task(chance: random.Random, number: int, projects: int) -> dict[str, Any]:
     [status] = chance.choices(list(STATUS_WEIGHTS), list(STATUS_WEIGHTS.values()))
     [priority] = chance.choices(list(PRIORITY_WEIGHTS), list(PRIORITY_WEIGHTS.values()))
-    created = BEGINNING + timedelta(minutes=chance.randrange(DAYS * 24 * 60))
+    # The root makes a year busier than the one before.
+    created = BEGINNING + timedelta(minutes=int(MINUTES * chance.random() ** 0.5))
     worked = created + timedelta(hours=chance.randint(1, 400))
     return {
         "project_id": 1 + (number - 1) % projects,
@@ -116,12 +123,14 @@ def _task(chance: random.Random, number: int, projects: int) -> dict[str, Any]:
         "due_date": (created + timedelta(days=chance.randint(3, 90))).date()
         if chance.random() < 0.7
         else None,
+        "minutes_spent": chance.randint(0, MOST_MINUTES_SPENT.get(status, 0)),
         "created_at": created,
         "updated_at": created if status is TaskStatus.OPEN else worked,
         "completed_at": worked if status is TaskStatus.COMPLETED else None,
     }
 
 
-def _watchers(chance: random.Random, task_number: int) -> list[dict[str, int]]:
-    people = chance.sample(range(1, PEOPLE + 1), chance.randint(0, MOST_WATCHERS))
+def _watchers(chance: random.Random, task_number: int, priority: Priority) -> list[dict[str, int]]:
+    least = 1 if priority is Priority.URGENT else 0
+    people = chance.sample(range(1, PEOPLE + 1), chance.randint(least, MOST_WATCHERS))
     return [{"task_id": task_number, "user_id": person} for person in people]

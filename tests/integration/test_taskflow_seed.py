@@ -4,11 +4,16 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
+from taskflow.data.database import SyncDatabase
+from taskflow.data.models import Priority, Task
 from taskflow.data.seeds import AlreadySeeded
+from taskflow.load.invariants import violations
 from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
 
 TABLES = ("users", "projects", "tasks", "task_watchers")
@@ -38,6 +43,23 @@ def test_two_databases_seeded_alike_hold_the_same_rows(tmp_path: Path) -> None:
         "tasks": 2100,
     }
     assert stored[0]["task_watchers"]
+
+
+def test_seeded_tasks_were_created_over_three_years_and_break_no_invariant(tmp_path: Path) -> None:
+    settings = taskflow_settings(tmp_path)
+    seed_taskflow(settings, projects=2, tasks=900)
+    database = SyncDatabase(settings)
+    try:
+        with database.reading() as repo:
+            assert violations(repo.session) == []
+            created = repo.session.scalars(select(Task.created_at)).all()
+            unwatched = select(Task.id).where(Task.priority == Priority.URGENT, ~Task.watchers.any())
+            assert repo.session.scalars(unwatched).all() == []
+    finally:
+        database.close()
+    years = Counter(moment.year for moment in created)
+    assert years.keys() == {2023, 2024, 2025}
+    assert 0 < years[2023] < years[2024] < years[2025]
 
 
 def test_a_database_with_users_is_not_seeded_again(tmp_path: Path) -> None:
