@@ -22,6 +22,10 @@ from taskflow.faults import DEFAULT_FAULTS, parse_faults
 ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
+EMBEDDED = "embedded"
+OFF = "off"
+CACHE_SCHEMES = ("redis", "rediss", "unix")
+
 
 class Settings(BaseSettings):
     """What can be set, with its default. Each field `x` is read from `TASKFLOW_X`."""
@@ -33,7 +37,17 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("DATABASE_URL", "TASKFLOW_DATABASE_URL"),
         description="SQLite file or PostgreSQL server; the driver is added when it is left out",
     )
-    database_pool_size: int = Field(default=8, ge=1, le=100, description="most connections at a time")
+    database_pool_size: int = Field(
+        default=8, ge=1, le=100, description="most connections at a time, of coroutines and of threads each"
+    )
+    redis_url: str = Field(
+        default=EMBEDDED,
+        validation_alias=AliasChoices("REDIS_URL", "TASKFLOW_REDIS_URL"),
+        description="the cache: embedded (a Valkey of TaskFlow's own), off, or redis://, rediss://, unix://",
+    )
+    cache_seconds: int = Field(
+        default=30, ge=1, le=86_400, description="how long the cache keeps what nothing has changed"
+    )
     faults: Annotated[frozenset[str], NoDecode] = Field(
         default=DEFAULT_FAULTS, description="comma-separated names out of taskflow.faults, or none"
     )
@@ -118,6 +132,14 @@ class Settings(BaseSettings):
             raise ValueError(f"{backend} is not supported; use {' or '.join(ASYNC_DRIVERS)}")
         if backend == "sqlite" and url.database in (None, "", ":memory:"):
             raise ValueError("an in-memory SQLite database is private to one connection; name a file")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _usable_cache(cls, value: str) -> str:
+        value = value or EMBEDDED
+        if value not in (EMBEDDED, OFF) and _split(value).scheme not in CACHE_SCHEMES:
+            raise ValueError(f"not a cache; use {EMBEDDED}, {OFF}, or for example redis://localhost:6379")
         return value
 
     @field_validator("smtp_url")

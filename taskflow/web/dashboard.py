@@ -13,7 +13,7 @@ from taskflow.data import queries
 from taskflow.data.models import Task, User
 from taskflow.faults import N_PLUS_ONE_DASHBOARD, N_PLUS_ONE_DASHBOARD_AWAITED
 from taskflow.settings import Settings
-from taskflow.web.dependencies import CurrentDatabase, CurrentSettings, PathId
+from taskflow.web.dependencies import CurrentCache, CurrentDatabase, CurrentSettings, PathId
 from taskflow.web.problems import documented
 from taskflow.web.schemas import Dashboard, Line, ProjectOut
 
@@ -32,15 +32,19 @@ class Variant(StrEnum):
 async def project_dashboard(
     project_id: PathId,
     database: CurrentDatabase,
+    cache: CurrentCache,
     settings: CurrentSettings,
     limit: Annotated[int, Query(ge=1, le=200, description="how many of the newest tasks to show")] = 50,
     variant: Annotated[Variant | None, Query(description="the default follows TASKFLOW_FAULTS")] = None,
 ) -> Dashboard:
     """Show where a project stands and who works on its newest tasks."""
+    found = await cache.look(project_id, today=datetime.now(UTC).date())
     async with database.reading() as repo:
         project = await repo.project(project_id)
-        progress = await repo.progress(project_id, today=datetime.now(UTC).date())
+        progress = found.progress or await repo.progress(project_id, found.today)
         lines = await _LOADERS[variant or _asked_for(settings)](repo.session, project_id, limit)
+    if found.progress is None:
+        await cache.store(found, progress)
     return Dashboard(
         project=ProjectOut.model_validate(project),
         by_status=progress.by_status,

@@ -1,12 +1,15 @@
-"""What routes ask for: the application's settings and database, and a page of a list."""
+"""What routes ask for: the application and its parts, and a page of a list."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Path, Query
+from fastapi.requests import HTTPConnection
 from pydantic import BaseModel
 
+from taskflow.application import Application
+from taskflow.data.cache import Cache
 from taskflow.data.database import Database
 from taskflow.settings import Settings
 from taskflow.web.schemas import LARGEST_ID, LARGEST_PAGE, Page
@@ -14,14 +17,21 @@ from taskflow.web.schemas import LARGEST_ID, LARGEST_PAGE, Page
 Out = TypeVar("Out", bound=BaseModel)
 
 
-def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _application(connection: HTTPConnection) -> Application:
+    application: Application = connection.app.state.taskflow
+    return application
 
 
-def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
+def _settings(connection: HTTPConnection) -> Settings:
+    return _application(connection).settings
+
+
+def _database(connection: HTTPConnection) -> Database:
+    return _application(connection).database
+
+
+def _cache(connection: HTTPConnection) -> Cache:
+    return _application(connection).cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +50,10 @@ class Paging:
         )
 
 
+CurrentApplication = Annotated[Application, Depends(_application)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
+CurrentCache = Annotated[Cache, Depends(_cache)]
 CurrentPaging = Annotated[Paging, Depends()]
 PathId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 QueryId = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]

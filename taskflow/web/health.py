@@ -1,11 +1,11 @@
-"""`/healthz` says that the process answers, `/readyz` that it can also reach its database."""
+"""`/healthz` says that the process answers, `/readyz` that requests can be served, and by which parts."""
 
 from fastapi import APIRouter, HTTPException
 from sqlalchemy.exc import SQLAlchemyError
 
-from taskflow.web.dependencies import CurrentDatabase
+from taskflow.web.dependencies import CurrentApplication
 from taskflow.web.problems import documented
-from taskflow.web.schemas import Health
+from taskflow.web.schemas import Health, Readiness
 
 router = APIRouter(tags=["health"])
 
@@ -17,10 +17,12 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", responses=documented(503))
-async def readyz(database: CurrentDatabase) -> Health:
-    """Can requests be served now?"""
+async def readyz(application: CurrentApplication) -> Readiness:
+    """Can requests be served now? Without the database they cannot; without another part they are, degraded."""
     try:
-        await database.ping()
+        await application.database.ping()
     except (SQLAlchemyError, OSError) as error:
         raise HTTPException(503, "The database cannot be reached.") from error
-    return Health()
+    parts = {"database": "ok"} | await application.condition()
+    degraded = any(condition.startswith("degraded") for condition in parts.values())
+    return Readiness(status="degraded" if degraded else "ok", parts=parts)

@@ -1,7 +1,7 @@
 """What goes over the wire: request bodies, answers, and the limits of each field."""
 
 from datetime import date, datetime
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
@@ -133,6 +133,16 @@ class Dashboard(BaseModel):
 
 
 class Health(BaseModel):
-    """Alive (`/healthz`), or able to serve (`/readyz`)."""
+    """The process is alive."""
 
     status: str = "ok"
+
+
+class Readiness(BaseModel):
+    """Requests are served: `ok`, or `degraded` while a part is missing that TaskFlow can do without.
+
+    `parts` has the condition of each: `ok`, `off` by its setting, or `degraded: …` with the reason.
+    """
+
+    status: Literal["ok", "degraded"]
+    parts: dict[str, str]

@@ -218,7 +218,9 @@ def test_a_validation_problem_names_the_field(taskflow: httpx2.Client) -> None:
 
 def test_a_healthy_service_is_alive_and_ready(taskflow: httpx2.Client) -> None:
     assert taskflow.get("/healthz").json() == {"status": "ok"}
-    assert taskflow.get("/readyz").json() == {"status": "ok"}
+    ready = taskflow.get("/readyz").json()
+    assert ready["status"] == "ok"
+    assert {"database", "cache"} <= ready["parts"].keys()
 
 
 def test_every_operation_of_the_openapi_document_refers_to_schemas_it_holds(taskflow: httpx2.Client) -> None:
@@ -234,7 +236,9 @@ async def _answers_without_database(directory: Path, *paths: str) -> list[httpx2
     app = create_app(taskflow_settings(directory / "missing"))
     transport = httpx2.ASGITransport(app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://taskflow") as client:
-        return [await client.get(path) for path in paths]
+        answers = [await client.get(path) for path in paths]
+    await app.state.taskflow.database.close()
+    return answers
 
 
 def test_without_its_database_the_service_is_alive_but_not_ready(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ async def dashboard_with_statements(
         app.router.lifespan_context(app),
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://taskflow") as client,
     ):
-        event.listen(app.state.database.engine.sync_engine, "before_cursor_execute", note)
+        event.listen(app.state.taskflow.database.engine.sync_engine, "before_cursor_execute", note)
         answer = await client.get(f"/projects/1/dashboard?limit={SHOWN}{query}")
     assert answer.status_code == 200, answer.text
     return answer.json(), statements

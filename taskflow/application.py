@@ -1,0 +1,59 @@
+"""TaskFlow as a whole: the composition root, where its parts are built, started in order and closed in reverse."""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from taskflow.data.cache import Cache
+from taskflow.data.database import Database
+from taskflow.data.valkey import EmbeddedValkey, ValkeyFailed
+from taskflow.services.events import EventBus
+from taskflow.settings import EMBEDDED, OFF, Settings
+
+
+class Application:
+    """The parts of one TaskFlow, as an asynchronous context manager.
+
+    Building it opens nothing. Entering it starts each part after those it needs; leaving it closes them in
+    reverse, also when a later part could not start.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.bus = EventBus()
+        self.cache = Cache(settings)
+        self.database = Database(settings, self.cache)
+        self._open = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start_data(stack)
+            self._open = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._open.aclose()
+
+    async def condition(self) -> dict[str, str]:
+        """How each part is that TaskFlow can do without: `ok`, `off`, or `degraded: …` with the reason."""
+        return {"cache": await self.cache.probe()}
+
+    async def _start_data(self, stack: AsyncExitStack) -> None:
+        stack.push_async_callback(self.database.close)
+        await self.database.create_schema()
+        url = self.settings.redis_url
+        if url == OFF:
+            return
+        if url == EMBEDDED:
+            try:
+                url = (await stack.enter_async_context(EmbeddedValkey())).url
+            except ValkeyFailed as error:
+                self.cache.degrade(str(error))
+                return
+        stack.push_async_callback(self.cache.close)
+        await self.cache.connect(url)
