@@ -72,6 +72,17 @@ class Subscription:
             self._news.clear()
             await self._news.wait()
 
+    async def batch(self, limit: int) -> list[TaskEvent]:
+        """Up to `limit` events, the oldest first, as soon as there is one."""
+        while not (events := self.batch_at_hand(limit)):
+            self._news.clear()
+            await self._news.wait()
+        return events
+
+    def batch_at_hand(self, limit: int) -> list[TaskEvent]:
+        """The same without waiting: none when there is none."""
+        return [self._waiting.popleft() for _ in range(min(limit, len(self._waiting)))]
+
 
 class EventBus:
     """From any number of publishers to any number of subscribers, within one process."""
