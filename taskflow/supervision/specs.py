@@ -49,6 +49,9 @@ class ChildSpec:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("a child has a name")
+        # The words of OTP will do as well; an unknown one is a ValueError.
+        object.__setattr__(self, "restart", Restart(self.restart))
+        object.__setattr__(self, "type", ChildType(self.type))
         if isinstance(self.shutdown, str):
             if self.shutdown not in ("infinity", "kill"):
                 raise ValueError(f'shutdown is seconds, "infinity" or "kill", not {self.shutdown!r}')

@@ -102,7 +102,7 @@ class Supervisor(SupervisedActor):
     ) -> None:
         super().__init__()
         self.name = self.label = name
-        self.strategy = strategy
+        self.strategy = Strategy(strategy)
         self.intensity = RestartIntensity(max_restarts, max_seconds, clock)
         self._children: dict[str, _Child] = {}
         for spec in children:
@@ -368,7 +368,9 @@ class Supervisor(SupervisedActor):
 
     def _count_children(self) -> ChildCounts:
         types = [child.spec.type for child in self._children.values()]
-        active = sum(child.actor is not None and child.actor.exit is None for child in self._children.values())
+        active = sum(
+            child.actor is not None and child.actor.exit is None for child in self._children.values()
+        )
         supervisors = types.count(ChildType.SUPERVISOR)
         return ChildCounts(len(types), active, supervisors, len(types) - supervisors)
 
