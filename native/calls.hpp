@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "columns.hpp"
+#include "event.hpp"
 
 namespace pyscope {
 
@@ -34,6 +35,14 @@ struct ContextFound {
   std::string name;
 };
 
+struct ProbeFound {
+  int64_t time_ns;
+  int32_t thread, context, call;  // call: the row of the call on top, -1 for none
+  uint32_t process;
+  ProbeHead head;
+  const uint8_t* body;  // numbers, then texts; in a buffer of the caller
+};
+
 struct FunctionTotal {
   uint64_t calls = 0;
   uint64_t total_ns = 0;  // outermost calls of each stack only
@@ -49,6 +58,7 @@ struct Calls {
   std::vector<int64_t> begun_before;  // rows of generators first seen when resumed
   std::vector<ContextFound> contexts;
   std::vector<LossFound> losses;
+  std::vector<ProbeFound> probes;  // process after process
   std::vector<uint64_t> orphan_exits;  // for each process: exits without an entry
   std::vector<int64_t> last_ns;        // for each process: its last event
 

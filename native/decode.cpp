@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -102,6 +105,40 @@ py::array_t<Field> gather(const Rows& rows, Get&& get) {
   return out;
 }
 
+// The probe events of one kind with so many numbers, in order of time.
+py::dict probe_columns(const std::vector<const ProbeFound*>& rows) {
+  py::dict columns;
+  columns["time_ns"] = gather<int64_t>(rows, [](auto* row) { return row->time_ns; });
+  columns["process"] = gather<int32_t>(rows, [](auto* row) { return row->process; });
+  columns["thread"] = gather<int32_t>(rows, [](auto* row) { return row->thread; });
+  columns["context"] = gather<int32_t>(rows, [](auto* row) { return row->context; });
+  columns["call"] = gather<int32_t>(rows, [](auto* row) { return row->call; });
+  columns["scope"] = gather<int64_t>(rows, [](auto* row) { return row->head.scope; });
+  const size_t numbers = rows.front()->head.numbers;
+  py::array_t<int64_t> table({static_cast<py::ssize_t>(numbers), static_cast<py::ssize_t>(rows.size())});
+  int64_t* out = table.mutable_data();
+  for (size_t number = 0; number < numbers; ++number)
+    for (const ProbeFound* row : rows) std::memcpy(out++, row->body + number * 8, 8);
+  columns["numbers"] = table;
+  std::string texts;
+  for (const ProbeFound* row : rows)
+    texts.append(reinterpret_cast<const char*>(row->body) + numbers * 8, row->head.text_bytes);
+  columns["texts"] = py::bytes(texts);
+  columns["text_bytes"] = gather<int64_t>(rows, [](auto* row) { return row->head.text_bytes; });
+  return columns;
+}
+
+py::dict probe_tables(const std::vector<ProbeFound>& found) {
+  std::map<std::pair<uint16_t, uint16_t>, std::vector<const ProbeFound*>> kinds;
+  for (const ProbeFound& row : found) kinds[{row.head.kind, row.head.numbers}].push_back(&row);
+  py::dict tables;
+  for (auto& [key, rows] : kinds) {
+    std::stable_sort(rows.begin(), rows.end(), [](auto* a, auto* b) { return a->time_ns < b->time_ns; });
+    tables[py::make_tuple(key.first, key.second)] = probe_columns(rows);
+  }
+  return tables;
+}
+
 py::dict pair_calls_py(const py::sequence& buffers, const py::sequence& processes, int64_t functions) {
   const Input input(buffers, processes, functions);
   auto calls = [&] {
@@ -149,6 +186,7 @@ py::dict pair_calls_py(const py::sequence& buffers, const py::sequence& processe
   result["contexts"] = contexts;
   result["context_names"] = py::bytes(names);
   result["losses"] = losses;
+  result["probes"] = probe_tables(calls.probes);
   result["begun_before"] = array(calls.begun_before);
   result["orphan_exits"] = gather<int64_t>(calls.orphan_exits, [](auto row) { return row; });
   result["last_ns"] = array(calls.last_ns);

@@ -75,7 +75,18 @@ enum class LossReason : uint8_t {
 
 enum class PayloadType : uint8_t {
   Context = 1,  // u64 serial, u64 parent serial, u8 ContextKind, then the name in UTF-8
+  Probe = 2,    // an event of a probe: struct ProbeHead, its numbers (i64 each), its texts (u16 bytes, UTF-8 each)
 };
+
+// What a probe tells; pyscope/events/ names the kinds and their numbers.
+struct ProbeHead {
+  uint16_t kind;
+  uint16_t numbers;  // how many follow
+  uint16_t text_bytes;
+  uint16_t texts;  // how many follow
+  uint64_t scope;  // the request, message or report it belongs to; 0: none
+};
+static_assert(sizeof(ProbeHead) == 16);
 
 enum class ContextKind : uint8_t { Thread = 0, Task = 1, Greenlet = 2 };
 

@@ -117,6 +117,21 @@ inline bool arm_by_hand(bool on) {
   return follow_hand(ring, current_thread());
 }
 
+// --- probes --------------------------------------------------------------------------------------
+
+// An event of a probe, in the context that this thread is in now.
+inline bool emit_probe(const void* data, size_t bytes) {
+  ThreadRing* ring = ring_of_thread();
+  if (ring == &no_ring) return false;
+  // Not by the contextvars context alone: the frames that would have told of a task's end may not be selected.
+  follow_context(ring, current_thread(), true);
+  ring->emit_payload(PayloadType::Probe, data, bytes);
+  return true;
+}
+
+// Whether a frame's code is the user's own.
+inline bool is_user_frame(Frame* frame) { return (decide(frame_code(frame), frame) & kUser) != 0; }
+
 // --- files ----------------------------------------------------------------------------------------
 
 inline void raise_os_error(const std::exception& error) {

@@ -3,7 +3,7 @@
 // Decisions are cached on the code object (co_extra) as one 64-bit value:
 //    63              32 31 30      28 27                5 4    0
 //   +------------------+--+----------+-------------------+------+
-//   |    generation    | 0|    0     |    code id (23)   | flags|
+//   |    generation    | 0|   user   |    code id (23)   | flags|
 //   +------------------+--+----------+-------------------+------+
 // The generation is the recording's: a value of an earlier recording is stale and resolved anew. So a
 // selected event costs a load, a compare and the ring's store, and no lookup.
@@ -21,6 +21,7 @@ inline constexpr uint64_t kSelected = 1;
 inline constexpr uint64_t kSuspends = 2;   // generator, coroutine, async generator
 inline constexpr uint64_t kAwaits = 4;     // coroutine or async generator
 inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
+inline constexpr uint64_t kUser = uint64_t{1} << 28;  // neither the standard library, nor site-packages, nor PyScope
 inline constexpr uint64_t kWatched = 16;  // recorded by monitoring callbacks beside the frame hook, which passes it on
 
 // What a thread needs beside its ring.

@@ -28,6 +28,14 @@ cdef extern from "Python.h":
     bint PyType_Check(PyObject*) noexcept
     PyObject* PyWeakref_NewRef(PyObject*, PyObject*) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
+    int PyCode_Addr2Line(PyCodeObject*, int) noexcept
+    int PyContextVar_Get(PyObject*, PyObject*, PyObject**) noexcept
+    bint PyLong_CheckExact(PyObject*) noexcept
+    bint PyFloat_CheckExact(PyObject*) noexcept
+    bint PyBool_Check(PyObject*) noexcept
+    long long PyLong_AsLongLongAndOverflow(PyObject*, int*) noexcept
+    double PyFloat_AS_DOUBLE(PyObject*) noexcept
+    PyObject* Py_None
     int Py_AddPendingCall(int (*)(void*) noexcept, void*) noexcept nogil
 
 cdef extern from "object.h":
@@ -42,6 +50,9 @@ cdef extern from "event.hpp" namespace "pyscope" nogil:
     unsigned CODE_SHIFT "pyscope::kCodeShift"
     ctypedef enum PayloadType "pyscope::PayloadType":
         PAYLOAD_CONTEXT "pyscope::PayloadType::Context"
+    ctypedef struct ProbeHead:
+        uint16_t kind, numbers, text_bytes, texts
+        uint64_t scope
 
 cdef extern from "recording.hpp" namespace "pyscope" nogil:
     ctypedef struct ClockPair:
@@ -75,6 +86,15 @@ cdef extern from "recording.hpp" namespace "pyscope" nogil:
     ctypedef struct ExceptionRecord:
         RecordHeader header
         uint32_t id, name
+    ctypedef struct LocationRecord:
+        RecordHeader header
+        uint32_t id, file, function, line
+    ctypedef struct StackRecord:
+        RecordHeader header
+        uint32_t id, caller, location, reserved
+    size_t MAX_PAYLOAD "pyscope::kMaxPayloadBytes"
+    uint16_t RECORD_LOCATION "(uint16_t)pyscope::RecordType::Location"
+    uint16_t RECORD_STACK "(uint16_t)pyscope::RecordType::Stack"
     uint16_t RECORD_STRING "(uint16_t)pyscope::RecordType::String"
     uint16_t RECORD_CODE "(uint16_t)pyscope::RecordType::Code"
     uint16_t RECORD_EXCEPTION "(uint16_t)pyscope::RecordType::Exception"
@@ -182,6 +202,11 @@ cdef extern from "hook.hpp" namespace "pyscope":
     uint64_t AWAITS "pyscope::kAwaits"
     uint64_t RESOLVED "pyscope::kResolved"
     uint64_t WATCHED "pyscope::kWatched"
+    uint64_t USER "pyscope::kUser"
+    bint is_python_frame(const Frame*) noexcept
+    Frame* caller_of(const Frame*) noexcept
+    int instruction_offset(Frame*) noexcept
+    Frame* frame_of(PyObject*) noexcept
     void close_all_rings() noexcept
     void install_fork_handlers() noexcept
     PyObject* current_task(ThreadRing*) noexcept
@@ -244,6 +269,8 @@ cdef extern from "glue.hpp" namespace "pyscope":
     bint is_main_thread() noexcept
     bint foreign_profiler() noexcept
     bint arm_by_hand(bint) noexcept
+    bint emit_probe(const void*, size_t) noexcept
+    bint is_user_frame(Frame*) noexcept
     RingFile* make_ring_file(const RingOptions&) except NULL
     RingFile* attach_ring(const string&, bint) except NULL
     RecordingFile* make_recording_file(const string&, const ProcessInfo&, const string&) except NULL

@@ -61,6 +61,25 @@ inline Frame* current_frame(PyThreadState* thread) {
 #endif
 }
 
+// Whether a frame runs Python code that has begun: neither an entry from C nor one still being set up.
+inline bool is_python_frame(const Frame* frame) {
+#if PY_VERSION_HEX >= 0x030E0000
+  if (frame->owner == FRAME_OWNED_BY_INTERPRETER) return false;
+#elif PY_VERSION_HEX >= 0x030C0000
+  if (frame->owner == FRAME_OWNED_BY_CSTACK) return false;
+#endif
+  return frame_code(frame) && !_PyFrame_IsIncomplete(const_cast<Frame*>(frame));
+}
+
+inline Frame* caller_of(const Frame* frame) { return frame->previous; }
+
+// Bytes from the beginning of the code to the instruction in hand.
+inline int instruction_offset(Frame* frame) {
+  return _PyInterpreterFrame_LASTI(frame) * static_cast<int>(sizeof(_Py_CODEUNIT));
+}
+
+inline Frame* frame_of(PyObject* frame_object) { return reinterpret_cast<PyFrameObject*>(frame_object)->f_frame; }
+
 inline PyThreadState* current_thread() {
 #if PY_VERSION_HEX >= 0x030D0000
   return PyThreadState_GetUnchecked();

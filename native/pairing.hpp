@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <limits>
@@ -41,6 +42,7 @@ class Pairing {
         buffers_(buffers),
         calls_(calls),
         first_row_(calls.rows),
+        first_probe_(calls.probes.size()),
         ready_rows_(calls.rows),
         stacks_(process.functions.size * 2) {}
 
@@ -314,6 +316,9 @@ class Pairing {
         if (code == static_cast<uint32_t>(PayloadType::Context))
           describe_context(reinterpret_cast<const uint8_t*>(static_cast<uintptr_t>(extra[0])),
                            static_cast<size_t>(extra[1]));
+        else if (code == static_cast<uint32_t>(PayloadType::Probe))
+          note_probe(thread, reinterpret_cast<const uint8_t*>(static_cast<uintptr_t>(extra[0])),
+                     static_cast<size_t>(extra[1]), now);
         break;
       default:
         break;
@@ -476,6 +481,16 @@ class Pairing {
     described.name_bytes = bytes - kFixed;
   }
 
+  void note_probe(const Thread& thread, const uint8_t* at, size_t bytes, int64_t now) {
+    ProbeHead head;
+    if (bytes < sizeof(head)) return;
+    std::memcpy(&head, at, sizeof(head));
+    if (bytes < sizeof(head) + size_t{head.numbers} * 8 + head.text_bytes) return;
+    const Context& context = *thread.context;
+    const int32_t call = context.stack ? context.stack->top->call : -1;
+    calls_.probes.push_back({now, thread.index, context.number, call, index_, head, at + sizeof(head)});
+  }
+
   // --- the end -------------------------------------------------------------------------------------
 
   void lose(uint32_t reason, const Thread& thread, uint64_t count, int64_t start, int64_t end) {
@@ -518,6 +533,8 @@ class Pairing {
     if (ordered.empty()) return;
     for (size_t row = first_row_; row < calls_.rows; ++row)
       calls_.context[row] = numbers[static_cast<size_t>(calls_.context[row])];
+    for (size_t i = first_probe_; i < calls_.probes.size(); ++i)
+      calls_.probes[i].context = numbers[static_cast<size_t>(calls_.probes[i].context)];
   }
 
   const Process process_;
@@ -525,6 +542,7 @@ class Pairing {
   const std::vector<Bytes>& buffers_;
   Calls& calls_;
   const size_t first_row_;
+  const size_t first_probe_;
   size_t ready_rows_;
   CallStacks stacks_;
   Generators generators_;

@@ -139,7 +139,7 @@ static_assert(sizeof(ProcessBlock) == kProcessBlockBytes);
 
 // --- table ---------------------------------------------------------------------------------------
 
-enum class RecordType : uint16_t { String = 1, Code = 2, Exception = 3 };
+enum class RecordType : uint16_t { String = 1, Code = 2, Exception = 3, Location = 4, Stack = 5 };
 
 struct RecordHeader {
   uint32_t length;  // of the whole record, a multiple of 8
@@ -171,6 +171,22 @@ struct ExceptionRecord {
   RecordHeader header;
   uint32_t id;
   uint32_t name;  // string id of "module.QualName"
+};
+
+struct LocationRecord {  // a line of a function
+  RecordHeader header;
+  uint32_t id;
+  uint32_t file;  // string ids
+  uint32_t function;
+  uint32_t line;
+};
+
+struct StackRecord {  // a calling context: a location, and the stack that called it
+  RecordHeader header;
+  uint32_t id;
+  uint32_t caller;  // a stack id, less than this one's; 0: none
+  uint32_t location;
+  uint32_t reserved;
 };
 
 // --- segments ------------------------------------------------------------------------------------

@@ -20,13 +20,30 @@ class ProcessInput(Protocol):
     generator_exit: int  # the index of GeneratorExit, or -1
     flight: bool
 
+class ProbeColumns(TypedDict):
+    """The probe events of one kind that have so many numbers, in order of time.
+
+    numbers: one row of the table a number, one column an event. texts: of all events, one behind the other;
+    text_bytes: the length of each event's.
+    """
+
+    time_ns: NDArray[np.int64]
+    process: NDArray[np.int32]
+    thread: NDArray[np.int32]
+    context: NDArray[np.int32]
+    call: NDArray[np.int32]
+    scope: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    texts: bytes
+    text_bytes: NDArray[np.int64]
+
 class PairedCalls(TypedDict):
     """The result of `pair_calls`.
 
     columns: one array a column of `Trace.calls`. totals: calls, total_ns, self_ns by function. contexts:
     serial, parent (serial), process, kind, name_end (offset in context_names), in the numbering of the column
     `context` less 1. losses: (reason, process, thread, count, start_ns, end_ns). begun_before: rows of
-    generators first seen when resumed. orphan_exits, last_ns: by process.
+    generators first seen when resumed. orphan_exits, last_ns: by process. probes: by kind and number of numbers.
     """
 
     columns: dict[str, NDArray[Any]]
@@ -34,6 +51,7 @@ class PairedCalls(TypedDict):
     contexts: dict[str, NDArray[Any]]
     context_names: bytes
     losses: list[tuple[int, int, int, int, int, int]]
+    probes: dict[tuple[int, int], ProbeColumns]
     begun_before: NDArray[np.int64]
     orphan_exits: NDArray[np.int64]
     last_ns: NDArray[np.int64]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from pyscope import probes
 from pyscope.errors import ConfigError
 
 __all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "resolve"]
@@ -49,6 +50,7 @@ class Settings:
     disable: bool = False  # record nothing
     ring_dir: str | None = None  # folder of the ring; None: tmpfs where it fits
     children: bool = True  # record child processes too
+    probes: tuple[str, ...] = ()  # what is watched beside calls
     # for each setting that is not a default: where its value came from
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -285,6 +287,20 @@ def _globs(value: object) -> tuple[str, ...]:
     return tuple(globs)
 
 
+def _probes(value: object) -> tuple[str, ...]:
+    allowed = 'must be "auto" or names of probes'
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, Iterable):
+        raise _Refused(f"{allowed}, in a list")
+    names = tuple(value)
+    try:
+        probes.expand(names)
+    except (ConfigError, TypeError) as error:
+        raise _Refused(f"{allowed}: {error}") from None
+    return names
+
+
 _CHECKS: dict[str, Callable[[object], object]] = {
     "path": _path,
     "modules": _globs,
@@ -299,4 +315,5 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "disable": _switch,
     "ring_dir": _path,
     "children": _switch,
+    "probes": _probes,
 }

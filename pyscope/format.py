@@ -59,6 +59,7 @@ class PayloadType(IntEnum):
     """What the bytes of a PAYLOAD are."""
 
     CONTEXT = 1
+    PROBE = 2
 
 
 class ContextKind(IntEnum):
@@ -75,6 +76,11 @@ _ONE = (Kind.RAISE, Kind.GEN_START, Kind.GEN_YIELD, Kind.GEN_RESUME, Kind.GEN_TH
 OPERANDS = tuple(1 if kind in _ONE else 2 if kind == Kind.LOSS else 0 for kind in range(17))
 
 CONTEXT_PAYLOAD = struct.Struct("<QQB")  # serial, serial of the parent, ContextKind; then the name
+PROBE_HEAD = struct.Struct("<HHHHQ")  # kind, numbers, text bytes, texts, scope; then numbers (i64), then texts
+TEXT_HEAD = struct.Struct("<H")  # bytes; then the text
+MAX_PAYLOAD = 4096
+MAX_NUMBERS = 64  # of a probe event
+MAX_TEXTS = 16
 
 # --- blocks --------------------------------------------------------------------------------------
 
@@ -105,6 +111,8 @@ class RecordType(IntEnum):
     STRING = 1
     CODE = 2
     EXCEPTION = 3
+    LOCATION = 4
+    STACK = 5
 
 
 class ProcessState(IntEnum):
@@ -142,6 +150,8 @@ RECORD_HEADER = struct.Struct("<IHH")  # length, type, reserved
 STRING_RECORD = struct.Struct("<IHHII")  # ..., id, bytes
 CODE_RECORD = struct.Struct("<IHHIIIIIHH")  # ..., id, module, qualname, file, line, arity, flags
 EXCEPTION_RECORD = struct.Struct("<IHHII")  # ..., id, name
+LOCATION_RECORD = struct.Struct("<IHHIIII")  # ..., id, file, function, line
+STACK_RECORD = struct.Struct("<IHHIIII")  # ..., id, caller, location, reserved
 
 # encoded, events, thread, os_tid, sequence, base_ticks, context, time_shift, reserved, thread_name
 CHUNK_HEADER = struct.Struct(f"<IIIIQQQII{THREAD_NAME_BYTES}s")

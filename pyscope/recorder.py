@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pyscope import backends, children, config, parts, selection
+from pyscope import backends, children, config, emitter, parts, probes, selection
 from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
 
 __all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "ring_report", "start", "stop"]
@@ -54,6 +54,8 @@ class Recording:
         self.identity = b""
         self.process_id = b""
         self.is_child = False
+        self.probes: list[str] = []
+        self.reselectable = False
         self._figures: dict[str, Any] = {}
 
     @property
@@ -107,7 +109,8 @@ def start(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Recor
     goes to the file) or "flight" (the last `ring_mb` MiB are kept until `dump`; `path` is optional).
     `backend`, "auto", "monitoring", "frame", "setprofile" or "python". `ring_mb`, MiB of memory a process.
     `budget`, such as "3%": with C calls, they are recorded in windows that keep within it. `children`, whether child
-    processes record too.
+    processes record too. `probes`, what is watched beside calls: names of `pyscope.probes.names()`, or "auto" for all
+    that need nothing to be named.
 
     An existing recording at `path` is replaced; any other file is not. With PYSCOPE_DISABLE=1 nothing is
     recorded, and the handle returned is inert.
@@ -205,6 +208,7 @@ def _begin(
     meta = _meta(recording)
     # Everything that runs Python code comes before the hook: it would stand in the recording.
     atexit.register(_stop_at_exit)
+    recording.probes = probes.acquire(settings.probes)
     if settings.children:
         children.follow(recording)
     recording.active = True
@@ -221,8 +225,27 @@ def _begin(
         recording.active = False
         children.leave(recording)
         atexit.unregister(_stop_at_exit)
+        probes.release(recording.probes)
         raise
+    emitter.connect(_sink(recording))
     return recording
+
+
+class _NativeSink:
+    def __init__(self, native: Any) -> None:
+        self.emit = native.emit
+        self.intern = native.intern_string
+        self.stack = native.call_stack
+
+
+def _sink(recording: Recording) -> emitter.Sink:
+    if recording.backend == "python":
+        from pyscope.fallback import hook
+
+        return hook.sink()
+    native = _native()
+    native.use_scope(emitter.scope)
+    return _NativeSink(native)
 
 
 def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
@@ -255,6 +278,7 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
                 window_open_ms=C_CALL_WINDOW_MS if period else 0,
                 window_period_ms=period,
                 parent_pid=parent,
+                reselectable=recording.reselectable,
             )
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) and "ring file" in str(error):
@@ -264,8 +288,9 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
                 f"recording cannot start: {error}. Choose a folder that can be written."
             ) from error
         return
+    budget = _ring_budget(settings, child=bool(parent)) >> 20
     raise RecorderError(
-        f"recording cannot start: no room for the ring of {_ring_budget(settings, child=bool(parent)) >> 20} MiB ({'; '.join(refusals)}). "
+        f"recording cannot start: no room for the ring of {budget} MiB ({'; '.join(refusals)}). "
         "Free some space, or choose a smaller ring_mb (PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)."
     )
 
@@ -337,6 +362,8 @@ def _stop(recording: Recording) -> None:
     if not recording.active:
         return
     recording.active = False
+    probes.release(recording.probes)
+    emitter.disconnect()
     children.leave(recording)
     if recording.backend == "python":
         from pyscope.fallback import hook
@@ -436,6 +463,8 @@ def forget_in_forked_child() -> Recording | None:
     if recording is None or not recording.active:
         return None
     recording.active = False
+    emitter.disconnect()
+    probes.release(recording.probes)
     atexit.unregister(_stop_at_exit)
     if recording.backend == "python":
         from pyscope.fallback import hook

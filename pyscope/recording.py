@@ -27,9 +27,11 @@ from pyscope.format import (
     CODE_RECORD,
     EXCEPTION_MASK,
     EXCEPTION_RECORD,
+    LOCATION_RECORD,
     PROCESS_INFO,
     RECORD_HEADER,
     RING_MAGIC,
+    STACK_RECORD,
     STRING_RECORD,
     SUMMARY_BYTES,
     BlockType,
@@ -83,6 +85,8 @@ class ProcessRecord:
     strings: dict[int, str] = field(default_factory=dict)
     codes: dict[int, Code] = field(default_factory=dict)
     exceptions: dict[int, int] = field(default_factory=dict)
+    locations: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # file, function (string ids), line
+    stacks: dict[int, tuple[int, int]] = field(default_factory=dict)  # caller, location
     chunks: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, CHUNK_DTYPE))
     thread_names: dict[int, tuple[str, int]] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
@@ -417,6 +421,13 @@ class ProcessBuilder:
             *_, number, name = EXCEPTION_RECORD.unpack_from(data)
             if number <= EXCEPTION_MASK:
                 record.exceptions[number] = name
+        elif kind == RecordType.LOCATION and size >= LOCATION_RECORD.size:
+            _, _, _, number, file, function, line = LOCATION_RECORD.unpack_from(data)
+            record.locations[number] = (file, function, line)
+        elif kind == RecordType.STACK and size >= STACK_RECORD.size:
+            _, _, _, number, caller, location, _ = STACK_RECORD.unpack_from(data)
+            if caller < number:
+                record.stacks[number] = (caller, location)
 
     def events(self, payload: memoryview, buffer: int, start: int) -> None:
         """Takes a segment whose payload lies at `start` of the buffer."""

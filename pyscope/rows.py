@@ -94,6 +94,18 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Location:
+    """A line of a function of the traced program. `function` is its qualified name."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} in {self.function}"
+
+
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process of the recording.
 

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from pyscope import codec as codecs
 from pyscope.errors import RecordingError
+from pyscope.events import EventType
 from pyscope.format import CodeFlag, LossReason
 from pyscope.naming import name_processes
+from pyscope.probe_events import ProbeEvents, ProbeNames
 from pyscope.recording import Missing, ProcessRecord, Recording, open_recording
-from pyscope.rows import OUTCOMES, Columns, Context, Contexts, Function, Loss, Process, Thread
+from pyscope.rows import OUTCOMES, Columns, Context, Contexts, Function, Location, Loss, Process, Thread
 
 if TYPE_CHECKING:
     import pandas
@@ -153,6 +155,33 @@ class Trace:
     def begun_before(self) -> NDArray[np.int64]:
         """Rows of generators and coroutines that had begun before the recording: first seen when resumed."""
         return np.asarray(self._paired["begun_before"])
+
+    # probes
+
+    def probe_events(self, event: EventType) -> ProbeEvents:
+        """The events of a probe's type, in order of time; see `pyscope.events`."""
+        found = self._probe_events.get(event.kind)
+        if found is None:
+            columns = self._paired["probes"].get((event.kind, len(event.numbers)))
+            found = self._probe_events[event.kind] = ProbeEvents(event, columns, self._probe_names)
+        return found
+
+    @cached_property
+    def _probe_events(self) -> dict[int, ProbeEvents]:
+        return {}
+
+    @cached_property
+    def _probe_names(self) -> ProbeNames:
+        return ProbeNames(self._recording.processes)
+
+    @property
+    def strings(self) -> list[str]:
+        """The strings that fields of probe events refer to."""
+        return self._probe_names.strings
+
+    def stack(self, number: int) -> tuple[Location, ...]:
+        """The stack that a field of a probe event refers to: the user's own frames, innermost first."""
+        return self._probe_names.stack(number)
 
     # names
 

@@ -7,6 +7,7 @@ it follows are those of native/codec.hpp, native/pairing.hpp and native/event_co
 from __future__ import annotations
 
 import heapq
+import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,15 @@ import numpy as np
 
 from pyscope.fallback import chunks
 from pyscope.fallback.chunks import Event
-from pyscope.format import CONTEXT_PAYLOAD, WORD_MASK, ContextKind, Kind, PayloadType, signed64
+from pyscope.format import (
+    CONTEXT_PAYLOAD,
+    PROBE_HEAD,
+    WORD_MASK,
+    ContextKind,
+    Kind,
+    PayloadType,
+    signed64,
+)
 
 RETURNED, RAISED, OPEN, CUT, CLOSED = range(5)
 MISSING_PAGES = 100
@@ -265,6 +274,8 @@ class _Pairing:
             self._go_on_in(thread, event.serial)
         elif kind == Kind.LOSS:
             self._lose(code, thread.index, event.count, event.first, now)
+        elif kind == Kind.PAYLOAD and code == PayloadType.PROBE:
+            self._note_probe(thread, event)
         elif (
             kind == Kind.PAYLOAD
             and code == PayloadType.CONTEXT
@@ -275,6 +286,21 @@ class _Pairing:
                 described = self._context(serial)
                 described.parent, described.kind = parent, context_kind
                 described.name = event.payload[CONTEXT_PAYLOAD.size :]
+
+    def _note_probe(self, thread: _Thread, event: Event) -> None:
+        data = event.payload
+        if len(data) < PROBE_HEAD.size:
+            return
+        kind, numbers, text_bytes, _, scope = PROBE_HEAD.unpack_from(data)
+        end = PROBE_HEAD.size + numbers * 8
+        if len(data) < end + text_bytes:
+            return
+        stack = thread.context.stack
+        row = _Probe(
+            event.ns, self.number, thread.index, thread.context.serial, stack[-1].row if stack else -1,
+            signed64(scope), struct.unpack_from(f"<{numbers}q", data, PROBE_HEAD.size), data[end : end + text_bytes],
+        )  # fmt: skip
+        self.result.probes.setdefault((kind, numbers), []).append(row)
 
     def _exit(self, stack: list[_Call], code: int, now: int, outcome: int, exception: int = -1) -> None:
         if not any(call.code == code and call.instance is None for call in stack):
@@ -371,6 +397,24 @@ class _Pairing:
             numbers[serial] = len(self.result.contexts)
         for row in self.result.rows[self.first_row :]:
             row[7] = numbers[row[7]]
+        for rows in self.result.probes.values():
+            for probe in rows:
+                if probe.process == self.number:
+                    probe.context = numbers[probe.context]
+
+
+@dataclass(slots=True)
+class _Probe:
+    """An event of a probe; `context` is a serial until the process is done."""
+
+    time_ns: int
+    process: int
+    thread: int
+    context: int
+    call: int
+    scope: int
+    numbers: tuple[int, ...]
+    texts: bytes
 
 
 @dataclass
@@ -378,6 +422,7 @@ class _Result:
     totals: list[list[int]]
     rows: list[list[int]] = field(default_factory=list)
     losses: list[tuple[int, int, int, int, int, int]] = field(default_factory=list)
+    probes: dict[tuple[int, int], list[_Probe]] = field(default_factory=dict)
     contexts: list[tuple[int, _Context]] = field(default_factory=list)
     begun_before: list[int] = field(default_factory=list)
     orphan_exits: list[int] = field(default_factory=list)
@@ -389,6 +434,24 @@ _CALL_COLUMNS: tuple[tuple[str, type[Any]], ...] = (
     ("parent", np.int32), ("depth", np.int32), ("thread", np.int32), ("context", np.int32),
     ("outcome", np.uint8), ("exception", np.int32),
 )  # fmt: skip
+
+
+_PROBE_COLUMNS: tuple[tuple[str, type[Any]], ...] = (
+    ("time_ns", np.int64), ("process", np.int32), ("thread", np.int32), ("context", np.int32), ("call", np.int32),
+    ("scope", np.int64),
+)  # fmt: skip
+
+
+def _probe_columns(rows: list[_Probe]) -> dict[str, Any]:
+    rows = sorted(rows, key=lambda row: row.time_ns)
+    columns: dict[str, Any] = {
+        name: np.array([getattr(row, name) for row in rows], dtype=dtype) for name, dtype in _PROBE_COLUMNS
+    }
+    numbers = np.array([row.numbers for row in rows], dtype=np.int64).reshape(len(rows), -1)
+    columns["numbers"] = np.ascontiguousarray(numbers.T)
+    columns["texts"] = b"".join(row.texts for row in rows)
+    columns["text_bytes"] = np.array([len(row.texts) for row in rows], dtype=np.int64)
+    return columns
 
 
 def pair_calls(buffers: Sequence[Any], processes: Sequence[Any], functions: int) -> dict[str, Any]:
@@ -416,6 +479,7 @@ def pair_calls(buffers: Sequence[Any], processes: Sequence[Any], functions: int)
         },
         "context_names": b"".join(context.name for _, context in found),
         "losses": result.losses,
+        "probes": {key: _probe_columns(result.probes[key]) for key in sorted(result.probes)},
         "begun_before": np.array(result.begun_before, dtype=np.int64),
         "orphan_exits": np.array(result.orphan_exits, dtype=np.int64),
         "last_ns": np.array(result.last_ns, dtype=np.int64),

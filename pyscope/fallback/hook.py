@@ -22,9 +22,18 @@ from fnmatch import fnmatchcase
 from types import BuiltinFunctionType, CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from pyscope import selection
+from pyscope import emitter, selection
 from pyscope.fallback.writer import Page, RecordingWriter
-from pyscope.format import EXCEPTION_BITS, KIND_BITS, CodeFlag, ContextKind, Kind
+from pyscope.format import (
+    EXCEPTION_BITS,
+    KIND_BITS,
+    MAX_NUMBERS,
+    MAX_PAYLOAD,
+    MAX_TEXTS,
+    CodeFlag,
+    ContextKind,
+    Kind,
+)
 
 if TYPE_CHECKING:
     from pyscope.recorder import Recording
@@ -63,6 +72,29 @@ def start(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> 
     )
     _hook = _Hook(recording, writer)
     _hook.install()
+
+
+class Sink:
+    """Where probes write while this backend records."""
+
+    def __init__(self, hook: _Hook) -> None:
+        self.emit = hook.probe
+        self.intern = hook.intern
+        self.stack = hook.stack
+
+
+def sink() -> Sink:
+    """The sink of the recording in progress."""
+    assert _hook is not None
+    return Sink(_hook)
+
+
+def reselect(globs: list[str] | None, exclude: list[str]) -> None:
+    """Records by other globs from now on; what is being recorded already goes on to be."""
+    assert _hook is not None
+    _hook.globs, _hook.exclude = globs, exclude
+    _hook.own = any(glob.startswith("pyscope") for glob in globs or ())
+    _hook.codes = {code: number for code, number in _hook.codes.items() if number is not None}
 
 
 def stop() -> dict[str, Any]:
@@ -344,6 +376,78 @@ class _Hook:
             page = thread.page = Page(now, thread.context)
         page.event(now, kind, code, *operands)
 
+    # probes
+
+    def probe(self, kind: int, *values: object) -> None:
+        """An event of a probe; see pyscope.emitter."""
+        if not self.active:
+            return
+        thread = self.thread()
+        was_busy, thread.busy = thread.busy, True
+        try:
+            numbers: list[int] = []
+            texts: list[str] = []
+            for value in values:
+                if type(value) is str:
+                    texts.append(value)
+                elif type(value) in (int, bool, float):
+                    numbers.append(_whole(value))
+                else:
+                    self.faults += value is not None
+                    numbers.append(0)
+            self.faults += len(numbers) > MAX_NUMBERS or len(texts) > MAX_TEXTS
+            now = time.monotonic_ns()
+            self.follow_context(thread, now)
+            if thread.page is None or not thread.page.room(2 + MAX_PAYLOAD // 8):
+                self.flush(thread)
+                thread.page = Page(now, thread.context)
+            numbers, texts = numbers[:MAX_NUMBERS], texts[:MAX_TEXTS]
+            thread.page.probe(now, kind, emitter.scope.get(), numbers, texts)
+        except Exception:
+            self.faults += 1
+        finally:
+            thread.busy = was_busy
+
+    def intern(self, text: str) -> int:
+        if not self.active or type(text) is not str:
+            return 0
+        return self.writer.string(text)
+
+    def stack(self, limit: int = 32, outer: FrameType | None = None) -> int:
+        thread = self.thread()
+        was_busy, thread.busy = thread.busy, True
+        try:
+            number = 0
+            for frame in reversed(self.user_frames(outer or sys._getframe(1), limit, outer is None)):
+                location = self.writer.location(
+                    frame.f_code.co_filename, frame.f_code.co_qualname, frame.f_lineno or 0
+                )
+                number = self.writer.stack(number, location)
+            return number
+        except Exception:
+            self.faults += 1
+            return 0
+        finally:
+            thread.busy = was_busy
+
+    def user_frames(self, frame: FrameType | None, limit: int, follow: bool) -> list[FrameType]:
+        greenlet = sys.modules.get("greenlet") if follow else None
+        current = greenlet.getcurrent() if greenlet is not None and hasattr(greenlet, "getcurrent") else None
+        found: list[FrameType] = []
+        while len(found) < limit:
+            if frame is None:
+                current = current.parent if current is not None else None
+                if current is None:
+                    break
+                frame = current.gr_frame
+                continue
+            module = frame.f_globals.get("__name__")
+            own = type(module) is str and (module == "pyscope" or module.startswith("pyscope."))
+            if not own and not frame.f_code.co_filename.startswith(("<frozen", *self.libraries)):
+                found.append(frame)
+            frame = frame.f_back
+        return found
+
     def flush(self, thread: _Thread) -> None:
         page, thread.page = thread.page, None
         if page is not None and page.words:
@@ -437,6 +541,13 @@ class _Hook:
                 str(module), str(qualname), flags=CodeFlag.C_FUNCTION
             )
         return number
+
+
+def _whole(value: Any) -> int:
+    if type(value) is float:
+        return 0 if value != value else int(max(-9.2e18, min(value, 9.2e18)))
+    number = int(value)
+    return number if -(1 << 63) <= number < 1 << 63 else hash(number)
 
 
 def _current_context() -> tuple[Any, ContextKind]:

@@ -34,15 +34,21 @@ from pyscope.format import (
     FORMAT_VERSION,
     HEADER_CRC_AT,
     KIND_BITS,
+    LOCATION_RECORD,
     LOSS_ROW,
+    MAX_PAYLOAD,
     PAGE_WORDS,
+    PROBE_HEAD,
     PROCESS_BLOCK_BYTES,
     PROCESS_INFO,
+    STACK_RECORD,
     STRING_RECORD,
     SUMMARY,
     SUMMARY_LOSSES,
+    TEXT_HEAD,
     TIME_BITS,
     TIME_SHIFT,
+    WORD_MASK,
     BlockType,
     ContextKind,
     Kind,
@@ -50,6 +56,7 @@ from pyscope.format import (
     ProcessState,
     RecordType,
     padded,
+    signed64,
 )
 
 Pair = tuple[int, int, int]
@@ -84,6 +91,8 @@ class RecordingWriter:
         self._strings: dict[str, int] = {}
         self._codes = 0
         self._exceptions: dict[str, int] = {}
+        self._locations: dict[tuple[str, str, int], int] = {}
+        self._stacks: dict[tuple[int, int], int] = {}
         self._table = bytearray()
         self._sequences: dict[int, int] = {}
         self._losses: list[tuple[int, int, int, int]] = []
@@ -154,6 +163,30 @@ class RecordingWriter:
                 text = self.string(name)
                 self._table += EXCEPTION_RECORD.pack(
                     EXCEPTION_RECORD.size, RecordType.EXCEPTION, 0, number, text
+                )
+            return number
+
+    def location(self, file: str, function: str, line: int) -> int:
+        """The id of a line of a function."""
+        with self._lock:
+            key = (file, function, line)
+            number = self._locations.get(key)
+            if number is None:
+                number = self._locations[key] = len(self._locations) + 1
+                names = self.string(file), self.string(function)
+                self._table += LOCATION_RECORD.pack(
+                    LOCATION_RECORD.size, RecordType.LOCATION, 0, number, *names, max(0, line)
+                )
+            return number
+
+    def stack(self, caller: int, location: int) -> int:
+        """The id of a calling context: `location`, called from the stack `caller` (0: none)."""
+        with self._lock:
+            number = self._stacks.get((caller, location))
+            if number is None:
+                number = self._stacks[caller, location] = len(self._stacks) + 1
+                self._table += STACK_RECORD.pack(
+                    STACK_RECORD.size, RecordType.STACK, 0, number, caller, location, 0
                 )
             return number
 
@@ -288,8 +321,25 @@ class Page:
         self.words.append(kind | code << KIND_BITS | ticks - self._base << TIME_SHIFT)
         self.words += operands
 
+    def probe(self, ticks: int, kind: int, scope: int, numbers: Sequence[int], texts: Sequence[str]) -> None:
+        """Appends an event of a probe; see struct ProbeHead of native/event.hpp."""
+        body = b"".join(struct.pack("<q", signed64(number)) for number in numbers)
+        room = MAX_PAYLOAD - PROBE_HEAD.size - len(body) - TEXT_HEAD.size * len(texts)
+        written = bytearray()
+        for text in texts:
+            data = text.encode("utf-8", "replace")[:room]
+            room -= len(data)
+            written += TEXT_HEAD.pack(len(data)) + data
+        data = (
+            PROBE_HEAD.pack(kind, len(numbers), len(written), len(texts), scope & WORD_MASK) + body + written
+        )
+        self._payload(ticks, PayloadType.PROBE, data)
+
     def describe_context(self, ticks: int, serial: int, parent: int, kind: ContextKind, name: str) -> None:
         """Appends the payload that names a context."""
         data = CONTEXT_PAYLOAD.pack(serial, parent, kind) + name.encode("utf-8", "replace")[:1024]
+        self._payload(ticks, PayloadType.CONTEXT, data)
+
+    def _payload(self, ticks: int, kind: PayloadType, data: bytes) -> None:
         words = [int.from_bytes(data[i : i + 8], "little") for i in range(0, len(data), 8)]
-        self.event(ticks, Kind.PAYLOAD, PayloadType.CONTEXT, len(data), *words)
+        self.event(ticks, Kind.PAYLOAD, kind, len(data), *words)

@@ -1,0 +1,173 @@
+"""Probes: each watches one library or one part of the interpreter, and tells of it through `pyscope.emitter`.
+
+A probe draws no conclusion and keeps no data: it emits events (`pyscope.events`), and the findings are made of a trace
+(`pyscope.analysis`). To write one: a class derived from `Probe` in a file of its own here, an event type in
+pyscope/events/, and a row in `_PROBES`. Whatever `install` changes, `uninstall` puts back exactly.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+import warnings
+from collections.abc import Iterable
+from typing import ClassVar, NamedTuple
+
+from pyscope.errors import ConfigError, MissingExtra, PyScopeWarning
+from pyscope.probes import on_import
+
+__all__ = ["AUTOMATIC", "Probe", "acquire", "installed", "names", "release"]
+
+MOST_FAULTS = 10
+
+
+class Probe:
+    """The base of every probe.
+
+    `name`: as in the setting `probes`. `library`: the module that it watches; it is installed once that is imported, at
+    once if None. `extra`: the extra of PyScope that brings the library, for the message when it is missing.
+    """
+
+    name: ClassVar[str]
+    library: ClassVar[str | None] = None
+    extra: ClassVar[str] = ""
+
+    def __init__(self) -> None:
+        self.faults = 0
+        self.active = False
+
+    def install(self) -> None:
+        """Begins to watch. The library is imported by now."""
+        raise NotImplementedError
+
+    def uninstall(self) -> None:
+        """Ends it: the library is as it was found."""
+        raise NotImplementedError
+
+    def fault(self) -> None:
+        """Counts an error of the probe itself, caught where it arose. Too many, and the probe removes itself."""
+        self.faults += 1
+        if self.faults == MOST_FAULTS and self.active:
+            self.active = False
+            try:
+                self.uninstall()
+            except Exception:
+                self.faults += 1
+            warnings.warn(
+                f"the probe {self.name!r} failed {MOST_FAULTS} times and has removed itself; "
+                "the program is not affected",
+                PyScopeWarning,
+                stacklevel=3,
+            )
+
+
+class _Row(NamedTuple):
+    module: str
+    class_name: str
+    automatic: bool  # part of probes="auto": it needs nothing to be named
+
+
+_PROBES: dict[str, _Row] = {}
+
+AUTOMATIC = "auto"
+
+_lock = threading.RLock()
+_installed: dict[str, Probe] = {}
+_users: dict[str, int] = {}
+
+
+def names(automatic: bool = False) -> list[str]:
+    """The probes there are; or those that "auto" stands for."""
+    return [name for name, row in _PROBES.items() if row.automatic or not automatic]
+
+
+def expand(wanted: Iterable[str]) -> list[str]:
+    """The probes that a setting names. Raises ConfigError for one that does not exist."""
+    found: list[str] = []
+    for name in wanted:
+        if name == AUTOMATIC:
+            found += names(automatic=True)
+        elif name in _PROBES:
+            found.append(name)
+        else:
+            raise ConfigError(f"there is no probe {name!r}; there are {AUTOMATIC}, {', '.join(_PROBES)}")
+    return list(dict.fromkeys(found))
+
+
+def make(name: str) -> Probe:
+    """A probe, not yet installed. Raises ConfigError for an unknown name."""
+    [name] = expand([name])
+    row = _PROBES[name]
+    probe: Probe = getattr(importlib.import_module(row.module), row.class_name)()
+    return probe
+
+
+def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
+    """Installs probes, each once however many ask for it, or as soon as its library is imported. Returns their names.
+
+    A probe that cannot be installed is a warning. With `required`, one whose library is not there raises MissingExtra.
+    """
+    chosen = expand(wanted)
+    with _lock:
+        for name in chosen:
+            if required:
+                _require(name)
+            _users[name] = _users.get(name, 0) + 1
+            if _users[name] == 1:
+                probe = _installed[name] = make(name)
+                if probe.library is None:
+                    _install(probe)
+                else:
+                    on_import.call(probe.library, lambda probe=probe: _install(probe))  # type: ignore[misc]
+    return chosen
+
+
+def release(held: Iterable[str]) -> None:
+    """Gives back what `acquire` returned; the last to do so removes the probe."""
+    with _lock:
+        for name in list(held)[::-1]:
+            _users[name] -= 1
+            if _users[name] == 0:
+                probe = _installed.pop(name)
+                if probe.active:
+                    probe.active = False
+                    try:
+                        probe.uninstall()
+                    except Exception as error:
+                        _warn(f"the probe {name!r} could not be removed cleanly: {error!r}")
+
+
+def installed(name: str) -> Probe | None:
+    """The probe of that name if somebody holds it."""
+    return _installed.get(name)
+
+
+def _install(probe: Probe) -> None:
+    with _lock:
+        if _installed.get(probe.name) is not probe or probe.active:
+            return
+        try:
+            probe.install()
+            probe.active = True
+        except Exception as error:
+            _warn(
+                f"the probe {probe.name!r} could not be installed: {error!r}; what it watches is not recorded"
+            )
+
+
+def _require(name: str) -> None:
+    probe = make(name)
+    if probe.library is None or probe.library in sys.modules:
+        return
+    try:
+        found = importlib.util.find_spec(probe.library) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise MissingExtra(f"the probe {name!r}", probe.library, probe.extra or name)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, PyScopeWarning, stacklevel=4)
