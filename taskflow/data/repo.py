@@ -170,13 +170,13 @@ class SyncRepo:
         self.session.execute(queries.add_watcher(task_id, user_id))
 
     def remove_watcher(self, task: Task, user_id: int) -> None:
-        """Let a user no longer watch `task`; LastWatcher when nobody would be left on an urgent one.
+        """Let a user no longer watch `task`, who may not have; LastWatcher when an urgent one would have none.
 
         The count is only good if `task` was locked: two callers who do not lock both see the other's
         watcher, and both remove their own.
         """
         if not self.session.scalar(queries.is_watching(task.id, user_id)):
-            raise NotFound("watcher", user_id)
+            return
         if task.priority is Priority.URGENT and self.session.scalar(queries.count_watchers(task.id)) == 1:
             raise LastWatcher(task.id)
         self.session.execute(queries.remove_watcher(task.id, user_id))

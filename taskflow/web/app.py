@@ -8,7 +8,19 @@ from fastapi import FastAPI
 from taskflow.application import Application
 from taskflow.recording import recording
 from taskflow.settings import Settings
-from taskflow.web import dashboard, health, problems, projects, tasks, users
+from taskflow.web import (
+    dashboard,
+    export,
+    health,
+    people,
+    problems,
+    projects,
+    search,
+    tasks,
+    timelog,
+    users,
+    watchers,
+)
 
 
 @asynccontextmanager
@@ -29,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="TaskFlow", version="0.1.0", lifespan=_lifespan)
     app.state.taskflow = Application(settings)
     problems.install(app)
-    for part in (tasks, projects, dashboard, users, health):
+    # search before tasks: /tasks/search is not a task whose id is "search".
+    for part in (search, tasks, timelog, watchers, projects, dashboard, people, export, users, health):
         app.include_router(part.router)
     return app

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from taskflow.application import Application
 from taskflow.data.cache import Cache
 from taskflow.data.database import Database
+from taskflow.services.events import EventBus
 from taskflow.settings import Settings
 from taskflow.web.schemas import LARGEST_ID, LARGEST_PAGE, Page
 
@@ -28,6 +29,10 @@ def _settings(connection: HTTPConnection) -> Settings:
 
 def _database(connection: HTTPConnection) -> Database:
     return _application(connection).database
+
+
+def _bus(connection: HTTPConnection) -> EventBus:
+    return _application(connection).bus
 
 
 def _cache(connection: HTTPConnection) -> Cache:
@@ -53,6 +58,7 @@ class Paging:
 CurrentApplication = Annotated[Application, Depends(_application)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
+CurrentBus = Annotated[EventBus, Depends(_bus)]
 CurrentCache = Annotated[Cache, Depends(_cache)]
 CurrentPaging = Annotated[Paging, Depends()]
 PathId = Annotated[int, Path(ge=1, le=LARGEST_ID)]

@@ -14,7 +14,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from taskflow.errors import InvalidTransition, NotFound, UnknownReference
+from taskflow.errors import (
+    AlreadyWatching,
+    InvalidTransition,
+    LastWatcher,
+    NotFound,
+    NothingAvailable,
+    UnknownReference,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +91,10 @@ def install(app: FastAPI) -> None:
     async def of_missing(request: Request, error: NotFound) -> JSONResponse:
         return _answer(request, 404, "not-found", "Not found", str(error))
 
+    @app.exception_handler(NothingAvailable)
+    async def of_nothing_available(request: Request, error: NothingAvailable) -> JSONResponse:
+        return _answer(request, 404, "nothing-available", "Nothing available", str(error))
+
     @app.exception_handler(UnknownReference)
     async def of_reference(request: Request, error: UnknownReference) -> JSONResponse:
         errors = [InvalidField(where=f"body.{error.field}", message="does not exist")]
@@ -92,6 +103,14 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(InvalidTransition)
     async def of_transition(request: Request, error: InvalidTransition) -> JSONResponse:
         return _answer(request, 409, "invalid-transition", "Invalid transition", str(error))
+
+    @app.exception_handler(AlreadyWatching)
+    async def of_watching(request: Request, error: AlreadyWatching) -> JSONResponse:
+        return _answer(request, 409, "already-watching", "Already watching", str(error))
+
+    @app.exception_handler(LastWatcher)
+    async def of_last_watcher(request: Request, error: LastWatcher) -> JSONResponse:
+        return _answer(request, 409, "last-watcher", "Last watcher", str(error))
 
     @app.exception_handler(IntegrityError)
     async def of_constraint(request: Request, error: IntegrityError) -> JSONResponse:

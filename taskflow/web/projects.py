@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter, Response
 
-from taskflow.web.dependencies import CurrentDatabase, CurrentPaging, PathId
+from taskflow.services.events import TaskChange, TaskEvent
+from taskflow.web.dependencies import CurrentBus, CurrentDatabase, CurrentPaging, PathId
 from taskflow.web.problems import documented
-from taskflow.web.schemas import NewProject, Page, ProjectOut
+from taskflow.web.schemas import Assignment, NewProject, Page, ProjectOut, TaskOut
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -30,3 +31,14 @@ async def get_project(project_id: PathId, database: CurrentDatabase) -> ProjectO
     """Show one project."""
     async with database.reading() as repo:
         return ProjectOut.model_validate(await repo.project(project_id))
+
+
+@router.post("/{project_id}/assign-next", responses=documented(404, 422))
+async def assign_next_task(
+    project_id: PathId, body: Assignment, database: CurrentDatabase, bus: CurrentBus
+) -> TaskOut:
+    """Give the most urgent, then oldest open task to someone; 404 when there is none."""
+    async with database.writing() as repo:
+        task = await repo.assign_next_available_task(project_id, body.assignee_id)
+    bus.publish(TaskEvent.of(TaskChange.ASSIGNED, task))
+    return TaskOut.model_validate(task)

@@ -3,12 +3,14 @@
 from datetime import date, datetime
 from typing import Annotated, Generic, Literal, TypeVar
 
+from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from taskflow.data.models import DESCRIPTION_LENGTH, EMAIL_LENGTH, TITLE_LENGTH, Priority, TaskStatus
 
 LARGEST_ID = 2**31 - 1
 LARGEST_PAGE = 200
+MOST_MINUTES = 24 * 60
 
 
 def _without_nul(value: str) -> str:
@@ -32,6 +34,12 @@ Email = Annotated[
         max_length=EMAIL_LENGTH,
         pattern=r"^[^@\s\x00-\x1f]+@[^@\s\x00-\x1f]+$",
     ),
+]
+SearchText = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=TITLE_LENGTH),
+    AfterValidator(_without_nul),
+    Query(description="a part of the title or description"),
 ]
 Item = TypeVar("Item")
 
@@ -70,6 +78,18 @@ class Assignment(_Body):
     assignee_id: Identity
 
 
+class TimeSpent(_Body):
+    """Time to add to a task."""
+
+    minutes: int = Field(ge=1, le=MOST_MINUTES)
+
+
+class NewWatcher(_Body):
+    """Who is to watch a task."""
+
+    user_id: Identity
+
+
 class _Stored(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -101,6 +121,7 @@ class TaskOut(_Stored):
     status: TaskStatus
     priority: Priority
     due_date: date | None
+    minutes_spent: int
     updated_at: datetime
     completed_at: datetime | None
 
