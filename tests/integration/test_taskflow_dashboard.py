@@ -83,5 +83,5 @@ def test_the_faults_setting_chooses_the_variant(seeded: Path) -> None:
 def test_an_unknown_fault_is_refused_by_name() -> None:
     assert parse_faults(" n_plus_one_dashboard ,") == {"n_plus_one_dashboard"}
     assert all(fault.twin and fault.finding for fault in FAULTS.values())
-    with pytest.raises(ValueError, match="unknown fault bad_luck; known: none, .*n_plus_one_dashboard,"):
+    with pytest.raises(ValueError, match=r"unknown fault bad_luck; known: none, .*n_plus_one_dashboard,"):
         parse_faults("bad_luck")

@@ -173,7 +173,8 @@ async def longest_silence(_app: FastAPI, client: httpx2.AsyncClient) -> float:
 
 def test_blocking_call_holds_the_event_loop_and_its_twin_less(
     database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:    assert with_taskflow(database_url, "blocking_call", longest_silence) >= DISK_SECONDS
+) -> None:
+    assert with_taskflow(database_url, "blocking_call", longest_silence) >= DISK_SECONDS
     # On a busy machine a single silence may be long for other reasons; the fault is always there.
     folder = tmp_path_factory.mktemp("twin")
     silences = (
