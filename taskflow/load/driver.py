@@ -19,6 +19,7 @@ from taskflow.load.run import LoadRun
 from taskflow.load.scenarios import CLIENTS
 
 QUEUES: Final = 4
+SHARED: Final = 4
 INTERRUPTED_SECONDS: Final = 5.0
 USAGE_ERROR: Final = 2
 
@@ -78,6 +79,14 @@ def _prepare(plan: LoadPlan) -> LoadRun:
         for number in range(1, QUEUES + 1):
             body = {"name": f"{load.ledger.title}/{number}", "owner_id": users[0]}
             load.queues.append(_asked(service, "POST", "/projects", json=body)["id"])
+        for number in range(SHARED if plan.scenario == "chaos" else 0):
+            body = {
+                "project_id": projects[number % len(projects)],
+                "title": load.ledger.title,
+                "priority": "urgent",
+            }
+            load.shared.append(_asked(service, "POST", "/tasks", json=body)["id"])
+        load.ledger.created += load.shared
     return load
 
 

@@ -2,11 +2,9 @@
 
 import random
 import uuid
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
 
 from gevent.event import Event
 from locust.exception import StopUser
@@ -21,8 +19,9 @@ class LoadRun:
     """One load while it runs.
 
     `projects` are the service's own. `queues` were made for this load: only there are tasks taken with
-    assign-next, so that nobody takes a task which its creator is about to assign. `gate` opens when all
-    clients stand ready; once `ending` is set no further request begins.
+    assign-next, so that nobody takes a task which its creator is about to assign. `shared` are urgent tasks
+    that clients work on together. `gate` opens when all clients stand ready; once `ending` is set no further
+    request begins.
     """
 
     plan: LoadPlan
@@ -32,13 +31,12 @@ class LoadRun:
     gate: Event = field(default_factory=Event)
     ending: Event = field(default_factory=Event)
     queues: list[int] = field(default_factory=list)
+    shared: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(title=f"Load {uuid.uuid4().hex}")
         self._left = self.plan.requests
         self._numbers = count(1)
-        # Tasks that clients work on together, by what they are for.
-        self.shared: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def join(self) -> tuple[int, random.Random]:
         """The number of a new client and its own source of chance."""

@@ -9,6 +9,10 @@ from locust.exception import StopUser
 from taskflow.load.client import Answer, LoadEnvironment, SimulatedClient
 
 MOST_UNFINISHED: Final = 100
+MOST_MINUTES: Final = 60
+WORDS: Final = ["importer", "invoice", "index", "cache", "log"]
+ALREADY_WATCHING: Final = {409: "watching already"}
+LAST_WATCHER: Final = {409: "the last watcher stays"}
 NEXT_STEP: Final = {"assign": "start", "start": "complete"}
 
 
@@ -51,13 +55,58 @@ class Worker(SimulatedClient):
                 self._unfinished.append((task_id, NEXT_STEP[step]))
         return None
 
+    def log_time(self) -> None:
+        """Time spent on a task: one that everybody works on if there are such, else one's own."""
+        if self.load.shared:
+            task_id = self.chance.choice(self.load.shared)
+        elif self._unfinished:
+            task_id = self._unfinished[-1][0]
+        else:
+            return
+        minutes = self.chance.randint(1, MOST_MINUTES)
+        if self.send("log_time", "POST", f"/tasks/{task_id}/time", json={"minutes": minutes}) is not None:
+            self.load.ledger.add_minutes(task_id, minutes)
+
+    def watch_for_a_while(self) -> None:
+        """Watch an urgent task that others watch too, and then no longer."""
+        if not self.load.shared:
+            return
+        task_id = self.chance.choice(self.load.shared)
+        body = {"user_id": self.user_id}
+        if self.send("watch", "POST", f"/tasks/{task_id}/watchers", body, ALREADY_WATCHING) is not None:
+            self.load.ledger.watched.append(task_id)
+        self.send("unwatch", "DELETE", f"/tasks/{task_id}/watchers/{self.user_id}", expected=LAST_WATCHER)
+
     def list_tasks(self) -> None:
         """A page of a project's tasks."""
         self.send("list", "GET", f"/tasks?project_id={self.chance.choice(self.load.projects)}&limit=20")
 
     def dashboard(self) -> None:
         """A project at a glance."""
-        self.send("dashboard", "GET", f"/projects/{self.chance.choice(self.load.projects)}/dashboard")
+        self._look("dashboard")
+
+    def statistics(self) -> None:
+        """What a project's worker has counted."""
+        self._look("statistics")
+
+    def people(self) -> None:
+        """Who works in a project."""
+        self._look("people")
+
+    def export(self) -> None:
+        """Everything in a project."""
+        self._look("export")
+
+    def search(self) -> None:
+        """Tasks with a word in their title."""
+        self.send("search", "GET", f"/tasks/search?q={self.chance.choice(WORDS)}")
+
+    def report(self) -> None:
+        """An annual report: ask for it, see how it gets on, fetch it. One of a year runs at a time."""
+        raise NotImplementedError
+
+    def _look(self, what: str) -> None:
+        self.send(what, "GET", f"/projects/{self.chance.choice(self.load.projects)}/{what}")
 
     def _created(self, project_id: int, **fields: Any) -> Answer | None:
         body = {"project_id": project_id, "title": self.load.ledger.title, **fields}
