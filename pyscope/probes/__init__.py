@@ -69,7 +69,15 @@ class _Row(NamedTuple):
     automatic: bool  # part of probes="auto": it needs nothing to be named
 
 
-_PROBES: dict[str, _Row] = {}
+_PROBES: dict[str, _Row] = {
+    "asgi": _Row("pyscope.probes.asgi", "ASGIProbe", True),
+    "http": _Row("pyscope.probes.http", "HTTPProbe", True),
+    "redis": _Row("pyscope.probes.redis", "RedisProbe", True),
+    "retry": _Row("pyscope.probes.retry", "RetryProbe", True),
+    "sqlalchemy": _Row("pyscope.probes.sqlalchemy", "SQLAlchemyProbe", True),
+    "smtp": _Row("pyscope.probes.smtp", "SMTPProbe", True),
+    "storage": _Row("pyscope.probes.storage", "StorageProbe", True),
+}
 
 AUTOMATIC = "auto"
 

@@ -1,0 +1,417 @@
+"""Calls to other services, each with all its attempts, however they came to be repeated.
+
+A call is repeated by tenacity or stamina (their groups, outermost first), by the client itself (urllib3,
+redis: its chain), or by a loop written by hand: the same request from the same call site to the same peer, in
+the same call of the program or in calls that it made in the same way, once the attempt before has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pyscope.events.external import (
+    EXTERNAL_ANSWER,
+    EXTERNAL_BEGIN,
+    EXTERNAL_END,
+    RETRY_BEGIN,
+    RETRY_END,
+    RETRY_WAIT,
+    AttemptOutcome,
+)
+from pyscope.findings import Attempt, ExternalCall
+from pyscope.rows import Location
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["find"]
+
+_OUTCOMES = {
+    AttemptOutcome.SUCCEEDED: "succeeded",
+    AttemptOutcome.FAILED: "failed",
+    AttemptOutcome.TIMED_OUT: "timed_out",
+    AttemptOutcome.CANCELLED: "cancelled",
+}
+_OPEN = "open"
+_NO_PLACE = Location("", 0, "")
+FIRST_REFUSAL = 400
+_DEEPEST = 32  # calls between a loop and what it repeats
+
+Retry = tuple[int, int]  # group and number
+
+
+@dataclass(slots=True)
+class _Send:
+    """One attempt as it was recorded, and what is known of its end."""
+
+    id: int
+    chain: int
+    retry: Retry
+    service: str
+    operation: str
+    peer: str
+    client: str
+    timeout_ns: int
+    fingerprint: int
+    stack: int
+    start_ns: int
+    thread: int
+    context: int
+    call: int
+    scope: int
+    end_ns: int = 0
+    outcome: str = _OPEN
+    status: int = 0
+    error: str = ""
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome not in ("succeeded", _OPEN)
+
+
+@dataclass(slots=True)
+class _Logical:
+    """One call with its attempts so far."""
+
+    sends: list[_Send]
+    root: Retry = (0, 0)  # the outermost retry attempt of the last one
+    repeated_by: str = ""
+    waits: dict[int, int] = field(default_factory=dict)  # position in sends -> told wait before it
+
+
+def find(trace: Trace) -> list[ExternalCall]:
+    """All calls to other services, in order of their begin.
+
+    A call is one request, mail, command or file operation, with every attempt to get it done. Something that
+    was retried without any such attempt seen in it is a call of the service "retry", named after the
+    function.
+    """
+    retries = _Retries(trace)
+    calls: list[_Logical] = []
+    grouped = _Grouped(retries, calls)
+    loops = _Loops(trace, calls)
+    chains: dict[int, _Logical] = {}
+    for send in _sends(trace):
+        root = retries.root(send.retry)
+        logical = chains.get(send.chain) if send.chain else None
+        if logical is not None:
+            logical.sends.append(send)
+            logical.repeated_by = logical.repeated_by or send.client
+        elif root[0]:
+            logical = grouped.place(send, root)
+        else:
+            logical = loops.place(send)
+        logical.root = root
+        if send.client in ("urllib3", "redis", "valkey"):
+            chains[send.chain or send.id] = logical
+    found = [_call(trace, logical, retries) for logical in calls]
+    found += retries.without_sends(trace, grouped.seen)
+    return sorted(found, key=lambda call: call.start_ns)
+
+
+def _sends(trace: Trace) -> list[_Send]:
+    begins = trace.probe_events(EXTERNAL_BEGIN)
+    strings = trace.strings
+    lasts = [process.end_ns for process in trace.processes]
+    starts = _lists(
+        begins, "attempt", "chain", "group", "number", "timeout_ns", "fingerprint", "stack", "time_ns"
+    )
+    names = (
+        [strings[index] for index in begins[name].tolist()]
+        for name in ("service", "operation", "peer", "client")
+    )
+    places = _lists(begins, "thread", "context", "call", "scope", "process")
+    sends = []
+    for start, name, (*place, process) in zip(
+        zip(*starts, strict=True), zip(*names, strict=True), zip(*places, strict=True), strict=True
+    ):
+        identity, chain, group, number, *rest = start
+        fields: tuple[Any, ...] = (identity, chain, (group, number), *name, *rest, *place, lasts[process])
+        sends.append(_Send(*fields))
+    by_id = {send.id: send for send in sends}
+    answers = trace.probe_events(EXTERNAL_ANSWER)
+    for identity, status, time in zip(*_lists(answers, "attempt", "status", "time_ns"), strict=True):
+        send = by_id.get(identity)
+        if send is not None:  # whoever has the answer may leave its body: that is no failure
+            refused = send.service == "http" and status >= FIRST_REFUSAL
+            send.status, send.end_ns = status, time
+            send.outcome = "failed" if refused else "succeeded"
+            send.error = f"HTTP {status}" if refused else ""
+    ends = trace.probe_events(EXTERNAL_END)
+    for identity, duration, outcome, status, error in zip(
+        *_lists(ends, "attempt", "duration_ns", "outcome", "status", "error"), strict=True
+    ):
+        send = by_id.get(identity)
+        if send is not None:
+            send.end_ns = send.start_ns + duration
+            send.outcome = _OUTCOMES.get(outcome, "failed")
+            send.status, send.error = status, strings[error]
+    return sends
+
+
+def _lists(events: Any, *names: str) -> Iterable[list[Any]]:
+    return (events[name].tolist() for name in names)
+
+
+class _Retries:
+    """What tenacity and stamina did."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.begins = list(trace.probe_events(RETRY_BEGIN).records())
+        self.outer: dict[int, Retry] = {row.group: (row.outer, row.outer_number) for row in self.begins}
+        self.library: dict[int, str] = {row.group: row.library for row in self.begins}
+        self.ends: dict[Retry, Any] = {
+            (row.group, row.number): row for row in trace.probe_events(RETRY_END).records()
+        }
+        self.waits: dict[Retry, int] = {
+            (group, number): backoff
+            for group, number, backoff in zip(
+                *_lists(trace.probe_events(RETRY_WAIT), "group", "number", "backoff_ns"), strict=True
+            )
+        }
+
+    def root(self, retry: Retry) -> Retry:
+        """The outermost retry attempt around one."""
+        for _ in range(_DEEPEST):
+            outer = self.outer.get(retry[0], (0, 0))
+            if not outer[0]:
+                break
+            retry = outer
+        return retry
+
+    def path(self, retry: Retry) -> Iterable[Retry]:
+        """A retry attempt and those around it, innermost first."""
+        for _ in range(_DEEPEST):
+            if not retry[0]:
+                return
+            yield retry
+            retry = self.outer.get(retry[0], (0, 0))
+
+    def timed_out(self, retry: Retry) -> bool:
+        """Whether the attempt around ended with a timeout."""
+        return any(
+            one in self.ends and self.ends[one].outcome == AttemptOutcome.TIMED_OUT
+            for one in self.path(retry)
+        )
+
+    def wait(self, before: Retry, after: Retry) -> int | None:
+        """The wait that was told between two attempts."""
+        numbers = dict(self.path(after))
+        for group, number in self.path(before):
+            if numbers.get(group, number) > number:
+                return self.waits.get((group, number))
+        return None
+
+    def without_sends(self, trace: Trace, seen: set[int]) -> list[ExternalCall]:
+        """Calls of what was retried, or failed in the end, with no attempt of a known client in it."""
+        groups: dict[int, list[Any]] = {}
+        for row in self.begins:
+            if not row.outer and row.group not in seen:
+                groups.setdefault(row.group, []).append(row)
+        found = []
+        for group, rows in groups.items():
+            attempts = [
+                self._attempt(trace, row, rows[at - 1] if at else None) for at, row in enumerate(rows)
+            ]
+            if len(attempts) == 1 and attempts[0].outcome == "succeeded":
+                continue
+            if (group, rows[-1].number) in self.waits and attempts[-1].outcome == "succeeded":
+                attempts[-1] = _replaced(attempts[-1], outcome="failed")
+            first = rows[0]
+            place = first.stack[0] if first.stack else _NO_PLACE
+            found.append(
+                ExternalCall(
+                    service="retry",
+                    operation=first.name or place.function,
+                    peer="",
+                    attempts=tuple(attempts),
+                    timed_out=any(attempt.outcome == "timed_out" for attempt in attempts),
+                    retries=len(attempts) - 1,
+                    outcome=attempts[-1].outcome,
+                    start_ns=first.time_ns,
+                    duration_ns=attempts[-1].start_ns + attempts[-1].duration_ns - first.time_ns,
+                    client="",
+                    repeated_by=first.library,
+                    call_site=place,
+                    stack=first.stack,
+                    scope=first.scope,
+                    thread=trace.threads[first.thread].name,
+                    context=trace.contexts[first.context].name if first.context else None,
+                    call=first.call,
+                )
+            )
+        return found
+
+    def _attempt(self, trace: Trace, row: Any, before: Any) -> Attempt:
+        end = self.ends.get((row.group, row.number))
+        duration = end.duration_ns if end else trace.processes[row.process].end_ns - row.time_ns
+        outcome = _OUTCOMES.get(end.outcome, "failed") if end else _OPEN
+        error = end.error if end else ""
+        if outcome == "succeeded" and (row.group, row.number) in self.waits:
+            outcome, error = "failed", "the result was not accepted"
+        backoff = self.waits.get((row.group, before.number), 0) if before else 0
+        return Attempt(row.time_ns, duration, outcome, error, backoff, 0, 0)
+
+
+class _Grouped:
+    """Attempts inside retries: the nth call of one name in each retry attempt is the same call."""
+
+    def __init__(self, retries: _Retries, calls: list[_Logical]) -> None:
+        self._retries = retries
+        self._calls = calls
+        self._named: dict[tuple[int, str, str, str], list[_Logical]] = {}
+        self._at: dict[
+            tuple[int, str, str, str], tuple[int, int]
+        ] = {}  # number of the attempt, position in it
+        self.seen: set[int] = set()  # root groups with sends
+
+    def place(self, send: _Send, root: Retry) -> _Logical:
+        group, number = root
+        self.seen.add(group)
+        key = (group, *_name(send))
+        named = self._named.setdefault(key, [])
+        of, position = self._at.get(key, (0, -1))
+        if of != number:
+            position = 0
+        elif not _continues(named[position].sends[-1], send):
+            position += 1
+        self._at[key] = number, position
+        if position == len(named):
+            named.append(_Logical([]))
+            self._calls.append(named[position])
+        logical = named[position]
+        logical.repeated_by = self._retries.library.get(group, "")
+        _add(logical, send)
+        return logical
+
+
+def _continues(last: _Send, send: _Send) -> bool:
+    """Whether a further send in the same retry attempt is about the same call."""
+    if last.end_ns > send.start_ns:
+        return False
+    return last.failed or (last.operation == "CONNECT" and last.service == "smtp")
+
+
+class _Loops:
+    """Attempts outside retries: those of one loop written by hand are one call."""
+
+    def __init__(self, trace: Trace, calls: list[_Logical]) -> None:
+        self._trace = trace
+        self._calls = calls
+        self._failed: dict[tuple[Any, ...], _Logical] = {}
+
+    def place(self, send: _Send) -> _Logical:
+        connecting = (
+            send.service == "smtp"
+        )  # whose connection and mail are one call, though different requests
+        key = (send.thread, send.stack, *_name(send), 0 if connecting else send.fingerprint)
+        logical = self._failed.get(key)
+        if logical is None or not self._repeats(logical.sends[-1], send):
+            logical = _Logical([])
+            self._calls.append(logical)
+        elif send.operation == logical.sends[-1].operation or logical.sends[-1].failed:
+            logical.repeated_by = "loop"
+        _add(logical, send)
+        if send.outcome == "succeeded" and send.operation != "CONNECT":
+            self._failed.pop(key, None)
+        else:
+            self._failed[key] = logical
+        return logical
+
+    def _repeats(self, last: _Send, send: _Send) -> bool:
+        if last.end_ns > send.start_ns or last.outcome == _OPEN:
+            return False
+        if (
+            last.service == "smtp"
+            and last.fingerprint
+            and send.fingerprint
+            and last.fingerprint != send.fingerprint
+        ):
+            return False
+        if last.context != send.context:  # asyncio.wait_for makes a task of each attempt, up to Python 3.11
+            contexts = self._trace.contexts
+            before, after = contexts[last.context], contexts[send.context]
+            return before.kind == after.kind == "task" and before.parent == after.parent != 0
+        return self._same_way(last.call, send.call)
+
+    def _same_way(self, a: int, b: int) -> bool:
+        """Whether two calls are one, or were made in the same way by one."""
+        parent, function = self._trace.calls["parent"], self._trace.calls["function"]
+        for _ in range(_DEEPEST):
+            if a == b:
+                return True
+            if a < 0 or b < 0 or function[a] != function[b]:
+                return False
+            a, b = int(parent[a]), int(parent[b])
+            if a < 0 and b < 0:
+                return False
+        return False
+
+
+def _name(send: _Send) -> tuple[str, str, str]:
+    """What attempts of one call have in common."""
+    return send.service, "MAIL" if send.service == "smtp" else send.operation, send.peer
+
+
+def _add(logical: _Logical, send: _Send) -> None:
+    """Adds an attempt; a connection that was made for a mail is that mail's beginning."""
+    sends = logical.sends
+    if sends and sends[-1].operation == "CONNECT" and sends[-1].service == "smtp" and not sends[-1].failed:
+        send.start_ns = sends.pop().start_ns
+    sends.append(send)
+
+
+def _call(trace: Trace, logical: _Logical, retries: _Retries) -> ExternalCall:
+    sends = logical.sends
+    first, last = sends[0], sends[-1]
+    for at, send in enumerate(sends):
+        # A program that goes on after a cancellation had set itself a time limit.
+        if send.outcome == "cancelled" and (
+            send is not last or retries.timed_out(send.retry) or (at and sends[at - 1].outcome == "timed_out")
+        ):
+            send.outcome = "timed_out"
+    attempts = []
+    for at, send in enumerate(sends):
+        backoff = 0
+        if at:
+            told = retries.wait(sends[at - 1].retry, send.retry)
+            backoff = max(0, send.start_ns - sends[at - 1].end_ns) if told is None else told
+        attempts.append(
+            Attempt(
+                send.start_ns,
+                max(0, send.end_ns - send.start_ns),
+                send.outcome,
+                send.error,
+                backoff,
+                send.status,
+                send.timeout_ns,
+            )
+        )
+    stack = trace.stack(first.stack)
+    return ExternalCall(
+        service=first.service,
+        operation=_name(first)[1] if first.service == "smtp" else first.operation,
+        peer=first.peer,
+        attempts=tuple(attempts),
+        timed_out=any(send.outcome == "timed_out" for send in sends),
+        retries=len(sends) - 1,
+        outcome=last.outcome,
+        start_ns=first.start_ns,
+        duration_ns=max(0, last.end_ns - first.start_ns),
+        client=first.client,
+        repeated_by=logical.repeated_by if len(sends) > 1 else "",
+        call_site=stack[0] if stack else _NO_PLACE,
+        stack=stack,
+        scope=first.scope,
+        thread=trace.threads[first.thread].name,
+        context=trace.contexts[first.context].name if first.context else None,
+        call=first.call,
+    )
+
+
+def _replaced(attempt: Attempt, **changes: Any) -> Attempt:
+    import dataclasses
+
+    return dataclasses.replace(attempt, **changes)

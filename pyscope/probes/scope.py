@@ -1,0 +1,104 @@
+"""Scopes: from the begin of a request, message, report or task to its end, what happens belongs to it.
+
+::
+
+    scope = Scope("report", "annual").enter()
+    try:
+        ...
+    except BaseException as error:
+        scope.leave(error)
+        raise
+    scope.leave()
+
+or `with Scope("report", "annual"): ...`. Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import Token
+from time import perf_counter_ns, thread_time_ns
+from types import TracebackType
+from typing import Self
+
+from pyscope import emitter
+from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
+
+__all__ = ["Scope", "exception_name"]
+
+_name_of = type.__dict__["__qualname__"].__get__
+
+
+def exception_name(error: BaseException) -> str:
+    """The name of an exception's type, without asking the type."""
+    name = _name_of(type(error))
+    return name if type(name) is str else ""
+
+
+class Scope:
+    """One scope. `kind`: "request", "message", "report", "task" or a word of the probe's own; `name`: what of them.
+
+    `status`, `route` and `cpu_ns` are told at its end. CPU time is the thread's between enter and leave,
+    unless `cpu_ns` is set before: code that is suspended meanwhile, as coroutines are, has to measure for
+    itself.
+    """
+
+    __slots__ = ("_cpu", "_started", "_token", "cpu_ns", "id", "kind", "name", "route", "status")
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.id = 0
+        self.status = 0
+        self.route = ""
+        self.cpu_ns = -1
+        self._token: Token[int] | None = None
+
+    def enter(self) -> Self:
+        """Begins, within the scope that runs here."""
+        self._started = perf_counter_ns()
+        self._cpu = thread_time_ns()
+        if emitter.active():
+            self.id = emitter.next_id()
+            parent = emitter.scope.get()
+            self._token = emitter.scope.set(self.id)
+            emitter.emit(
+                SCOPE_BEGIN.kind, self.id, parent, emitter.intern(self.kind), emitter.intern(self.name)
+            )
+        return self
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Ends, with the exception that ended it if there was one."""
+        if self._token is None:
+            return
+        if self.cpu_ns < 0:
+            self.cpu_ns = thread_time_ns() - self._cpu
+        duration = perf_counter_ns() - self._started
+        if error is None:
+            outcome = "returned"
+        else:
+            outcome = "cancelled" if isinstance(error, (asyncio.CancelledError, GeneratorExit)) else "raised"
+        intern = emitter.intern
+        emitter.emit(
+            SCOPE_END.kind,
+            self.id,
+            duration,
+            self.cpu_ns,
+            self.status,
+            intern(self.route) if self.route else 0,
+            intern(outcome),
+            intern(exception_name(error)) if error is not None else 0,
+        )
+        try:
+            emitter.scope.reset(self._token)
+        except ValueError:  # left in another context than it was entered in: a generator that was collected
+            pass
+        self._token = None
+
+    def __enter__(self) -> Self:
+        return self.enter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave(error)
