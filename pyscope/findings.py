@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from pyscope.rows import Location
 
-__all__ = ["Attempt", "ExternalCall"]
+__all__ = ["Access", "Attempt", "ExternalCall", "PerformanceIssue", "Race"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +61,68 @@ class ExternalCall:
     thread: str = ""
     context: str | None = None
     call: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PerformanceIssue:
+    """Something that takes more time than it needs.
+
+    `kind`: "n_plus_one_query", "repeated_query", "slow_call" or "blocking_call_in_event_loop". `query_count`: how many
+    statements it is, 0 if none. `statement`: their text, values taken out. `parent_statement`: what loaded the
+    instances whose attribute sent them, empty if unknown. `relationship`: that attribute, "Task.assignee", or empty.
+    `call_site`, `stack`: where in the program's own code, innermost first. `suggestion`: what to change. `total_ms`:
+    all of them together, in milliseconds. `scope`: as in `Trace.scopes`, 0 for none. `cause`: of queries, why they were
+    sent: "collection", "scalar", "deferred", "expired", "refresh", "get" or "statement". `parents`: distinct instances,
+    or distinct values where no instance is known. `explanation`: what happened, in one sentence.
+    """
+
+    kind: str
+    query_count: int
+    statement: str
+    parent_statement: str
+    relationship: str
+    call_site: Location
+    suggestion: str
+    total_ms: float
+    scope: int
+    cause: str = ""
+    parents: int = 0
+    explanation: str = ""
+    time_ns: int = 0
+    duration_ns: int = 0
+    thread: str = ""
+    context: str | None = None
+    stack: tuple[Location, ...] = field(default=(), repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One access of a race. `operation`: "read", "check", "write", … `location`: in the program's own code, the
+    innermost of `stack`. `context`: of an asyncio task or greenlet its name, else None.
+    """
+
+    operation: str
+    thread: str
+    context: str | None
+    time_ns: int
+    location: Location
+    stack: tuple[Location, ...] = field(default=(), repr=False)
+    scope: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """Two flows of control that use the same thing so that the result depends on who comes first.
+
+    `kind`: "data_race", "lost_update", "check_then_act" or "write_skew". `subject`: what it is about, "Counter.value"
+    or "accounts.balance". `accesses`: in order of time. `grade`: "observed" where the foreign write fell inside the
+    window, else "possible". `count`: how often this was found, between the same places in the code.
+    """
+
+    kind: str
+    subject: str
+    accesses: tuple[Access, ...]
+    grade: str
+    explanation: str
+    suggestion: str
+    count: int = 1

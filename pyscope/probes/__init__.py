@@ -77,6 +77,12 @@ _PROBES: dict[str, _Row] = {
     "sqlalchemy": _Row("pyscope.probes.sqlalchemy", "SQLAlchemyProbe", True),
     "smtp": _Row("pyscope.probes.smtp", "SMTPProbe", True),
     "storage": _Row("pyscope.probes.storage", "StorageProbe", True),
+    "actors": _Row("pyscope.probes.actors", "ActorsProbe", True),
+    "event_loop": _Row("pyscope.probes.event_loop", "EventLoopProbe", True),
+    "gc": _Row("pyscope.probes.gc", "GCProbe", True),
+    "resources": _Row("pyscope.probes.resources", "ResourcesProbe", True),
+    "state": _Row("pyscope.probes.state", "StateProbe", True),
+    "supervision": _Row("pyscope.probes.supervision", "SupervisionProbe", True),
 }
 
 AUTOMATIC = "auto"

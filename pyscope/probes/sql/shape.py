@@ -1,0 +1,309 @@
+"""The shape of a statement: which table and row it touches, what it sets, what it compares. Made once a statement."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pyscope.events.sql import Operation
+from pyscope.probes.sql import text
+
+__all__ = ["NOTHING", "Literal", "Shape", "Source", "listed", "of_compiled", "of_text", "value_of"]
+
+MOST_LISTED = 200
+_MOST_SHAPES = 1000
+
+Literal = text.Literal
+Source = str | int | Literal
+"""Where a value comes from: a parameter's name or position, or the statement itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a statement does with one table. Columns are names in order; `table` is "" where there is not just one.
+
+    `key`: the primary key's values, if the condition names one row; `keys`: a list of single-column keys.
+    `equalities`: columns that must equal something. `condition`: all columns compared. `exact`: nothing but equalities.
+    `sets`: columns given values that the program computed; `computed`: by the database itself. `guards`: columns that
+    the condition compares beside the key. `values`: of an INSERT. `get`: a select of one row by Session.get().
+    """
+
+    operation: Operation
+    table: str = ""
+    key: tuple[Source, ...] | None = None
+    keys: Source | None = None
+    equalities: tuple[tuple[str, Source], ...] = ()
+    condition: tuple[str, ...] = ()
+    exact: bool = False
+    locked: bool = False
+    sets: tuple[str, ...] = ()
+    computed: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    values: tuple[tuple[str, Source], ...] = ()
+    get: bool = False
+    aggregate: bool = False
+
+
+NOTHING = Shape(Operation.OTHER)
+
+_shapes: dict[int, tuple[weakref.ref[Any], Shape]] = {}
+_texts: dict[str, Shape] = {}
+_primary_keys: dict[str, tuple[str, ...]] = {}
+
+
+def of_compiled(compiled: Any) -> Shape:
+    """The shape of a compiled statement of SQLAlchemy."""
+    known = _shapes.get(id(compiled))
+    if known is not None and known[0]() is compiled:
+        return known[1]
+    statement = compiled.statement
+    name = getattr(statement, "__visit_name__", "")
+    if name == "textclause":
+        return of_text(statement.text)
+    shape = _OF.get(name, _nothing)(compiled, statement)
+    if len(_shapes) >= _MOST_SHAPES:
+        _shapes.clear()
+    _shapes[id(compiled)] = weakref.ref(compiled), shape
+    return shape
+
+
+def of_text(statement: str) -> Shape:
+    """The shape of a statement that was written by hand; as far as it is simple."""
+    known = _texts.get(statement)
+    if known is None:
+        if len(_texts) >= _MOST_SHAPES:
+            _texts.clear()
+        parsed = text.parse(statement)
+        if parsed is None:
+            known = Shape(text.operation(statement))
+        else:
+            primary = _primary_keys.get(parsed.table) or _guessed_key(parsed.equalities)
+            known = _shape(
+                parsed.operation,
+                parsed.table,
+                primary,
+                parsed.equalities,
+                {},
+                parsed.compared,
+                parsed.exact,
+                locked=parsed.locked,
+                sets=parsed.sets,
+                computed=parsed.computed,
+                aggregate=parsed.aggregate,
+                values=tuple(sorted(parsed.values.items())),
+            )
+        _texts[statement] = known
+    return known
+
+
+def value_of(source: Source, parameters: Any) -> Any:
+    """The value of a source in a statement's parameters. Raises LookupError or TypeError if it is not there."""
+    return source.value if type(source) is Literal else parameters[source]
+
+
+def listed(source: Source, parameters: Any) -> list[Any]:
+    """The values of a list in a statement's parameters, where SQLAlchemy names them `source_1`, `source_2`, …"""
+    if type(source) is not str or type(parameters) is not dict:
+        return []
+    if type(parameters.get(source)) in (list, tuple):
+        return list(parameters[source][:MOST_LISTED])
+    found = []
+    for number in range(1, MOST_LISTED + 1):
+        name = f"{source}_{number}"
+        if name not in parameters:
+            break
+        found.append(parameters[name])
+    return found
+
+
+def _guessed_key(equalities: dict[str, Source]) -> tuple[str, ...]:
+    """Of a table that is known by its text alone: `id`, else the only column that is compared."""
+    if "id" in equalities:
+        return ("id",)
+    return tuple(equalities) if len(equalities) == 1 else ()
+
+
+def _shape(
+    operation: Operation,
+    table: str,
+    primary: tuple[str, ...],
+    equalities: dict[str, Source],
+    lists: dict[str, Source],
+    compared: Iterable[str],
+    exact: bool,
+    **more: Any,
+) -> Shape:
+    key: tuple[Source, ...] | None = None
+    keys: Source | None = None
+    if primary and all(column in equalities for column in primary):
+        key = tuple(equalities[column] for column in primary)
+    elif len(primary) == 1 and primary[0] in lists:
+        keys = lists[primary[0]]
+    return Shape(
+        operation,
+        table,
+        key,
+        keys,
+        tuple(sorted(equalities.items())),
+        tuple(sorted(set(compared))),
+        exact,
+        guards=tuple(sorted(set(compared) - set(primary))) if key is not None or keys is not None else (),
+        **more,
+    )
+
+
+# --- SQLAlchemy's trees --------------------------------------------------------------------------
+
+
+def _nothing(_compiled: Any, _statement: Any) -> Shape:
+    return NOTHING
+
+
+def _select(compiled: Any, statement: Any) -> Shape:
+    froms = list(statement.columns_clause_froms) or list(statement._from_obj)
+    table = froms[0] if len(froms) == 1 and hasattr(froms[0], "primary_key") else None
+    locked = statement._for_update_arg is not None
+    bound = [name for name in compiled.binds if not name.startswith("%(")]
+    get = bool(bound) and all(name.startswith("pk_") for name in bound)
+    if table is None or not getattr(table, "name", None):
+        return Shape(Operation.SELECT, locked=locked, get=get)
+    condition = _Condition(compiled, table, statement._where_criteria)
+    name, primary = _learned(table)
+    return _shape(
+        Operation.SELECT,
+        name,
+        primary,
+        condition.equalities,
+        condition.lists,
+        condition.compared,
+        condition.exact,
+        locked=locked,
+        get=get,
+        aggregate=any(
+            getattr(part, "__visit_name__", "") == "function" for part in _parts(*statement._raw_columns)
+        ),
+    )
+
+
+def _update(compiled: Any, statement: Any) -> Shape:
+    table = statement.table
+    condition = _Condition(compiled, table, statement._where_criteria)
+    name, primary = _learned(table)
+    sets: set[str] = set()
+    computed: set[str] = set()
+    given = dict(statement._values or {})
+    given.update(getattr(statement, "_ordered_values", None) or ())
+    for column, value in given.items():
+        label = column if isinstance(column, str) else column.name
+        is_value = getattr(value, "__visit_name__", "bindparam") == "bindparam"
+        (sets if is_value else computed).add(label)
+    by_default = {column.name for column in getattr(compiled, "update_prefetch", None) or ()}
+    parameters = set(compiled.column_keys or ())
+    sets |= {column.name for column in table.columns if column.key in parameters} - by_default - computed
+    return _shape(
+        Operation.UPDATE,
+        name,
+        primary,
+        condition.equalities,
+        condition.lists,
+        condition.compared,
+        condition.exact,
+        sets=tuple(sorted(sets)),
+        computed=tuple(sorted(computed | by_default)),
+    )
+
+
+def _delete(compiled: Any, statement: Any) -> Shape:
+    condition = _Condition(compiled, statement.table, statement._where_criteria)
+    name, primary = _learned(statement.table)
+    return _shape(
+        Operation.DELETE,
+        name,
+        primary,
+        condition.equalities,
+        condition.lists,
+        condition.compared,
+        condition.exact,
+    )
+
+
+def _insert(_compiled: Any, statement: Any) -> Shape:
+    table = statement.table
+    name, primary = _learned(table)
+    values = tuple(sorted((column.name, column.key) for column in table.columns))
+    if getattr(statement, "_post_values_clause", None) is not None:
+        return Shape(Operation.INSERT, name)  # ON CONFLICT: the database itself decides
+    key = tuple(column.key for column in table.primary_key.columns) if primary else None
+    return Shape(Operation.INSERT, name, key, values=values)
+
+
+_OF = {"select": _select, "update": _update, "delete": _delete, "insert": _insert}
+
+
+def _learned(table: Any) -> tuple[str, tuple[str, ...]]:
+    name = str(table.name)  # a subclass of str, to SQLAlchemy
+    primary = tuple(column.name for column in table.primary_key.columns)
+    if len(_primary_keys) < _MOST_SHAPES:
+        _primary_keys[name] = primary
+    return name, primary
+
+
+class _Condition:
+    """The conjuncts of a WHERE, as far as they speak of one table."""
+
+    def __init__(self, compiled: Any, table: Any, criteria: Iterable[Any]) -> None:
+        self.equalities: dict[str, Source] = {}
+        self.lists: dict[str, Source] = {}
+        self.compared: set[str] = set()
+        self.exact = True
+        self._table = table.name
+        self._names = compiled.bind_names
+        for conjunct in _conjuncts(criteria):
+            self._add(conjunct)
+
+    def _add(self, conjunct: Any) -> None:
+        self.compared |= {
+            part.name
+            for part in _parts(conjunct)
+            if getattr(part, "__visit_name__", "") == "column" and self._is_mine(part)
+        }
+        if getattr(conjunct, "__visit_name__", "") == "binary":
+            operator = getattr(conjunct.operator, "__name__", "")
+            sides = [(conjunct.left, conjunct.right), (conjunct.right, conjunct.left)]
+            for column, bound in sides[: 2 if operator == "eq" else 1]:
+                if (
+                    operator in ("eq", "in_op")
+                    and getattr(column, "__visit_name__", "") == "column"
+                    and self._is_mine(column)
+                    and getattr(bound, "__visit_name__", "") == "bindparam"
+                ):
+                    name = self._names.get(bound)
+                    if name is not None:
+                        (self.equalities if operator == "eq" else self.lists)[column.name] = name
+                        self.exact = self.exact and operator == "eq"
+                        return
+        self.exact = False
+
+    def _is_mine(self, column: Any) -> bool:
+        name: object = getattr(getattr(column, "table", None), "name", None)
+        return name == self._table
+
+
+def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:
+    for clause in criteria:
+        name = getattr(clause, "__visit_name__", "")
+        if name == "grouping":
+            yield from _conjuncts([clause.element])
+        elif name.endswith("clauselist") and getattr(clause.operator, "__name__", "") == "and_":
+            yield from _conjuncts(clause.clauses)
+        else:
+            yield clause
+
+
+def _parts(*clauses: Any) -> Iterator[Any]:
+    from sqlalchemy.sql import visitors
+
+    for clause in clauses:
+        yield from visitors.iterate(clause)
