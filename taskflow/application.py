@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from taskflow.actors.system import ActorSystem
 from taskflow.data.cache import Cache
 from taskflow.data.database import Database
 from taskflow.data.valkey import EmbeddedValkey, ValkeyFailed
@@ -23,11 +24,13 @@ class Application:
         self.bus = EventBus()
         self.cache = Cache(settings)
         self.database = Database(settings, self.cache)
+        self.actors = ActorSystem(settings, self.database.sync, self.bus)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await self._start_data(stack)
+            await stack.enter_async_context(self.actors)
             self._open = stack.pop_all()
         return self
 

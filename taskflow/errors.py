@@ -59,6 +59,10 @@ class LastWatcher(TaskFlowError):
         self.task_id = task_id
 
 
+class Busy(TaskFlowError):
+    """A part of TaskFlow cannot take the request now; the same request may succeed a little later."""
+
+
 class OutdatedSchema(TaskFlowError):
     """The database was made by an older TaskFlow; there are no migrations."""
 

@@ -86,16 +86,30 @@ def latest_tasks_with_people(project_id: int, limit: int) -> Select[Task]:
     return latest_tasks(project_id, limit).options(selectinload(Task.assignee), selectinload(Task.watchers))
 
 
-def next_available_task(project_id: int) -> Select[Task]:
-    """The most urgent open task of a project, the oldest of those; locked, and past rows locked by others."""
+def available_tasks(project_id: int) -> Select[Task]:
+    """The open tasks of a project, the most urgent first, of those the oldest."""
     urgency = case({priority: rank for rank, priority in enumerate(Priority)}, value=Task.priority, else_=-1)
     return (
         select(Task)
         .where(Task.project_id == project_id, Task.status == TaskStatus.OPEN)
         .order_by(urgency.desc(), Task.created_at, Task.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
     )
+
+
+def next_available_task(project_id: int) -> Select[Task]:
+    """The first available task of a project; locked, and past rows locked by others."""
+    return available_tasks(project_id).limit(1).with_for_update(skip_locked=True)
+
+
+def overwrite_assignee(task_id: int, assignee_id: int, at: datetime) -> Update:
+    """Give a task to someone, whoever may have it."""
+    return _change_task(task_id).values(status=TaskStatus.ASSIGNED, assignee_id=assignee_id, updated_at=at)
+
+
+def tasks_under_way() -> Select[int, int | None]:
+    """The id and the assignee of each task that is assigned or in progress."""
+    under_way = Task.status.in_((TaskStatus.ASSIGNED, TaskStatus.IN_PROGRESS))
+    return select(Task.id, Task.assignee_id).where(under_way)
 
 
 def locked_task(task_id: int) -> Select[Task]:

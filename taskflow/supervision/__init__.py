@@ -45,7 +45,7 @@ from taskflow.supervision.actor import Interrupted, StartFailed, SupervisedActor
 from taskflow.supervision.answers import Answer
 from taskflow.supervision.events import EventKind, Listener, SupervisorEvent
 from taskflow.supervision.exits import Exit, ExitKind
-from taskflow.supervision.mailbox import Mailbox, MailboxFull, Overflow
+from taskflow.supervision.mailbox import Mailbox, MailboxFull, NotHandled, Overflow
 from taskflow.supervision.specs import ChildCounts, ChildInfo, ChildSpec, ChildStatus, ChildType, Restart
 from taskflow.supervision.supervisor import (
     AlreadyPresent,
@@ -81,6 +81,7 @@ __all__ = [
     "Interrupted",
     "MaxRestartsExceeded",
     "NoSuchChild",
+    "NotHandled",
     "StartFailed",
     "SupervisionError",
 ]

@@ -30,6 +30,10 @@ class MailboxFull(Exception):
     """A message found no place in an actor's mailbox, or lost it to a newer one."""
 
 
+class NotHandled(ActorDeadError):
+    """The actor ended before it began with the message; it had no effect."""
+
+
 class SystemMessage:
     """Base of the messages that supervision sends: never refused, never dropped."""
 
@@ -58,13 +62,13 @@ class Mailbox:
         self._news = Condition()
 
     def put(self, envelope: Envelope[Any]) -> None:
-        """Queue a message. MailboxFull as `overflow` says; ActorDeadError once the actor has ended."""
+        """Queue a message. MailboxFull as `overflow` says; NotHandled once the actor has ended."""
         dropped = None
         with self._news:
             if self._closed:
                 if envelope.reply_to is None:
-                    raise ActorDeadError("the actor has ended")
-                _answer_with(envelope, ActorDeadError("the actor has ended"))
+                    raise NotHandled("the actor has ended")
+                _answer_with(envelope, NotHandled("the actor has ended"))
                 return
             if _is_exempt(envelope):
                 self._system_messages += 1
@@ -110,7 +114,7 @@ class Mailbox:
         return len(self._waiting) - self._system_messages
 
     def close(self) -> None:
-        """Take no more messages; whoever waits for an answer gets ActorDeadError, or None for having it stopped."""
+        """Take no more messages; whoever waits for an answer gets NotHandled, or None for having it stopped."""
         with self._news:
             self._closed = True
             unread, self._waiting = self._waiting, deque()
@@ -121,7 +125,7 @@ class Mailbox:
                 if envelope.reply_to is not None:
                     envelope.reply_to.set(None)
             else:
-                _answer_with(envelope, ActorDeadError("the actor ended before it handled the message"))
+                _answer_with(envelope, NotHandled("the actor ended before it handled the message"))
 
 
 def _is_exempt(envelope: Envelope[Any]) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pykka import ActorDeadError
 from pykka.messages import ProxyCall
@@ -88,7 +88,7 @@ class Supervisor(SupervisedActor):
     the supervisor's own, so a call waits for a restart or a shutdown that is under way.
     """
 
-    answers_with = (SupervisionError,)
+    answers_with: ClassVar[tuple[type[Exception], ...]] = (SupervisionError,)
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from fastapi import Depends, Path, Query
 from fastapi.requests import HTTPConnection
 from pydantic import BaseModel
 
+from taskflow.actors.system import ActorSystem
 from taskflow.application import Application
 from taskflow.data.cache import Cache
 from taskflow.data.database import Database
@@ -29,6 +30,10 @@ def _settings(connection: HTTPConnection) -> Settings:
 
 def _database(connection: HTTPConnection) -> Database:
     return _application(connection).database
+
+
+def _actors(connection: HTTPConnection) -> ActorSystem:
+    return _application(connection).actors
 
 
 def _bus(connection: HTTPConnection) -> EventBus:
@@ -58,6 +63,7 @@ class Paging:
 CurrentApplication = Annotated[Application, Depends(_application)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
+CurrentActors = Annotated[ActorSystem, Depends(_actors)]
 CurrentBus = Annotated[EventBus, Depends(_bus)]
 CurrentCache = Annotated[Cache, Depends(_cache)]
 CurrentPaging = Annotated[Paging, Depends()]

@@ -23,6 +23,8 @@ async def readyz(application: CurrentApplication) -> Readiness:
         await application.database.ping()
     except (SQLAlchemyError, OSError) as error:
         raise HTTPException(503, "The database cannot be reached.") from error
-    parts = {"database": "ok"} | await application.condition()
+    if (actors := application.actors.condition) != "ok":
+        raise HTTPException(503, f"No command can be carried out: {actors}.")
+    parts = {"database": "ok", "actors": actors} | await application.condition()
     degraded = any(condition.startswith("degraded") for condition in parts.values())
     return Readiness(status="degraded" if degraded else "ok", parts=parts)

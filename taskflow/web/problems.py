@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from taskflow.errors import (
     AlreadyWatching,
+    Busy,
     InvalidTransition,
     LastWatcher,
     NotFound,
@@ -131,6 +132,12 @@ def install(app: FastAPI) -> None:
             "Database unavailable",
             "The database did not answer in time; try again.",
             headers={"Retry-After": RETRY_AFTER_SECONDS},
+        )
+
+    @app.exception_handler(Busy)
+    async def of_busy(request: Request, error: Busy) -> JSONResponse:
+        return _answer(
+            request, 503, "busy", "Busy", str(error), headers={"Retry-After": RETRY_AFTER_SECONDS}
         )
 
     @app.exception_handler(Exception)

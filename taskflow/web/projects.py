@@ -2,10 +2,9 @@
 
 from fastapi import APIRouter, Response
 
-from taskflow.services.events import TaskChange, TaskEvent
-from taskflow.web.dependencies import CurrentBus, CurrentDatabase, CurrentPaging, PathId
+from taskflow.web.dependencies import CurrentActors, CurrentDatabase, CurrentPaging, PathId
 from taskflow.web.problems import documented
-from taskflow.web.schemas import Assignment, NewProject, Page, ProjectOut, TaskOut
+from taskflow.web.schemas import Assignment, NewProject, Page, ProjectOut, Statistics, TaskOut
 
 router = APIRouter(prefix="/projects", tags=["projects"])
 
@@ -33,12 +32,17 @@ async def get_project(project_id: PathId, database: CurrentDatabase) -> ProjectO
         return ProjectOut.model_validate(await repo.project(project_id))
 
 
-@router.post("/{project_id}/assign-next", responses=documented(404, 422))
-async def assign_next_task(
-    project_id: PathId, body: Assignment, database: CurrentDatabase, bus: CurrentBus
-) -> TaskOut:
+@router.get("/{project_id}/statistics", responses=documented(404, 422, 503))
+async def project_statistics(
+    project_id: PathId, database: CurrentDatabase, actors: CurrentActors
+) -> Statistics:
+    """Show a project's numbers as its worker keeps them."""
+    async with database.reading() as repo:
+        await repo.project(project_id)
+    return Statistics.model_validate(await actors.project_statistics(project_id))
+
+
+@router.post("/{project_id}/assign-next", responses=documented(404, 422, 503))
+async def assign_next_task(project_id: PathId, body: Assignment, actors: CurrentActors) -> TaskOut:
     """Give the most urgent, then oldest open task to someone; 404 when there is none."""
-    async with database.writing() as repo:
-        task = await repo.assign_next_available_task(project_id, body.assignee_id)
-    bus.publish(TaskEvent.of(TaskChange.ASSIGNED, task))
-    return TaskOut.model_validate(task)
+    return TaskOut.model_validate(await actors.assign_next_available_task(project_id, body.assignee_id))

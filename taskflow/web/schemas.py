@@ -153,6 +153,18 @@ class Dashboard(BaseModel):
     latest: list[Line]
 
 
+class Statistics(BaseModel):
+    """A project's numbers on `day`; `changes` is how many its worker has seen since it started."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    project_id: int
+    by_status: dict[TaskStatus, int]
+    overdue: int
+    changes: int
+    day: date
+
+
 class Health(BaseModel):
     """The process is alive."""
 

@@ -7,23 +7,19 @@ from fastapi import APIRouter, Response
 from taskflow.data.models import Priority, TaskStatus
 from taskflow.data.queries import TaskFilter
 from taskflow.services.events import TaskChange, TaskEvent
-from taskflow.web.dependencies import CurrentBus, CurrentDatabase, CurrentPaging, PathId, QueryId
+from taskflow.web.dependencies import CurrentActors, CurrentDatabase, CurrentPaging, PathId, QueryId
 from taskflow.web.problems import documented
 from taskflow.web.schemas import Assignment, NewTask, Page, TaskOut
 
 router = APIRouter(prefix="/tasks", tags=["tasks"])
 
 
-@router.post("", status_code=201, responses=documented(409, 422))
-async def create_task(
-    body: NewTask, database: CurrentDatabase, bus: CurrentBus, response: Response
-) -> TaskOut:
+@router.post("", status_code=201, responses=documented(409, 422, 503))
+async def create_task(body: NewTask, actors: CurrentActors, response: Response) -> TaskOut:
     """Create an open task in a project."""
-    async with database.writing() as repo:
-        task = await repo.create_task(
-            body.project_id, body.title, body.description, body.priority, body.due_date
-        )
-    bus.publish(TaskEvent.of(TaskChange.CREATED, task))
+    task = await actors.create_task(
+        body.project_id, body.title, body.description, body.priority, body.due_date
+    )
     response.headers["Location"] = f"/tasks/{task.id}"
     return TaskOut.model_validate(task)
 
@@ -51,30 +47,22 @@ async def get_task(task_id: PathId, database: CurrentDatabase) -> TaskOut:
         return TaskOut.model_validate(await repo.task(task_id))
 
 
-@router.post("/{task_id}/assign", responses=documented(404, 409, 422))
-async def assign_task(
-    task_id: PathId, body: Assignment, database: CurrentDatabase, bus: CurrentBus
-) -> TaskOut:
+@router.post("/{task_id}/assign", responses=documented(404, 409, 422, 503))
+async def assign_task(task_id: PathId, body: Assignment, actors: CurrentActors) -> TaskOut:
     """Give an open task to someone. Of many concurrent requests exactly one succeeds, the others get 409."""
-    async with database.writing() as repo:
-        task = await repo.assign_task(task_id, body.assignee_id)
-    bus.publish(TaskEvent.of(TaskChange.ASSIGNED, task))
-    return TaskOut.model_validate(task)
+    return TaskOut.model_validate(await actors.assign_task(task_id, body.assignee_id))
 
 
 @router.post("/{task_id}/start", responses=documented(404, 409, 422))
-async def start_task(task_id: PathId, database: CurrentDatabase, bus: CurrentBus) -> TaskOut:
+async def start_task(task_id: PathId, database: CurrentDatabase, actors: CurrentActors) -> TaskOut:
     """Begin work on an assigned task."""
     async with database.writing() as repo:
         task = await repo.start_task(task_id)
-    bus.publish(TaskEvent.of(TaskChange.STARTED, task))
+    actors.announce(TaskEvent.of(TaskChange.STARTED, task))
     return TaskOut.model_validate(task)
 
 
-@router.post("/{task_id}/complete", responses=documented(404, 409, 422))
-async def complete_task(task_id: PathId, database: CurrentDatabase, bus: CurrentBus) -> TaskOut:
+@router.post("/{task_id}/complete", responses=documented(404, 409, 422, 503))
+async def complete_task(task_id: PathId, actors: CurrentActors) -> TaskOut:
     """Finish a task in progress."""
-    async with database.writing() as repo:
-        task = await repo.complete_task(task_id)
-    bus.publish(TaskEvent.of(TaskChange.COMPLETED, task))
-    return TaskOut.model_validate(task)
+    return TaskOut.model_validate(await actors.complete_task(task_id))

@@ -126,7 +126,8 @@ class Model:
         for sibling in after:
             if not self.do_start_child(sibling, again=True):
                 sibling.pid = "restarting"
-                return self.restart_child(sibling)
+                self.restart_child(sibling)
+                return
 
 
 class SupervisorAgainstModel(RuleBasedStateMachine):
