@@ -53,10 +53,10 @@ class ProbeNames:
         found = self._unfolded.get(number)
         if found is None:
             path = []
-            while number:
-                caller, location = self._stacks[number]
+            node = number
+            while node:
+                node, location = self._stacks[node]
                 path.append(location)
-                number = caller
             found = tuple(path)
             self._unfolded[number] = found
         return found
