@@ -5,11 +5,27 @@ Times are nanoseconds since the Unix epoch, durations nanoseconds, unless a name
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyscope.rows import Location
 
-__all__ = ["Access", "Attempt", "ExternalCall", "PerformanceIssue", "Race"]
+__all__ = [
+    "Access",
+    "Attempt",
+    "ExternalCall",
+    "PerformanceIssue",
+    "PerformanceIssues",
+    "ProcessResources",
+    "Race",
+    "ResourceMetrics",
+    "Sample",
+    "ScopeTime",
+    "StateChange",
+    "SupervisorEvent",
+    "TimeParts",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +80,62 @@ class ExternalCall:
 
 
 @dataclass(frozen=True, slots=True)
+class TimeParts:
+    """Where the time of a call, of several calls or of a scope went, in nanoseconds.
+
+    `cpu_ns`: of the thread, -1 where it is not known. `sql_ns`, `external_ns`, `lock_ns`: in statements, in attempts to
+    call other services, and in waits for locks; what ran side by side counts for each. `sql_count`, `external_count`:
+    how many of them.
+    """
+
+    wall_ns: int
+    cpu_ns: int = -1
+    sql_ns: int = 0
+    external_ns: int = 0
+    lock_ns: int = 0
+    sql_count: int = 0
+    external_count: int = 0
+
+    @property
+    def sql_share(self) -> float:
+        """The part of the time in SQL, from 0 to 1."""
+        return _share(self.sql_ns, self.wall_ns)
+
+    @property
+    def external_share(self) -> float:
+        """The part of the time in calls to other services, from 0 to 1."""
+        return _share(self.external_ns, self.wall_ns)
+
+    @property
+    def lock_share(self) -> float:
+        """The part of the time in waits for locks, from 0 to 1."""
+        return _share(self.lock_ns, self.wall_ns)
+
+    @property
+    def cpu_share(self) -> float | None:
+        """CPU time against wall time, from 0 to 1; None where it is not known."""
+        return None if self.cpu_ns < 0 else _share(self.cpu_ns, self.wall_ns)
+
+
+def _share(part: int, whole: int) -> float:
+    return min(1.0, part / whole) if whole > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeTime:
+    """A request, message, report or task, and where its time went. Fields as in `Trace.scopes`."""
+
+    id: int
+    kind: str
+    name: str
+    route: str
+    status: int
+    outcome: str
+    start_ns: int
+    parts: TimeParts
+
+
+@dataclass(frozen=True, slots=True)
 class PerformanceIssue:
     """Something that takes more time than it needs.
 
@@ -73,7 +145,8 @@ class PerformanceIssue:
     `call_site`, `stack`: where in the program's own code, innermost first. `suggestion`: what to change. `total_ms`:
     all of them together, in milliseconds. `scope`: as in `Trace.scopes`, 0 for none. `cause`: of queries, why they were
     sent: "collection", "scalar", "deferred", "expired", "refresh", "get" or "statement". `parents`: distinct instances,
-    or distinct values where no instance is known. `explanation`: what happened, in one sentence.
+    or distinct values where no instance is known. `explanation`: what happened, in one sentence. `count`: how often;
+    `time_ns`, `duration_ns` are of the worst. `parts`: where the time of all of them went.
     """
 
     kind: str
@@ -93,6 +166,17 @@ class PerformanceIssue:
     thread: str = ""
     context: str | None = None
     stack: tuple[Location, ...] = field(default=(), repr=False)
+    count: int = 1
+    parts: TimeParts | None = None
+
+
+class PerformanceIssues(list[PerformanceIssue]):
+    """Performance issues, in order of time."""
+
+    @property
+    def query_count(self) -> int:
+        """The statements of all issues together."""
+        return sum(issue.query_count for issue in self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,3 +210,95 @@ class Race:
     explanation: str
     suggestion: str
     count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """An attribute of a watched object got another value.
+
+    `process`: the class's name. `old`, `new`: the value itself where it is a str, number, bool or None (of a
+    str enum its value), else a bounded description; None too where there was none, or `known` is False.
+    `transition`: "task_assigned" for a Task whose status became "assigned", else "<attribute>_changed".
+    `trigger`: the function whose call did it. `key`: the primary key of a mapped object, else empty; `object`
+    numbers the object, 0 for a row changed by an UPDATE. `seen`: "write" (the stack is that of the change),
+    "boundary" (in place, seen at the end of the trigger's call), "between" (seen at the begin of the trigger's
+    call: something before did it), "statement" (an UPDATE).
+    """
+
+    process: str
+    attribute: str
+    old: str | int | float | bool | None
+    new: str | int | float | bool | None
+    transition: str
+    trigger: str
+    time_ns: int
+    thread: str
+    key: str
+    object: int
+    seen: str
+    known: bool
+    stack: tuple[Location, ...]
+    scope: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorEvent:
+    """What happened to a child.
+
+    `kind`: child_started, child_terminated (by itself, or crashed), child_restarted, child_shutdown (in order),
+    max_restarts_exceeded. `supervisor`: its name; "threading", "asyncio", "subprocess", "multiprocessing" or
+    "interpreter" for a child that has none. `restart_count`: how often the child was started again so far, -1
+    where the supervisor does not say. `pid`: of a child process, else 0. `stack`: of the crash or the start,
+    where it is known.
+    """
+
+    kind: str
+    supervisor: str
+    child: str
+    reason: str
+    restart_count: int
+    time_ns: int
+    pid: int
+    stack: tuple[Location, ...]
+
+
+class Sample(NamedTuple):
+    """A measurement: when, and how much."""
+
+    time_ns: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessResources:
+    """What one process used, or the mailbox of one actor held.
+
+    `peak_memory`: bytes of resident memory; `peak_is_exact`: it is the kernel's own, not the highest sample.
+    `cpu_usage_samples`: percent of one CPU since the sample before. `memory_samples`: bytes.
+    """
+
+    name: str
+    pid: int
+    peak_memory: int
+    peak_is_exact: bool
+    cpu_usage_samples: Sequence[Sample]
+    memory_samples: Sequence[Sample]
+    message_queue_length_samples: Sequence[Sample]
+    cpu_by_thread: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceMetrics:
+    """Memory, CPU and mailboxes over time, of all sampled processes together.
+
+    `peak_memory`: of the process that had most, in bytes. `cpu_usage_samples`: percent of one CPU, added up over
+    the processes; `memory_samples`: bytes, added up. `message_queue_length_samples`: of all watched mailboxes, in
+    order of time. `by_process`: process ids, and names of actors, with what was theirs.
+    """
+
+    peak_memory: int
+    peak_is_exact: bool
+    cpu_usage_samples: Sequence[Sample]
+    memory_samples: Sequence[Sample]
+    message_queue_length_samples: Sequence[Sample]
+    by_process: Mapping[int | str, ProcessResources]

@@ -62,13 +62,14 @@ STATEMENT = EventType(
     10,
     "sql",
     "number duration_ns statement:string operation connection transaction rows stack:stack arguments load "
-    "relationship:string parent parent_statement:string error:string",
+    "relationship:string parent parent_statement:string paged error:string",
 )
 """A statement that was sent to the database; its time is the end.
 
 `number`: unique in the recording. `statement`: its text, values taken out. `rows`: the driver's row count, -1 unknown.
 `arguments`, `parent`: salted hashes of the values and of the instance whose attribute was touched; 0 none.
-`relationship`: "Class.attribute". `parent_statement`: what loaded that instance. `error`: the exception's type.
+`relationship`: "Class.attribute". `parent_statement`: what loaded that instance. `paged`: it asks for a page of a
+longer list. `error`: the exception's type.
 """
 
 TRANSACTION = EventType(11, "transaction", "step transaction connection isolation:string stack:stack")
@@ -82,6 +83,6 @@ ROW = EventType(
 """A row that a transaction touched, told as it commits.
 
 `number`: the statement's. `row`: a salted hash of database, table and key. `columns`: of a write, those that were set
-to values that the program had computed; of a read, those of its condition. `computed`: set by the database, `x = x + 1`.
+to values that the program had computed; of a read, those of its condition. `computed`: by the database, `x = x + 1`.
 `guards`: columns that the write's condition compared besides the key. Column names are joined by commas, in order.
 """

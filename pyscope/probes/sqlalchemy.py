@@ -221,6 +221,7 @@ class SQLAlchemyProbe(Probe):
             intern(relationship) if relationship else 0,
             parent,
             intern(parent_statement) if parent_statement else 0,
+            shape.paged,
             0,
         )
         if shape is NOTHING:
@@ -338,6 +339,7 @@ class SQLAlchemyProbe(Probe):
                 record.transaction.number if record.transaction is not None else 0,
                 -1,
                 emitter.stack(),
+                0,
                 0,
                 0,
                 0,

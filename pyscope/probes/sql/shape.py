@@ -28,6 +28,7 @@ class Shape:
     `equalities`: columns that must equal something. `condition`: all columns compared. `exact`: nothing but equalities.
     `sets`: columns given values that the program computed; `computed`: by the database itself. `guards`: columns that
     the condition compares beside the key. `values`: of an INSERT. `get`: a select of one row by Session.get().
+    `aggregate`: functions are selected, like count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
     """
 
     operation: Operation
@@ -44,6 +45,7 @@ class Shape:
     values: tuple[tuple[str, Source], ...] = ()
     get: bool = False
     aggregate: bool = False
+    paged: bool = False
 
 
 NOTHING = Shape(Operation.OTHER)
@@ -92,6 +94,7 @@ def of_text(statement: str) -> Shape:
                 sets=parsed.sets,
                 computed=parsed.computed,
                 aggregate=parsed.aggregate,
+                paged=parsed.paged,
                 values=tuple(sorted(parsed.values.items())),
             )
         _texts[statement] = known
@@ -165,10 +168,12 @@ def _select(compiled: Any, statement: Any) -> Shape:
     froms = list(statement.columns_clause_froms) or list(statement._from_obj)
     table = froms[0] if len(froms) == 1 and hasattr(froms[0], "primary_key") else None
     locked = statement._for_update_arg is not None
+    limited = statement._limit_clause is not None or statement._fetch_clause is not None
+    paged = statement._offset_clause is not None
     bound = [name for name in compiled.binds if not name.startswith("%(")]
     get = bool(bound) and all(name.startswith("pk_") for name in bound)
     if table is None or not getattr(table, "name", None):
-        return Shape(Operation.SELECT, locked=locked, get=get)
+        return Shape(Operation.SELECT, locked=locked, get=get, paged=paged)
     condition = _Condition(compiled, table, statement._where_criteria)
     name, primary = _learned(table)
     return _shape(
@@ -181,6 +186,7 @@ def _select(compiled: Any, statement: Any) -> Shape:
         condition.exact,
         locked=locked,
         get=get,
+        paged=paged or (limited and condition.ranged),
         aggregate=any(
             getattr(part, "__visit_name__", "") == "function" for part in _parts(*statement._raw_columns)
         ),
@@ -258,6 +264,7 @@ class _Condition:
         self.lists: dict[str, Source] = {}
         self.compared: set[str] = set()
         self.exact = True
+        self.ranged = False
         self._table = table.name
         self._names = compiled.bind_names
         for conjunct in _conjuncts(criteria):
@@ -271,6 +278,7 @@ class _Condition:
         }
         if getattr(conjunct, "__visit_name__", "") == "binary":
             operator = getattr(conjunct.operator, "__name__", "")
+            self.ranged = self.ranged or operator in ("gt", "ge", "lt", "le")
             sides = [(conjunct.left, conjunct.right), (conjunct.right, conjunct.left)]
             for column, bound in sides[: 2 if operator == "eq" else 1]:
                 if (
@@ -288,7 +296,7 @@ class _Condition:
 
     def _is_mine(self, column: Any) -> bool:
         name: object = getattr(getattr(column, "table", None), "name", None)
-        return name == self._table
+        return bool(name == self._table)
 
 
 def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:

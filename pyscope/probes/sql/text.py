@@ -32,6 +32,7 @@ class Parsed:
     exact: bool = True
     locked: bool = False
     aggregate: bool = False
+    paged: bool = False
     sets: tuple[str, ...] = ()
     computed: tuple[str, ...] = ()
     values: dict[str, str | int | Literal] = field(default_factory=dict)
@@ -126,6 +127,9 @@ def parse(statement: str) -> Parsed | None:
         return found
     if kind is Operation.SELECT:
         found.aggregate = "(" in match["columns"]
+        limited = re.search(r"\blimit\b|\bfetch\b", body, re.I) is not None
+        paged = re.search(r"\boffset\b", body, re.I) is not None
+        found.paged = paged or (limited and re.search(r"[<>]", match["where"] or "") is not None)
     if kind is Operation.UPDATE:
         found.sets, found.computed = _assignments(match["sets"])
     _conditions(match["where"] or "", slots, found)
