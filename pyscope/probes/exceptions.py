@@ -1,0 +1,39 @@
+"""Exceptions in words, without running their code."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["described", "type_name"]
+
+MOST_TEXT: Final = 300
+
+_name_of = type.__dict__["__name__"].__get__
+_arguments_of = BaseException.__dict__["args"].__get__
+
+
+def type_name(kind: type) -> str:
+    """A class's name, whatever its metaclass does."""
+    return str(_name_of(kind))
+
+
+def described(error: BaseException | None) -> str:
+    """`ValueError: text`; the text only where it is a plain str or number, since `__str__` is the program's code."""
+    if error is None:
+        return ""
+    name = type_name(type(error))
+    arguments = _arguments_of(error)
+    if type(arguments) is not tuple or len(arguments) == 0:
+        return name
+    words = [_short(argument) for argument in arguments if _is_plain(type(argument))]
+    return f"{name}: {', '.join(words)}"[:MOST_TEXT] if len(words) == len(arguments) else name
+
+
+def _is_plain(kind: type) -> bool:
+    return kind is str or kind is int or kind is float
+
+
+def _short(argument: str | int | float) -> str:
+    if type(argument) is int and argument.bit_length() > 600:  # long ints may refuse to become decimal
+        return hex(argument)[:MOST_TEXT]
+    return str(argument)[:MOST_TEXT]

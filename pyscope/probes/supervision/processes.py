@@ -1,0 +1,229 @@
+"""Starts and deaths of child processes, of `subprocess`, `multiprocessing` and what is built on them.
+
+A pidfd says when a child has died; its status is read with WNOWAIT, so that it stays there for the program,
+whose waits, signals and return codes are as ever. Where the program was faster, its own record of the return
+code is read.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import multiprocessing.process
+import os
+import select
+import signal
+import subprocess
+import weakref
+from collections import deque
+from collections.abc import Callable
+from multiprocessing import popen_fork, popen_forkserver
+from typing import Any, NamedTuple
+
+from pyscope import emitter
+from pyscope.probes.background import Background
+from pyscope.probes.patches import Patches
+
+__all__ = ["ChildProcesses"]
+
+MOST_CHILDREN = 1000  # watched at a time; the death of others is not told
+GRACE = 1.0  # seconds for the program to note a return code that it was the first to read
+TICK = 0.02
+
+
+class _Child(NamedTuple):
+    pid: int
+    supervisor: str
+    name: str
+    stack: int
+    return_code: Callable[[], int | None]
+
+
+class ChildProcesses:
+    """The children that live, and the thread that waits for their ends."""
+
+    def __init__(self, tell: Callable[..., None], fault: Callable[[], None]) -> None:
+        self._tell = tell
+        self._fault = fault
+        self._new: deque[tuple[int, _Child]] = deque()
+        self._living: dict[int, _Child] = {}
+        self._watched: set[int] = set()
+        self._codes: dict[int, int] = {}  # what the program read
+        self._wake = -1
+        self._pid = 0
+        self._thread = Background(self._wait, fault)
+
+    def install(self, patches: Patches) -> None:
+        """Watches the starts."""
+        patches.replace(subprocess.Popen, "__init__", functools.partial(self._popen, patches))
+        patches.replace(
+            multiprocessing.process.BaseProcess, "start", functools.partial(self._process, patches)
+        )
+        patches.replace(subprocess.Popen, "_handle_exitstatus", functools.partial(self._reaps, patches))
+        for module in (popen_fork, popen_forkserver):
+            patches.replace(module.Popen, "poll", functools.partial(self._reaps, patches))
+
+    def stop(self) -> None:
+        """Ends the thread; children live on."""
+        if self._pid == os.getpid() and self._wake >= 0:
+            self._stopping = True
+            os.eventfd_write(self._wake, 1)
+            self._thread.stop()
+            os.close(self._wake)
+        self._forget()
+
+    def _forget(self) -> None:
+        for fd in [*self._living, *(fd for fd, _ in self._new)]:
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        self._living = {}
+        self._watched.clear()
+        self._codes.clear()
+        self._new.clear()
+        self._wake = -1
+
+    def _popen(self, patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def __init__(popen: Any, *arguments: Any, **named: Any) -> None:
+            original(popen, *arguments, **named)
+            if patches.on:
+                self._began(popen.pid, "subprocess", _program(popen), popen)
+
+        return __init__
+
+    def _process(self, patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def start(process: Any) -> None:
+            original(process)
+            if patches.on:
+                name = process._name
+                self._began(process._popen.pid, "multiprocessing", str(name), process._popen)
+
+        return start
+
+    def _reaps(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def reap(popen: Any, *arguments: Any, **named: Any) -> Any:
+            try:
+                return original(popen, *arguments, **named)
+            finally:
+                code = getattr(popen, "returncode", None)
+                if patches.on and code is not None and popen.pid in self._watched:
+                    self._codes[popen.pid] = code
+
+        return reap
+
+    def _began(self, pid: int, supervisor: str, name: str, holder: Any) -> None:
+        try:
+            if not emitter.active():
+                return
+            stack = emitter.stack()
+            self._tell("child_started", supervisor, name, pid=pid, stack=stack)
+            if self._pid != os.getpid():  # the first child, or the first of a forked child
+                self._forget()
+                self._pid = os.getpid()
+            if len(self._living) + len(self._new) >= MOST_CHILDREN:
+                return
+            if self._wake < 0:
+                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._watched.add(pid)
+            self._new.append(
+                (os.pidfd_open(pid), _Child(pid, supervisor, name, stack, _return_code_of(holder)))
+            )
+            self._stopping = False
+            self._thread.start()
+            os.eventfd_write(self._wake, 1)
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EMFILE, errno.ENFILE, errno.ENOSYS, errno.EPERM):
+                self._fault()
+        except Exception:
+            self._fault()
+
+    # The thread
+
+    _stopping = False
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        wake = self._wake
+        late: list[tuple[_Child, int]] = []
+        while not self._stopping:
+            for fd, _ in poll.poll(TICK * 1000 if late else None):
+                if fd == wake:
+                    try:
+                        os.eventfd_read(wake)
+                    except BlockingIOError:
+                        pass
+                    while self._new:
+                        fd, child = self._new.popleft()
+                        self._living[fd] = child
+                        poll.register(fd, select.POLLIN)
+                    continue
+                poll.unregister(fd)
+                child = self._living.pop(fd)
+                try:
+                    status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+                except ChildProcessError:
+                    status = None
+                finally:
+                    os.close(fd)
+                if status is None:
+                    late.append((child, int(GRACE / TICK)))
+                else:
+                    exited = status.si_code == os.CLD_EXITED
+                    self._ended(child, status.si_status if exited else -status.si_status)
+            late = self._looked_up(late)
+        self._looked_up([(child, 0) for child, _ in late])
+
+    def _looked_up(self, late: list[tuple[_Child, int]]) -> list[tuple[_Child, int]]:
+        still = []
+        for child, patience in late:
+            code = self._codes.get(child.pid)
+            if code is None:
+                code = child.return_code()
+            if code is not None or not patience:
+                self._ended(child, code)
+            else:
+                still.append((child, patience - 1))
+        return still
+
+    def _ended(self, child: _Child, code: int | None) -> None:
+        self._watched.discard(child.pid)
+        self._codes.pop(child.pid, None)
+        kind = "child_shutdown" if code == 0 else "child_terminated"
+        self._tell(kind, child.supervisor, child.name, _in_words(code), pid=child.pid, stack=child.stack)
+
+
+def _in_words(code: int | None) -> str:
+    if code is None:
+        return "ended, its exit code was not seen"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def _program(popen: Any) -> str:
+    """The program's name alone: arguments may hold secrets."""
+    arguments = popen.args
+    first = arguments[0] if type(arguments) in (list, tuple) and len(arguments) else arguments
+    if type(first) is bytes:
+        first = os.fsdecode(first)
+    if type(first) is not str:
+        return "process"
+    return os.path.basename(first.split(" ", 1)[0])[:100] or "process"
+
+
+def _return_code_of(holder: Any) -> Callable[[], int | None]:
+    reference = weakref.ref(holder)
+
+    def return_code() -> int | None:
+        found = getattr(reference(), "returncode", None)
+        return found if type(found) is int else None
+
+    return return_code

@@ -1,0 +1,48 @@
+"""Exceptions of asyncio's tasks and callbacks that nobody took: what a loop's exception handler is told.
+
+A task whose exception is awaited by somebody did not die unnoticed, and is not told. Loops that are not
+asyncio's own (uvloop) do not come by here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from pyscope import emitter
+from pyscope.probes.exceptions import described
+from pyscope.probes.patches import Patches
+
+__all__ = ["watch_tasks"]
+
+
+def watch_tasks(patches: Patches, tell: Callable[..., None]) -> None:
+    """Chains the exception handling of every loop."""
+
+    def make(original: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(original)
+        def call_exception_handler(self: Any, context: dict[str, Any]) -> None:
+            if patches.on:
+                _tell(context, tell)
+            original(self, context)
+
+        return call_exception_handler
+
+    patches.replace(asyncio.BaseEventLoop, "call_exception_handler", make)
+
+
+def _tell(context: Any, tell: Callable[..., None]) -> None:
+    if type(context) is not dict:
+        return
+    error = context.get("exception")
+    if error is None or not issubclass(type(error), BaseException):
+        return
+    task = context.get("task") or context.get("future")
+    name = task.get_name() if type(task) is asyncio.Task else "callback"
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    stack = emitter.stack(32, traceback.tb_frame) if traceback is not None else 0
+    tell("child_terminated", "asyncio", name, described(error), stack=stack)

@@ -1,0 +1,69 @@
+"""Uncaught exceptions of threads, and of the main program: the interpreter's hooks, chained."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from pyscope import emitter
+from pyscope.probes.exceptions import described
+
+__all__ = ["ExceptionHooks"]
+
+
+class ExceptionHooks:
+    """Tells, and then does what the hook before it does."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+        self._thread_hook: Any = None
+        self._main_hook: Any = None
+        # One bound method each, so that it can be recognised.
+        self._ours = self._in_thread, self._in_main
+
+    def install(self) -> None:
+        """Puts the hooks in place."""
+        self._thread_hook, self._main_hook = threading.excepthook, sys.excepthook
+        threading.excepthook, sys.excepthook = self._ours
+
+    def uninstall(self) -> None:
+        """Puts back what was there; a hook that somebody set since stays, and goes on to the one before ours."""
+        if threading.excepthook is self._ours[0]:
+            threading.excepthook = self._thread_hook
+        if sys.excepthook is self._ours[1]:
+            sys.excepthook = self._main_hook
+
+    def _in_thread(self, arguments: Any) -> None:
+        if arguments.exc_type is not SystemExit:
+            thread = arguments.thread
+            self._tell(
+                "child_terminated",
+                "threading",
+                thread.name if type(thread) is threading.Thread else _name_of(thread),
+                described(arguments.exc_value),
+                stack=_stack_of(arguments.exc_traceback),
+            )
+        self._thread_hook(arguments)
+
+    def _in_main(
+        self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+    ) -> None:
+        self._tell(
+            "child_terminated", "interpreter", "MainThread", described(error), stack=_stack_of(traceback)
+        )
+        self._main_hook(kind, error, traceback)
+
+
+def _name_of(thread: object) -> str:
+    name = getattr(thread, "_name", None)  # `name` may be a subclass's property
+    return name if type(name) is str else "thread"
+
+
+def _stack_of(traceback: TracebackType | None) -> int:
+    """The stack of the place where the exception was raised."""
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return emitter.stack(32, traceback.tb_frame) if traceback is not None else 0
