@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
+    from pyscope.scopes import Scopes
+
 __all__ = [
     "OUTCOMES",
     "Call",
@@ -173,6 +175,13 @@ class Trace:
     @cached_property
     def _probe_names(self) -> ProbeNames:
         return ProbeNames(self._recording.processes)
+
+    @cached_property
+    def scopes(self) -> Scopes:
+        """The requests, messages, reports and tasks that events belong to, in order of their begin."""
+        from pyscope.scopes import of_trace
+
+        return of_trace(self)
 
     @property
     def strings(self) -> list[str]:

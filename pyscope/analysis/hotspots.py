@@ -1,0 +1,237 @@
+"""Slow calls, and calls that keep an event loop from its work: what took the time, and what to change.
+
+A slow call is one that takes long itself: neither most of it in one callee, which is the one then, nor a
+frame that the whole program or a worker's loop runs in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyscope.analysis import blocking
+from pyscope.analysis.placement import Placement
+from pyscope.analysis.time_parts import Spent, of_calls, spent
+from pyscope.findings import PerformanceIssue, TimeParts
+from pyscope.rows import OUTCOMES, Location
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["BLOCKING_MS", "SLOW_MS", "find"]
+
+SLOW_MS = 500.0
+BLOCKING_MS = 100.0  # as asyncio's own slow_callback_duration
+
+_MOST_OF_IT = 0.5  # a callee with so much of a call's time is the slow one
+_MOST_CANDIDATES = 20_000
+_ENDED = tuple(OUTCOMES.index(name) for name in ("returned", "raised", "closed"))
+
+
+def find(
+    trace: Trace, *, slow_ms: float = SLOW_MS, blocking_ms: float = BLOCKING_MS, limit: int = 100
+) -> list[PerformanceIssue]:
+    """Slow calls (`slow_ms` and longer) and calls that block an event loop (`blocking_ms` and longer), in
+    milliseconds.
+
+    One finding a function, or a place that blocks; `count` says how often, `total_ms` how long altogether. In
+    order of time; at most `limit` of each kind, those with the most time.
+    """
+    placement = Placement(trace)
+    waits = spent(trace, placement)
+    slow = _slow_calls(trace, placement, waits, int(slow_ms * 1e6))
+    blocked = blocking.find(trace, int(blocking_ms * 1e6))
+    found = [*_worst(slow, limit), *_worst(blocked, limit)]
+    return sorted(found, key=lambda issue: issue.time_ns)
+
+
+def _worst(issues: Iterable[PerformanceIssue], limit: int) -> list[PerformanceIssue]:
+    return sorted(issues, key=lambda issue: -issue.total_ms)[:limit]
+
+
+def _slow_calls(
+    trace: Trace, placement: Placement, waits: dict[str, Spent], least: int
+) -> list[PerformanceIssue]:
+    calls = trace.calls
+    duration: NDArray[np.int64] = calls["duration_ns"]
+    slow = np.flatnonzero((duration >= least) & np.isin(calls["outcome"], _ENDED))
+    if not len(slow):
+        return []
+    if len(slow) > _MOST_CANDIDATES:
+        slow = np.sort(slow[np.argsort(-duration[slow], kind="stable")[:_MOST_CANDIDATES]])
+    blamed = np.zeros(len(duration), bool)  # calls that have most of their time in one callee
+    parent = placement.parent
+    mine = slow[parent[slow] >= 0]
+    blamed[parent[mine][duration[mine] >= _MOST_OF_IT * duration[parent[mine]]]] = True
+    frames = _ProgramFrames(trace, placement)
+    rows = [row for row in slow[~blamed[slow]].tolist() if not frames.has(row)]
+    if not rows:
+        return []
+    parts = of_calls(trace, placement, waits)
+    rows = [row for row in rows if frames.waited_for(row) or _active(trace, row, parts) >= least]
+    by_function: dict[int, list[int]] = {}
+    for row in rows:
+        by_function.setdefault(int(calls["function"][row]), []).append(row)
+    return [_slow_issue(trace, function, rows, parts) for function, rows in by_function.items()]
+
+
+def _active(trace: Trace, row: int, parts: dict[str, NDArray[np.int64]]) -> int:
+    """What a call did, or waited for in ways that are known, in ns. A coroutine may wait for hours for its turn."""
+    calls = trace.calls
+    if trace.functions[int(calls["function"][row])].kind not in ("coroutine", "async_generator"):
+        return int(calls["duration_ns"][row])
+    children = trace.call(row).children().rows
+    kinds = [trace.functions[int(calls["function"][child])].kind for child in children.tolist()]
+    plain = children[np.array([kind in ("function", "c_function") for kind in kinds], bool)]
+    known = sum(int(parts[name][row]) for name in ("sql_ns", "external_ns", "lock_ns"))
+    return int(calls["self_ns"][row]) + int(calls["duration_ns"][plain].sum()) + known
+
+
+class _ProgramFrames:
+    """Tells calls from the frames that a program, a worker's loop or an event loop lives in: those take as long as
+    there is something to do, and nobody waits for them."""
+
+    def __init__(self, trace: Trace, placement: Placement) -> None:
+        self._trace = trace
+        self._start: NDArray[np.int64] = trace.calls["start_ns"]
+        self._end: NDArray[np.int64] = self._start + trace.calls["duration_ns"]
+        self._thread: NDArray[np.int32] = trace.calls["thread"]
+        self._context: NDArray[np.int32] = trace.calls["context"]
+        self._parent = placement.parent
+        self._scopes = _ScopeTimes(trace)
+
+    def waited_for(self, row: int) -> bool:
+        """Whether a call is part of a request, message or report: somebody waits for it, whatever it does."""
+        return self._scopes.cover(int(self._thread[row]), int(self._context[row]), int(self._start[row]))
+
+    def has(self, row: int) -> bool:
+        """Whether a call is such a frame."""
+        thread, context = int(self._thread[row]), int(self._context[row])
+        start, end = int(self._start[row]), int(self._end[row])
+        if self.waited_for(row):
+            return False
+        if not context:
+            same = (
+                (self._thread == thread) & (self._context > 0) & (self._start >= start) & (self._start < end)
+            )
+            if same.any():  # it ran an event loop
+                return True
+        return int(self._parent[row]) < 0 and int((self._parent == row).sum()) > 1
+
+
+class _ScopeTimes:
+    """When scopes ran, by thread and context."""
+
+    def __init__(self, trace: Trace) -> None:
+        scopes = trace.scopes
+        self._spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        columns = (scopes[name].tolist() for name in ("thread", "context", "start_ns", "end_ns"))
+        for thread, context, start, end, name in zip(*columns, scopes["name"], strict=True):
+            if name.startswith("WEBSOCKET"):  # open for as long as its client likes
+                continue
+            self._spans.setdefault((thread, context), []).append((start, end))
+
+    def cover(self, thread: int, context: int, time: int) -> bool:
+        """Whether a scope ran there then."""
+        return any(start <= time < end for start, end in self._spans.get((thread, context), ()))
+
+
+def _slow_issue(
+    trace: Trace, number: int, rows: list[int], parts: dict[str, NDArray[np.int64]]
+) -> PerformanceIssue:
+    calls = trace.calls
+    function = trace.functions[number]
+    durations = calls["duration_ns"][rows]
+    worst = rows[int(np.argmax(durations))]
+    total = int(durations.sum())
+    sums: dict[str, Any] = {name: int(column[rows].sum()) for name, column in parts.items()}
+    time_parts = TimeParts(wall_ns=total, **sums)
+    place = Location(function.file, function.line, function.qualname)
+    context = int(calls["context"][worst])
+    start = int(calls["start_ns"][worst])
+    return PerformanceIssue(
+        kind="slow_call",
+        query_count=time_parts.sql_count,
+        statement="",
+        parent_statement="",
+        relationship="",
+        call_site=place,
+        suggestion=_suggestion(function.name, time_parts, function.kind),
+        total_ms=total / 1e6,
+        scope=_scope_at(trace, int(calls["thread"][worst]), context, start),
+        explanation=_explanation(function.qualname, len(rows), int(durations.max()), time_parts),
+        time_ns=start,
+        duration_ns=int(durations.max()),
+        thread=trace.threads[int(calls["thread"][worst])].name,
+        context=trace.contexts[context].name if context else None,
+        stack=_callers(trace, worst, place),
+        count=len(rows),
+        parts=time_parts,
+    )
+
+
+def _callers(trace: Trace, row: int, place: Location) -> tuple[Location, ...]:
+    stack = [place]
+    parent, function = trace.calls["parent"], trace.calls["function"]
+    while (row := int(parent[row])) >= 0 and len(stack) < 32:
+        caller = trace.functions[int(function[row])]
+        stack.append(Location(caller.file, caller.line, caller.qualname))
+    return tuple(stack)
+
+
+def _scope_at(trace: Trace, thread: int, context: int, time: int) -> int:
+    scopes = trace.scopes
+    inside = (
+        (scopes["thread"] == thread)
+        & (scopes["context"] == context)
+        & (scopes["start_ns"] <= time)
+        & (scopes["end_ns"] > time)
+    )
+    rows = np.flatnonzero(inside)
+    return int(scopes["id"][rows[-1]]) if len(rows) else 0
+
+
+def _explanation(name: str, count: int, longest: int, parts: TimeParts) -> str:
+    often = "once" if count == 1 else f"{count} times"
+    shares = [
+        f"{share:.0%} {what}"
+        for share, what in (
+            (parts.sql_share, f"in {parts.sql_count} SQL statements"),
+            (parts.external_share, f"in {parts.external_count} attempts to call other services"),
+            (parts.lock_share, "waiting for locks"),
+        )
+        if share >= 0.01
+    ]
+    where = (
+        f": {', '.join(shares)}" if shares else ": none of it in SQL, calls to other services or lock waits"
+    )
+    return f"{name} was slow {often}, up to {longest / 1e6:.0f} ms{where}."
+
+
+def _suggestion(name: str, parts: TimeParts, kind: str) -> str:
+    share, what = max(
+        (parts.sql_share, "sql"),
+        (parts.external_share, "external"),
+        (parts.lock_share, "lock"),
+        key=lambda part: part[0],
+    )
+    if share < _MOST_OF_IT:
+        if kind in ("coroutine", "async_generator"):
+            return f"{name} computes, or waits for something that is not watched: see what it awaits."
+        return f"{name} computes, or waits for something that is not watched: profile it, or move it off the path."
+    if what == "sql" and parts.sql_count > 10:
+        return (
+            f"{parts.sql_count} statements: load what they fetch in a few, and see the findings of queries."
+        )
+    if what == "sql":
+        return "A few statements take this time: look at their plans (EXPLAIN) and indexes, and fetch less."
+    if what == "external" and parts.external_count > 1:
+        return (
+            "Call the other services side by side where none needs another's answer, and set short timeouts."
+        )
+    if what == "external":
+        return "Set a short timeout, keep the answer in a cache, or do it after the caller has been answered."
+    return "Hold the lock for less time, or split what it guards: take slow work out of the locked part."
