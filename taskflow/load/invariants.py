@@ -59,7 +59,7 @@ def _contradictions(session: Session) -> Iterator[str]:
     for what, condition in CONTRADICTIONS.items():
         if count := session.scalar(select(func.count()).select_from(Task).where(condition)):
             example = session.scalar(select(func.min(Task.id)).where(condition))
-            yield f"{count} tasks are {what}, for example {example}"
+            yield f"{_tasks(count)} {what}, for example {example}"
 
 
 def _stored(session: Session, title: str) -> dict[int, _Stored]:
@@ -71,19 +71,19 @@ def _stored(session: Session, title: str) -> dict[int, _Stored]:
 
 
 def _lost(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
-    yield from _listed("tasks were created and are not stored", set(ledger.created) - stored.keys())
-    yield from _listed("ids were given to two tasks", _repeated(ledger.created))
+    yield from _listed("created and not stored", set(ledger.created) - stored.keys())
+    yield from _listed("created twice under one id", _repeated(ledger.created))
     if not ledger.unanswered:
-        yield from _listed("tasks are stored that nobody was told of", stored.keys() - set(ledger.created))
+        yield from _listed("stored, though nobody was told of it", stored.keys() - set(ledger.created))
 
 
 def _taken_twice(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
     everyone = [task for task, _ in (*ledger.taken, *ledger.assigned)]
-    yield from _listed("tasks were assigned to two clients", _repeated(everyone))
-    yield from _listed("tasks were completed twice", _repeated(ledger.completed))
+    yield from _listed("assigned to two clients", _repeated(everyone))
+    yield from _listed("completed twice", _repeated(ledger.completed))
     if not ledger.unanswered:
         beyond_open = {task for task, row in stored.items() if row.status is not TaskStatus.OPEN}
-        yield from _listed("tasks are assigned, but to no client", beyond_open - set(everyone))
+        yield from _listed("assigned, but to no client", beyond_open - set(everyone))
 
 
 def _assigned_otherwise(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
@@ -92,7 +92,7 @@ def _assigned_otherwise(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[
         for task, user in (*ledger.taken, *ledger.assigned)
         if task in stored and stored[task].assignee_id != user
     }
-    yield from _listed("tasks are assigned to another than the client was told", wrong)
+    yield from _listed("assigned to another than the client was told", wrong)
 
 
 def _not_as_far(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
@@ -100,7 +100,7 @@ def _not_as_far(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
     behind = {task for task, _ in (*ledger.taken, *ledger.assigned) if status.get(task) is TaskStatus.OPEN}
     behind |= {task for task in ledger.started if status.get(task) not in AT_WORK}
     behind |= {task for task in ledger.completed if status.get(task) is not TaskStatus.COMPLETED}
-    yield from _listed("tasks are not as far as the client was told", behind)
+    yield from _listed("not as far as the client was told", behind)
 
 
 def _time_lost(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _time_lost(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
 
 def _unwatched(ledger: Ledger, stored: dict[int, _Stored]) -> Iterator[str]:
     unwatched = {task for task in ledger.watched if task in stored and not stored[task].watched}
-    yield from _listed("urgent tasks have lost their last watcher", unwatched)
+    yield from _listed("urgent and without a watcher", unwatched)
 
 
 def _repeated(tasks: Iterable[int]) -> set[int]:
@@ -122,4 +122,8 @@ def _repeated(tasks: Iterable[int]) -> set[int]:
 def _listed(what: str, tasks: set[int]) -> Iterator[str]:
     if tasks:
         some = ", ".join(map(str, sorted(tasks)[:SHOWN]))
-        yield f"{len(tasks)} {what}: {some}{', …' if len(tasks) > SHOWN else ''}"
+        yield f"{_tasks(len(tasks))} {what}: {some}{', …' if len(tasks) > SHOWN else ''}"
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"

@@ -1,7 +1,7 @@
 """What simulated clients do: the operations of TaskFlow, and their mixture in each scenario."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
 from locust.exception import StopUser
@@ -20,10 +20,12 @@ class Worker(SimulatedClient):
     """Someone who uses TaskFlow: creates tasks, moves them on, looks at lists and dashboards."""
 
     abstract = True
+    # Refusals to expect where a fault has given one task to two clients.
+    rivalry: ClassVar[Mapping[int, str]] = {}
 
     def __init__(self, environment: LoadEnvironment) -> None:
         super().__init__(environment)
-        self.user_id = self.chance.choice(self.load.users)
+        self.user_id = self.load.users[self.number % len(self.load.users)]
         self.queue = self.load.queues[self.number % len(self.load.queues)]
         self._unfinished: deque[tuple[int, str]] = deque(maxlen=MOST_UNFINISHED)
 
@@ -49,7 +51,7 @@ class Worker(SimulatedClient):
             return self.create()
         task_id, step = self._unfinished.popleft()
         body = {"assignee_id": self.user_id} if step == "assign" else None
-        if self.send(step, "POST", f"/tasks/{task_id}/{step}", json=body) is not None:
+        if self.send(step, "POST", f"/tasks/{task_id}/{step}", body, self.rivalry) is not None:
             self._note(task_id, step)
             if step in NEXT_STEP:
                 self._unfinished.append((task_id, NEXT_STEP[step]))
@@ -130,8 +132,10 @@ class SteadyClient(Worker):
     """`steady`: the everyday mixture."""
 
     tasks: ClassVar[Operations] = {
-        Worker.create: 25,
-        Worker.advance: 40,
+        Worker.create: 20,
+        Worker.take: 10,
+        Worker.advance: 30,
+        Worker.log_time: 5,
         Worker.list_tasks: 25,
         Worker.dashboard: 10,
     }
@@ -162,9 +166,29 @@ class RushClient(Worker):
     tasks: ClassVar[list[Callable[[Any], None]]] = [journey]
 
 
+class ChaosClient(Worker):
+    """`chaos`: whatever a fault can touch, several clients at the same things."""
+
+    rivalry: ClassVar[Mapping[int, str]] = {409: "another client was faster"}
+    tasks: ClassVar[Operations] = {
+        Worker.create: 10,
+        Worker.take: 15,
+        Worker.advance: 30,
+        Worker.log_time: 15,
+        Worker.watch_for_a_while: 15,
+        Worker.dashboard: 8,
+        Worker.statistics: 4,
+        Worker.people: 4,
+        Worker.export: 2,
+        Worker.search: 4,
+        Worker.list_tasks: 8,
+    }
+
+
 CLIENTS: Final[dict[str, type[Worker]]] = {
     "steady": SteadyClient,
     "rush": RushClient,
+    "chaos": ChaosClient,
     "dashboard": DashboardClient,
     "create": CreatingClient,
 }

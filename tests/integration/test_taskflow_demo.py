@@ -20,18 +20,30 @@ def test_the_demo_records_a_real_service_and_prints_what_ran(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stderr == ""
     assert recording.exists()
-    said = done.stdout[done.stdout.index("4/4") :]
+    faults, audit, said = (done.stdout[done.stdout.index(step) :] for step in ("faults:", "4/5", "5/5"))
+    assert "n_plus_one_dashboard" in faults.splitlines()[0]
+    assert "scenario chaos" in done.stdout
+    assert " 0 of them forged" in done.stdout
+    assert "task" in audit.splitlines()[2] or "every invariant holds" in audit
     assert "project_dashboard" in said
     assert str(recording) in said
+
+
+def test_an_unknown_fault_is_refused_with_what_is_known() -> None:
+    done = subprocess.run([*DEMO, "--faults", "bad_luck"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "unknown fault bad_luck; known: none, assign_race" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("step", "seconds_into_it", "number"),
     [
-        ("1/4", 0.0, signal.SIGINT),
-        ("2/4", 0.0, signal.SIGINT),
-        ("2/4", 0.3, signal.SIGTERM),
-        ("3/4", 0.2, signal.SIGINT),
+        ("1/5", 0.0, signal.SIGINT),
+        ("2/5", 0.0, signal.SIGINT),
+        ("2/5", 0.3, signal.SIGTERM),
+        ("3/5", 0.2, signal.SIGINT),
+        ("3/5", 5.0, signal.SIGINT),
     ],
 )
 def test_the_demo_interrupted_at_any_step_leaves_no_process_behind(

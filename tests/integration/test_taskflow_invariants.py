@@ -77,13 +77,13 @@ def task_to(task: int, **values: object) -> Callable[[Session, Ledger], object]:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (task_to(OPEN, assignee_id=4), "1 tasks are open, and yet assigned to someone, for example 101"),
+        (task_to(OPEN, assignee_id=4), "1 task open, and yet assigned to someone, for example 101"),
         (task_to(DONE, completed_at=None), "completed, but nobody knows when"),
         (task_to(TAKEN, completed_at=now()), "not completed, and yet it says when"),
         (task_to(OPEN, created_at=now().replace(year=2100)), "before it was created"),
-        (task_to(OPEN, title="gone"), "created and are not stored: 101"),
-        (lambda _, ledger: ledger.created.remove(OPEN), "stored that nobody was told of: 101"),
-        (lambda _, ledger: ledger.created.append(OPEN), "ids were given to two tasks: 101"),
+        (task_to(OPEN, title="gone"), "1 task created and not stored: 101"),
+        (lambda _, ledger: ledger.created.remove(OPEN), "1 task stored, though nobody was told of it: 101"),
+        (lambda _, ledger: ledger.created.append(OPEN), "created twice under one id: 101"),
         (lambda _, ledger: ledger.taken.append((TAKEN, 1)), "assigned to two clients: 102"),
         (lambda _, ledger: ledger.assigned.append((TAKEN, 1)), "assigned to two clients: 102"),
         (lambda _, ledger: ledger.completed.append(DONE), "completed twice: 104"),
@@ -93,7 +93,7 @@ def task_to(task: int, **values: object) -> Callable[[Session, Ledger], object]:
         (lambda _, ledger: ledger.completed.append(TAKEN), "not as far as the client was told: 102"),
         (task_to(ASSIGNED, minutes_spent=20), "103 has 20 minutes instead of the 30"),
         (task_to(OPEN, minutes_spent=1), "101 has 1 minutes instead of the 0"),
-        (lambda session, _: session.execute(delete(task_watchers)), "lost their last watcher: 101"),
+        (lambda session, _: session.execute(delete(task_watchers)), "urgent and without a watcher: 101"),
     ],
 )
 def test_each_damage_is_named(
@@ -130,16 +130,19 @@ def test_the_audit_command_reads_a_ledger_and_says_what_is_broken(settings: Sett
     a_ledger().write(tmp_path / "ledger.json")
     done = audit(settings, str(tmp_path / "ledger.json"))
     assert done.returncode == 1
-    assert "4 tasks were created and are not stored: 101, 102, 103, 104" in done.stdout
+    assert "4 tasks created and not stored: 101, 102, 103, 104" in done.stdout
 
 
-def test_a_file_that_is_no_ledger_is_refused_with_status_2(settings: Settings, tmp_path: Path) -> None:
-    for content in ("no JSON", "[]", '{"minutes": {}}'):
-        (tmp_path / "ledger.json").write_text(content)
-        done = audit(settings, str(tmp_path / "ledger.json"))
-        assert done.returncode == 2
-        assert "ledger.json is not the ledger of a load" in done.stderr
-        assert "Traceback" not in done.stderr
+def test_a_file_that_is_no_ledger_is_refused(settings: Settings, tmp_path: Path) -> None:
+    file = tmp_path / "ledger.json"
+    for content in ("no JSON", "[]", '{"minutes": {}}', '{"title": "x", "minutes": {}, "taken": [1]}'):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"ledger\.json is not the ledger of a load"):
+            Ledger.read(file)
+    done = audit(settings, str(file))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{file} is not the ledger of a load")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_ledger_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -8,15 +8,20 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import httpx2
 import pytest
 
-from taskflow.load import LoadError, LoadPlan, drive
+from taskflow.data.database import SyncDatabase
+from taskflow.load import Ledger, LoadError, LoadPlan, LoadReport, drive
+from taskflow.load.invariants import violations
 from taskflow.load.plan import add_arguments
 from taskflow.load.report import timing
 from taskflow.process import ServerProcess
-from tests.integration.taskflow_database import SEEDED_TASKS
+from taskflow.settings import Settings
+from tests.integration.taskflow_database import SEEDED_TASKS, seed_taskflow, taskflow_settings
 
 LOAD = [sys.executable, "-m", "taskflow", "load"]
 
@@ -64,6 +69,64 @@ def test_a_load_ends_when_its_time_is_up(taskflow_url: str) -> None:
     report = drive(LoadPlan(taskflow_url, 0.5, concurrency=4))
     assert report.requests > 0
     assert 0.5 <= report.seconds < 30
+
+
+def broken_by(plan: LoadPlan, settings: Settings, directory: Path) -> tuple[LoadReport, list[str]]:
+    """What came of a load, and which invariants are broken after it."""
+    ledger = directory / "ledger.json"
+    report = drive(replace(plan, ledger=ledger))
+    database = SyncDatabase(settings)
+    try:
+        with database.reading() as repo:
+            return report, violations(repo.session, Ledger.read(ledger))
+    finally:
+        database.close()
+
+
+@pytest.mark.slow
+def test_a_thousand_clients_at_once_meet_no_error_and_no_task_is_lost_or_given_twice(
+    database_url: str, tmp_path: Path
+) -> None:
+    settings = Settings.model_validate({"database_url": database_url, "faults": "none"})
+    seed_taskflow(settings)
+    with ServerProcess(tmp_path, {"DATABASE_URL": database_url, "TASKFLOW_FAULTS": "none"}) as server:
+        plan = LoadPlan(server.url, 240, scenario="rush", requests=2000)
+        report, broken = broken_by(plan, settings, tmp_path)
+    print(report.as_table())
+    assert (report.errors, report.error_counts) == (0, {})
+    assert report.concurrency == 1000
+    assert report.requests == 2000
+    counts = {row.operation: row.requests for row in report.operations}
+    assert counts["create"] >= 1000 - sum(report.refusals.values())
+    assert counts["assign_next"] > 0
+    assert broken == []
+
+
+def test_clients_at_the_same_things_break_nothing_while_faults_are_off(tmp_path: Path) -> None:
+    settings = taskflow_settings(tmp_path)
+    seed_taskflow(settings)
+    environment = {"DATABASE_URL": settings.database_url, "TASKFLOW_FAULTS": "none"}
+    with ServerProcess(tmp_path, environment) as server:
+        plan = LoadPlan(server.url, 60, scenario="chaos", requests=400)
+        report, broken = broken_by(plan, settings, tmp_path)
+    assert (report.errors, report.error_counts) == (0, {})
+    assert not [refusal for refusal in report.refusals if "another client was faster" in refusal]
+    assert broken == []
+
+
+def test_faults_show_as_broken_invariants(tmp_path: Path) -> None:
+    settings = taskflow_settings(tmp_path)
+    seed_taskflow(settings)
+    environment = {"DATABASE_URL": settings.database_url, "TASKFLOW_FAULTS": "assign_race,lost_update"}
+    with ServerProcess(tmp_path, environment) as server:
+        for _ in range(10):
+            plan = LoadPlan(server.url, 60, scenario="chaos", requests=400)
+            report, broken = broken_by(plan, settings, tmp_path)
+            assert (report.errors, report.error_counts) == (0, {})
+            if any("minutes instead of" in what for what in broken):
+                break
+        else:
+            pytest.fail(f"no update was lost: {broken}")
 
 
 def wait_until_load_arrives(url: str) -> None:
