@@ -63,6 +63,7 @@ class SupervisedActor(ThreadingActor):
         self._watchers: list[Watcher] = []
         self._lock = RLock()
         self._thread: Thread | None = None
+        self._struck = False
         self._current: Envelope[Any] | None = None
         self._last_words: list[Callable[[], None]] = []
         self._exit: Exit | None = None
@@ -142,12 +143,7 @@ class SupervisedActor(ThreadingActor):
         (a long call into C) is abandoned: for everyone else the actor has ended, and the thread ends
         when the call returns.
         """
-        with self._lock:
-            if self._exit is None and self._thread is not None and self._thread.ident is not None:
-                # Under the lock, so that a thread that is through with its actor is never hit.
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                    ctypes.c_ulong(self._thread.ident), ctypes.py_object(Killed)
-                )
+        self._strike()
         if not self._ended.wait(KILL_GRACE_SECONDS):
             alive = self._thread is not None and self._thread.is_alive()
             if alive and self._exit is None:
@@ -155,6 +151,17 @@ class SupervisedActor(ThreadingActor):
             self._end(Exit(ExitKind.ABANDONED if alive else ExitKind.KILLED))
         assert self._exit is not None
         return self._exit
+
+    def _strike(self) -> None:
+        """Have Killed raised in the actor's thread, once."""
+        with self._lock:
+            # Under the lock, so that a thread that is through with its actor is never hit.
+            if self._exit is None and not self._struck and self._thread is not None:
+                self._struck = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                    ctypes.c_ulong(self._thread.ident or 0), ctypes.py_object(Killed)
+                )
+        self.mailbox.close()  # wakes it where it waits for a message
 
     def exit_with(self, exit: Exit) -> NoReturn:
         """Called in a handler: end this actor in order, for that reason."""
@@ -168,13 +175,13 @@ class SupervisedActor(ThreadingActor):
 
     def _live(self) -> None:
         try:
-            exit = self._run()
-        except BaseException as error:
-            exit = Exit.of(error)
-        try:
+            try:
+                exit = self._run()
+            except BaseException as error:
+                exit = Exit.of(error)
             self._end(exit)
-        except Killed:  # it came a moment too late, and comes only once
-            self._end(exit)
+        except Killed as killed:  # it can strike anywhere, also while the actor is ending, but only once
+            self._end(Exit.of(killed))
 
     def _run(self) -> Exit:
         try:

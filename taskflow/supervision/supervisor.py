@@ -212,11 +212,11 @@ class Supervisor(SupervisedActor):
 
     def kill(self) -> Exit:
         """Kill the supervisor, and the children it can no longer look after."""
-        exit = super().kill()
+        self._strike()  # first, or it would restart them
         for child in reversed(list(self._children.values())):
-            if child.actor is not None:
-                self._tell_end(child, child.actor.kill())
-        return exit
+            if (actor := child.actor) is not None:
+                self._tell_end(child, actor.kill())
+        return super().kill()
 
     # Starting and ending children
 
@@ -252,10 +252,12 @@ class Supervisor(SupervisedActor):
             pass
 
     def _shut_down(self, child: _Child) -> None:
-        actor, child.actor, child.restarting = child.actor, None, False
+        child.restarting = False
+        actor = child.actor
         if actor is None:
             return
         exit = actor.kill() if child.spec.kills else actor.shutdown(child.spec.shutdown_seconds)
+        child.actor = None  # not before, so that a kill of this supervisor still finds it
         self._tell_end(child, exit)
 
     def _shut_down_all(self) -> None:
