@@ -8,6 +8,7 @@ from taskflow.actors.system import ActorSystem
 from taskflow.data.cache import Cache
 from taskflow.data.database import Database
 from taskflow.data.valkey import EmbeddedValkey, ValkeyFailed
+from taskflow.services.board import BoardFeed
 from taskflow.services.events import EventBus
 from taskflow.settings import EMBEDDED, OFF, Settings
 
@@ -25,11 +26,13 @@ class Application:
         self.cache = Cache(settings)
         self.database = Database(settings, self.cache)
         self.actors = ActorSystem(settings, self.database.sync, self.bus)
+        self.boards = BoardFeed(self.database, self.bus)
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await self._start_data(stack)
+            await stack.enter_async_context(self.boards)
             await stack.enter_async_context(self.actors)
             self._open = stack.pop_all()
         return self

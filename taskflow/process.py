@@ -21,7 +21,7 @@ class ServerFailed(Exception):
 
 
 class ServerProcess:
-    """`python -m taskflow serve` on a free loopback port, as a context manager.
+    """`python -m taskflow serve` on a loopback port (0: a free one), as a context manager.
 
     Its files (log, port) go to `directory`, its settings are `environment` over the caller's own.
     `launcher` is what runs `-m taskflow serve`: by default this interpreter, or for example
@@ -36,9 +36,11 @@ class ServerProcess:
         launcher: Sequence[str] = (sys.executable,),
         ready_seconds: float = 30.0,
         stop_seconds: float = 20.0,
+        port: int = 0,
     ) -> None:
         self.log = directory / "server.log"
         self.url = ""
+        self._port = port
         self._port_file = directory / "server.port"
         self._environment = dict(environment or {})
         self._launcher = list(launcher)
@@ -67,7 +69,7 @@ class ServerProcess:
         """Start the server and wait until it accepts requests, or raise ServerFailed."""
         self._port_file.unlink(missing_ok=True)
         command = [
-            *self._launcher, "-m", "taskflow", "serve", "--port", "0", "--port-file", str(self._port_file)
+            *self._launcher, "-m", "taskflow", "serve", "--port", str(self._port), "--port-file", str(self._port_file)
         ]  # fmt: skip
         try:
             # A child has to be known before it can be stopped.

@@ -32,7 +32,7 @@ BURST_NS = 1_000_000_000
 """Statements without an instance that are further apart are not one loop: a poller's, say."""
 
 _NOWHERE = Location("", 0, "")
-_OF_ATTRIBUTES = (Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.EXPIRED, Load.REFRESH)
+_OF_ATTRIBUTES = (Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.SUBCLASS, Load.EXPIRED, Load.REFRESH)
 _OF_PROGRAM = (Load.NONE, Load.QUERY)
 _POLLED = (Load.EXPIRED, Load.REFRESH)
 _TABLE = re.compile(r'\s*(?:insert\s+into|update|delete\s+from)\s+(?:[\w"`]+\.)?["`]?(\w+)', re.I)

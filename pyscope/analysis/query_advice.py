@@ -29,7 +29,9 @@ def advice(load: Load, statement: str, relationship: str, outer: str, repeated: 
         if attribute:
             columns = ", ".join(f"undefer({parent}.{name})" for name in attribute.split("/"))
             return f"Load it with the instances: .options({columns}) on the statement that loads {parent}."
-        return f"Load these columns with the instances: undefer() or selectin_polymorphic() where {parent} is loaded."
+        return f"Load these columns with the instances: .options(undefer(…)) on the statement that loads {parent}."
+    if load is Load.SUBCLASS:
+        return f"Load it with the instances: .options(selectin_polymorphic(<base class>, [{parent}])) on their statement."
     if load is Load.EXPIRED:
         return (
             "A commit, rollback or expire() has emptied the instances: make the session with "
@@ -56,7 +58,7 @@ def explained(load: Load, count: int, distinct: int, relationship: str, repeated
     if repeated:
         return f"The same SELECT was sent {count} times with the same values, and nothing was written in between."
     parent = relationship.partition(".")[0]
-    if load in (Load.COLLECTION, Load.SCALAR, Load.DEFERRED):
+    if load in (Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.SUBCLASS):
         return (
             f"{count} SELECTs loaded {relationship or parent} one by one for {distinct} {parent} instances; "
             "one statement could have."

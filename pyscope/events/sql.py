@@ -30,7 +30,8 @@ class Load(IntEnum):
     EXPIRED = 5  # an attribute was touched that had expired
     REFRESH = 6  # Session.refresh()
     GET = 7  # Session.get()
-    EAGER = 8  # an eager loader's own, for many parents at once
+    SUBCLASS = 8  # a column of a subclass's own table was touched, where the base class had been selected
+    EAGER = 9  # an eager loader's own, for many parents at once
 
 
 class Step(IntEnum):

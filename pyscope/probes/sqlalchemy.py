@@ -17,7 +17,7 @@ from pyscope import emitter
 from pyscope.events.sql import STATEMENT, TRANSACTION, Load, Operation, Step
 from pyscope.probes import Probe, on_import
 from pyscope.probes.sql import quiet
-from pyscope.probes.sql.shape import NOTHING, Shape, of_compiled, of_text
+from pyscope.probes.sql.shape import Shape, of_compiled, of_text
 from pyscope.probes.sql.template import fingerprint, mixed, plain, template
 from pyscope.probes.sql.transaction import Entity, Statement, Transaction
 
@@ -27,6 +27,7 @@ _MOST_REMEMBERED = 4096
 _MOST_RECENT = 64
 _STATEMENT = STATEMENT.kind
 _TRANSACTION = TRANSACTION.kind
+_OTHER = int(Operation.OTHER)
 _SELECT = int(Operation.SELECT)
 _NO_LOAD = (int(Load.NONE), "", 0, "")
 
@@ -224,7 +225,7 @@ class SQLAlchemyProbe(Probe):
             shape.paged,
             0,
         )
-        if shape is NOTHING:
+        if operation == _OTHER:
             return
         sent = Statement(number, text, shape, transaction, origin)
         entities = False
@@ -257,11 +258,11 @@ class SQLAlchemyProbe(Probe):
             if options._is_user_refresh:
                 load = Load.REFRESH
             elif state.expired_attributes and not state.expired_attributes.isdisjoint(wanted):
-                load = Load.EXPIRED
+                load = Load.SUBCLASS if _of_subclass(state, wanted) else Load.EXPIRED
             else:
                 load = Load.DEFERRED
-                if len(wanted) <= 3:
-                    name = f"{name}.{'/'.join(sorted(wanted))}"
+            if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
+                name = f"{name}.{'/'.join(sorted(wanted))}"
             return int(load), name, self._identity(state), self._loaded_by(state)
         if shape.get:
             return int(Load.GET), "", 0, ""
@@ -444,6 +445,12 @@ class SQLAlchemyProbe(Probe):
 
 def _shape(compiled: Any, statement: str) -> Shape:
     return of_compiled(compiled) if compiled is not None else of_text(statement)
+
+
+def _of_subclass(state: Any, wanted: Any) -> bool:
+    """Whether attributes are missing since a base class was selected: of the subclass's own, and nothing has expired."""
+    inherited = state.mapper.inherits
+    return inherited is not None and not state.expired and not any(map(inherited.has_property, wanted))
 
 
 def _has_listeners(cls: Any) -> bool:

@@ -4,17 +4,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
 
 from taskflow.application import Application
 from taskflow.recording import recording
 from taskflow.settings import Settings
 from taskflow.web import (
+    board,
     dashboard,
     export,
     health,
+    notifications,
     people,
     problems,
     projects,
+    reports,
     search,
     tasks,
     timelog,
@@ -42,6 +46,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.state.taskflow = Application(settings)
     problems.install(app)
     # search before tasks: /tasks/search is not a task whose id is "search".
-    for part in (search, tasks, timelog, watchers, projects, dashboard, people, export, users, health):
+    for part in (
+        search, tasks, timelog, watchers, projects, dashboard, people, export, board, users, reports,
+        notifications, health,
+    ):  # fmt: skip
         app.include_router(part.router)
+    app.mount("/static", StaticFiles(directory=board.STATIC), name="static")
     return app

@@ -1,6 +1,7 @@
 """A TaskFlow database of a test's own: its settings and its seeds."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from taskflow.data.database import Database
@@ -26,4 +27,6 @@ def seed_taskflow(settings: Settings, projects: int = SEEDED_PROJECTS, tasks: in
         finally:
             await database.close()
 
-    asyncio.run(run())
+    # In a thread of its own: while a browser is open, Playwright's event loop runs in the caller's.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(asyncio.run, run()).result()

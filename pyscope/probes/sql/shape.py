@@ -10,7 +10,7 @@ from typing import Any
 from pyscope.events.sql import Operation
 from pyscope.probes.sql import text
 
-__all__ = ["NOTHING", "Literal", "Shape", "Source", "listed", "of_compiled", "of_text", "value_of"]
+__all__ = ["Literal", "Shape", "Source", "listed", "of_compiled", "of_text", "value_of"]
 
 MOST_LISTED = 200
 _MOST_SHAPES = 1000
@@ -48,8 +48,6 @@ class Shape:
     paged: bool = False
 
 
-NOTHING = Shape(Operation.OTHER)
-
 _shapes: dict[int, tuple[weakref.ref[Any], Shape]] = {}
 _texts: dict[str, Shape] = {}
 _primary_keys: dict[str, tuple[str, ...]] = {}
@@ -64,7 +62,10 @@ def of_compiled(compiled: Any) -> Shape:
     name = getattr(statement, "__visit_name__", "")
     if name == "textclause":
         return of_text(statement.text)
-    shape = _OF.get(name, _nothing)(compiled, statement)
+    if name not in _OF and hasattr(statement, "element"):  # select().from_statement(…), as the ORM writes it
+        statement = statement.element
+        name = getattr(statement, "__visit_name__", "")
+    shape = _OF.get(name, _other)(compiled, statement)
     if len(_shapes) >= _MOST_SHAPES:
         _shapes.clear()
     _shapes[id(compiled)] = weakref.ref(compiled), shape
@@ -160,8 +161,8 @@ def _shape(
 # --- SQLAlchemy's trees --------------------------------------------------------------------------
 
 
-def _nothing(_compiled: Any, _statement: Any) -> Shape:
-    return NOTHING
+def _other(compiled: Any, _statement: Any) -> Shape:
+    return Shape(text.operation(str(compiled)))
 
 
 def _select(compiled: Any, statement: Any) -> Shape:

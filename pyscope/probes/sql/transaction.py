@@ -7,7 +7,7 @@ from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, Operation, Touch
-from pyscope.probes.sql.shape import NOTHING, Shape, listed, value_of
+from pyscope.probes.sql.shape import Shape, listed, value_of
 from pyscope.probes.sql.template import mixed, plain
 
 __all__ = ["Entity", "Statement", "Transaction", "row_of"]
@@ -236,8 +236,7 @@ class Transaction:
             shape = statement.shape
             by_key = shape.get or shape.key is not None
             touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY if by_key else Touch.READ
-            condition = shape.condition if shape is not NOTHING else ()
-            _emit(self, statement.number, touch, table, row, condition, (), ())
+            _emit(self, statement.number, touch, table, row, shape.condition, (), ())
 
 
 def _emit(
