@@ -1,21 +1,19 @@
-"""Sees attributes set and deleted: a class gets a `__setattr__` and a `__delattr__` that tell, and lose them again.
+"""Sees attributes set and deleted: a class gets a `__setattr__` and a `__delattr__` that tell, and loses them again.
 
-The class's own methods do the work, with their own results and exceptions. What they are found by is the class's
-namespace, past any metaclass.
+The class's own methods do the work, with their own results and exceptions.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
-from pyscope.probes.state.values import mro, namespace
+from pyscope.probes import class_patches
+from pyscope.probes.class_patches import Layer
+from pyscope.probes.state.values import mro
 
 __all__ = ["AttributeHooks", "Observer"]
-
-_MISSING = object()
 
 
 class Observer(Protocol):
@@ -29,42 +27,32 @@ class Observer(Protocol):
 
 
 class AttributeHooks:
-    """The classes that are hooked, and how they were."""
+    """The classes that are hooked."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
-        self._hooked: dict[
-            int, tuple[type, dict[str, tuple[Any, Any]]]
-        ] = {}  # id: class, name: (as found, ours)
+        self._hooked: dict[int, list[Layer]] = {}
         self._outermost: dict[int, tuple[type, type | None]] = {}
 
     def hook(self, kind: type) -> bool:
         """Hooks a class; once is enough. False if it cannot be changed."""
         if id(kind) in self._hooked:
             return True
-        changed: dict[str, tuple[Any, Any]] = {}
+        layers = []
         for name, make in (("__setattr__", self._setter), ("__delattr__", self._deleter)):
-            found = namespace(kind).get(name, _MISSING)
-            ours = make(kind, found)
-            try:
-                type.__setattr__(kind, name, ours)
-            except TypeError:
+            layer = class_patches.put(kind, name, make)
+            if layer is None:
                 return False
-            changed[name] = found, ours
-        self._hooked[id(kind)] = kind, changed
+            layers.append(layer)
+        self._hooked[id(kind)] = layers
         self._outermost = {}
         return True
 
     def unhook_all(self) -> None:
-        """Every class is as it was; where somebody has put something over ours, ours stays below and does nothing."""
-        for kind, changed in list(self._hooked.values())[::-1]:
-            for name, (found, ours) in changed.items():
-                if namespace(kind).get(name) is not ours:
-                    continue
-                if found is _MISSING:
-                    type.__delattr__(kind, name)
-                else:
-                    type.__setattr__(kind, name, found)
+        """Every class is as it was."""
+        for layers in list(self._hooked.values())[::-1]:
+            for layer in layers:
+                class_patches.take(layer)
         self._hooked = {}
         self._outermost = {}
 
@@ -77,35 +65,25 @@ class AttributeHooks:
             known = self._outermost[id(own)] = own, first
         return known[1] is kind
 
-    def _setter(self, kind: type, found: Any) -> Callable[..., None]:
-        tells, observer, base = self._tells, self._observer, cast(Any, kind)
+    def _setter(self, layer: Layer) -> Callable[..., None]:
+        kind, tells, observer = layer.kind, self._tells, self._observer
 
         def __setattr__(instance: Any, name: str, value: Any, /) -> None:
             before = observer.before_write(instance, name) if tells(kind, instance) else None
-            if found is _MISSING:
-                super(base, instance).__setattr__(name, value)
-            elif type(found) is FunctionType:
-                found(instance, name, value)
-            else:
-                found.__get__(instance, type(instance))(name, value)
+            layer.below(instance, name, value)
             if before is not None:
                 observer.after_write(instance, name, value, before, _constructing())
 
         return __setattr__
 
-    def _deleter(self, kind: type, found: Any) -> Callable[..., None]:
-        tells, observer, base = self._tells, self._observer, cast(Any, kind)
+    def _deleter(self, layer: Layer) -> Callable[..., None]:
+        kind, tells, observer = layer.kind, self._tells, self._observer
 
         def __delattr__(instance: Any, name: str, /) -> None:
             before = observer.before_write(instance, name) if tells(kind, instance) else None
-            if found is _MISSING:
-                super(base, instance).__delattr__(name)
-            elif type(found) is FunctionType:
-                found(instance, name)
-            else:
-                found.__get__(instance, type(instance))(name)
+            layer.below(instance, name)
             if before is not None:
-                observer.after_write(instance, name, _MISSING, before, False)
+                observer.after_write(instance, name, None, before, False)
 
         return __delattr__
 

@@ -10,7 +10,7 @@ import functools
 import threading
 from collections.abc import Callable
 from inspect import CO_COROUTINE
-from types import CoroutineType, FunctionType, MethodType
+from types import FunctionType, MethodType
 from typing import Any
 
 from pyscope.events.state import Seen
@@ -48,10 +48,12 @@ class Boundary:
         name = self._function.__qualname__
         self._look(instance, name, Seen.BETWEEN)
         if self._is_async:
-            coroutine = self._function(instance, *arguments, **named)
-            whole: Any = self._awaited(instance, coroutine)
-            whole.__name__ = coroutine.__name__
-            whole.__qualname__ = coroutine.__qualname__
+            # One that is not begun, and closed, says what the arguments' errors are and does nothing else.
+            unused = self._function(instance, *arguments, **named)
+            unused.close()
+            whole: Any = self._awaited(instance, arguments, named)
+            whole.__name__ = unused.__name__
+            whole.__qualname__ = unused.__qualname__
             return whole
         _nesting.depth = getattr(_nesting, "depth", 0) + 1
         try:
@@ -60,9 +62,9 @@ class Boundary:
             _nesting.depth -= 1
             self._look(instance, name, Seen.BOUNDARY)
 
-    async def _awaited(self, instance: object, coroutine: CoroutineType[Any, Any, Any]) -> Any:
+    async def _awaited(self, instance: object, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
         try:
-            return await coroutine
+            return await self._function(instance, *arguments, **named)
         finally:
             self._look(instance, self._function.__qualname__, Seen.BOUNDARY)
 

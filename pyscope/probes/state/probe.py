@@ -45,7 +45,10 @@ class StateProbe(Probe):
 
     def uninstall(self) -> None:
         for instance in [*self._watched.classes(), *self._watched.objects()]:
-            self._compare(instance, "", Seen.BETWEEN)
+            try:
+                self._compare(instance, "", Seen.BETWEEN)
+            except Exception:
+                self.faults += 1
         actors.forget_message_boundaries(self.look)
         self._updates.uninstall()
         self._boundaries.remove_all()

@@ -80,7 +80,7 @@ def freeze(value: Any, depth: int = 0) -> Frozen:
     kind = type(value)
     if id(kind) in _SCALARS:
         if (kind is str or kind is bytes) and len(value) > MOST_TEXT:
-            return (type_name(kind), value[:MOST_TEXT], len(value), hash(value))
+            return (type_name(kind), value[: MOST_TEXT + 1], len(value), hash(value))
         return (type_name(kind), value)
     if kind is dict:
         if depth == MOST_DEPTH:
@@ -94,7 +94,7 @@ def freeze(value: Any, depth: int = 0) -> Frozen:
         items = [freeze(item, depth + 1) for item in _ends(value, len(value))]
         return (type_name(kind), len(value), tuple(items))
     if kind is bytearray:
-        return ("bytearray", bytes(value[:MOST_TEXT]), len(value))
+        return ("bytearray", bytes(value[: MOST_TEXT + 1]), len(value))
     if issubclass(type(kind), enum.EnumMeta):
         word = object.__getattribute__(value, "__dict__").get("_value_")
         if id(type(word)) in _SCALARS:
@@ -126,18 +126,17 @@ def tell(frozen: Frozen) -> tuple[ValueKind, str]:
         return ValueKind.UNKNOWN, ""
     if tag == "str":
         return ValueKind.TEXT, _cut(frozen[1])
-    if tag in ("int", "bool", "float", "NoneType"):
-        return ValueKind.LITERAL, _literal(frozen[1])
+    if tag in ("int", "bool", "float", "NoneType") and not _is_long(frozen[1]):
+        return ValueKind.LITERAL, repr(frozen[1])
     if tag == "enum":
         word = frozen[3] if type(frozen[3]) is str else frozen[2]
         return ValueKind.TEXT, _cut(word)
     return ValueKind.SHOWN, _cut(_described(frozen))
 
 
-def _literal(value: Any) -> str:
-    if type(value) is int and value.bit_length() > 600:  # long ints may refuse to become decimal
-        return hex(value)[:MOST_TEXT]
-    return repr(value)
+def _is_long(value: Any) -> bool:
+    """Whether an int is too long to be written out; some refuse."""
+    return type(value) is int and value.bit_length() > 600
 
 
 def _cut(text: str) -> str:
@@ -153,7 +152,7 @@ def _described(frozen: Frozen) -> str:
     if tag in ("str", "bytes", "bytearray"):
         return _cut(repr(frozen[1]))
     if tag in ("int", "bool", "float", "NoneType", "complex"):
-        return _literal(frozen[1])
+        return f"<int of {frozen[1].bit_length()} bits>" if _is_long(frozen[1]) else repr(frozen[1])
     if len(frozen) == 2:  # too deep
         return f"<{tag} of {frozen[1]}>"
     if tag == "dict":
