@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.flows import flow_of_contexts
 from pyscope.analysis.query_advice import advice, explained
 from pyscope.events.sql import STATEMENT, Load, Operation
 from pyscope.findings import PerformanceIssue, PerformanceIssues
@@ -73,7 +74,7 @@ class _Search:
         self._written = np.isin(
             self._all["operation"], (Operation.INSERT, Operation.UPDATE, Operation.DELETE)
         )
-        self._units = _numbered(_unit_columns(self._all))
+        self._units = _numbered(_unit_columns(trace, self._all))
         self._sites, self._paths = self._places()
 
     def issues(self) -> list[PerformanceIssue]:
@@ -199,7 +200,8 @@ class _Search:
         )
         statement, relationship = first.statement, first.relationship
         start = first.time_ns - first.duration_ns
-        context = self._trace.contexts[first.context].name if first.context else None
+        flow = int(flow_of_contexts(self._trace, columns["context"][rows[:1]])[0])
+        context = self._trace.contexts[flow].name if flow else None
         count = len(rows)
         repeated = group.kind == "repeated_query"
         return PerformanceIssue(
@@ -226,11 +228,15 @@ class _Search:
 _CAUSES = {load: load.name.lower() for load in Load} | {Load.NONE: "statement", Load.QUERY: "statement"}
 
 
-def _unit_columns(events: ProbeEvents) -> list[NDArray[np.int64]]:
+def _unit_columns(trace: Trace, events: ProbeEvents) -> list[NDArray[np.int64]]:
     """What statements must share to be one loop: the scope, or the thread and task where there is none."""
     scope = events["scope"]
     alone = scope == 0
-    return [scope, np.where(alone, events["thread"], -1), np.where(alone, events["context"], -1)]
+    return [
+        scope,
+        np.where(alone, events["thread"], -1),
+        np.where(alone, flow_of_contexts(trace, events["context"]), -1),
+    ]
 
 
 def _numbered(columns: list[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -65,7 +65,10 @@ def of_compiled(compiled: Any) -> Shape:
     if name not in _OF and hasattr(statement, "element"):  # select().from_statement(…), as the ORM writes it
         statement = statement.element
         name = getattr(statement, "__visit_name__", "")
-    shape = _OF.get(name, _other)(compiled, statement)
+    try:
+        shape = _OF.get(name, _other)(compiled, statement)
+    except Exception:  # a tree of a kind that is not known here: what it does is seen by its text
+        shape = _other(compiled, statement)
     if len(_shapes) >= _MOST_SHAPES:
         _shapes.clear()
     _shapes[id(compiled)] = weakref.ref(compiled), shape
@@ -167,13 +170,13 @@ def _other(compiled: Any, _statement: Any) -> Shape:
 
 def _select(compiled: Any, statement: Any) -> Shape:
     froms = list(statement.columns_clause_froms) or list(statement._from_obj)
-    table = froms[0] if len(froms) == 1 and hasattr(froms[0], "primary_key") else None
+    table = froms[0] if len(froms) == 1 and getattr(froms[0], "__visit_name__", "") == "table" else None
     locked = statement._for_update_arg is not None
     limited = statement._limit_clause is not None or statement._fetch_clause is not None
     paged = statement._offset_clause is not None
     bound = [name for name in compiled.binds if not name.startswith("%(")]
     get = bool(bound) and all(name.startswith("pk_") for name in bound)
-    if table is None or not getattr(table, "name", None):
+    if table is None:
         return Shape(Operation.SELECT, locked=locked, get=get, paged=paged)
     condition = _Condition(compiled, table, statement._where_criteria)
     name, primary = _learned(table)

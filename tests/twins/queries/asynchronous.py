@@ -52,7 +52,10 @@ async def run_sync_one_by_one(library: Library) -> int:
 
 async def run_sync_at_once(library: Library) -> int:
     def count(session: Session) -> int:
-        return sum(len(author.books) for author in session.scalars(select(Author).options(selectinload(Author.books))))
+        return sum(
+            len(author.books)
+            for author in session.scalars(select(Author).options(selectinload(Author.books)))
+        )
 
     async with library.async_session() as session:
         return await session.run_sync(count)
@@ -82,7 +85,9 @@ async def gathered_one_by_one(library: Library) -> list[str]:
 async def gathered_at_once(library: Library) -> list[str]:
     with Scope("request", "GET /authors"):
         async with library.async_session() as session:
-            return list(await session.scalars(select(Author.name).where(Author.id.in_(KEYS)).order_by(Author.id)))
+            return list(
+                await session.scalars(select(Author.name).where(Author.id.in_(KEYS)).order_by(Author.id))
+            )
 
 
 async def async_expired_one_by_one(library: Library) -> list[str]:
@@ -155,7 +160,9 @@ async def async_nested_at_once(library: Library) -> int:
 
 
 async def _titles(session: AsyncSession, author: Author) -> list[str]:
-    return list(await session.scalars(select(Book.title).where(Book.author_id == author.id).order_by(Book.id)))
+    return list(
+        await session.scalars(select(Book.title).where(Book.author_id == author.id).order_by(Book.id))
+    )
 
 
 async def async_function_one_by_one(library: Library) -> list[list[str]]:
@@ -167,7 +174,9 @@ async def async_function_one_by_one(library: Library) -> list[list[str]]:
 async def async_function_at_once(library: Library) -> list[list[str]]:
     async with library.async_session() as session:
         titles: dict[int, list[str]] = {}
-        for key, title in await session.execute(select(Book.author_id, Book.title).order_by(Book.author_id, Book.id)):
+        for key, title in await session.execute(
+            select(Book.author_id, Book.title).order_by(Book.author_id, Book.id)
+        ):
             titles.setdefault(key, []).append(title)
         return list(titles.values())
 
@@ -186,7 +195,9 @@ async def same_setting_once(library: Library) -> int:
 
 
 CASES = [
-    one_by_one(awaitable_collection_one_by_one, awaitable_collection_at_once, "collection", "Author.books", 6),
+    one_by_one(
+        awaitable_collection_one_by_one, awaitable_collection_at_once, "collection", "Author.books", 6
+    ),
     one_by_one(awaitable_scalar_one_by_one, awaitable_scalar_at_once, "scalar", "Book.publisher", 12),
     one_by_one(run_sync_one_by_one, run_sync_at_once, "collection", "Author.books", 6),
     one_by_one(async_get_one_by_one, async_get_at_once, "get", queries=6),

@@ -36,7 +36,9 @@ class QueryCase:
     expected: Expected
 
 
-def one_by_one(faulty: Program, fixed: Program, cause: str, relationship: str = "", queries: int = 5) -> QueryCase:
+def one_by_one(
+    faulty: Program, fixed: Program, cause: str, relationship: str = "", queries: int = 5
+) -> QueryCase:
     """A case of an N+1."""
     name = faulty.__name__.removesuffix("_one_by_one")
     return QueryCase(name, faulty, fixed, Expected("n_plus_one_query", cause, relationship, queries))

@@ -58,7 +58,9 @@ def one_to_one_one_by_one(library: Library) -> list[str]:
 
 def one_to_one_at_once(library: Library) -> list[str]:
     with library.session() as session:
-        authors = session.scalars(select(Author).options(joinedload(Author.profile)).order_by(Author.id)).all()
+        authors = session.scalars(
+            select(Author).options(joinedload(Author.profile)).order_by(Author.id)
+        ).all()
         return [author.profile.url for author in authors if author.profile]
 
 
@@ -92,7 +94,9 @@ def property_of_the_model_one_by_one(library: Library) -> list[list[str]]:
 
 def property_of_the_model_at_once(library: Library) -> list[list[str]]:
     with library.session() as session:
-        authors = session.scalars(select(Author).options(selectinload(Author.books)).order_by(Author.id)).all()
+        authors = session.scalars(
+            select(Author).options(selectinload(Author.books)).order_by(Author.id)
+        ).all()
         return [author.titles for author in authors]
 
 
@@ -121,7 +125,9 @@ def sort_key_at_once(library: Library) -> list[str]:
 
 def filter_in_python_one_by_one(library: Library) -> int:
     with library.session() as session:
-        return sum(any(review.stars == 5 for review in book.reviews) for book in session.scalars(select(Book)))
+        return sum(
+            any(review.stars == 5 for review in book.reviews) for book in session.scalars(select(Book))
+        )
 
 
 def filter_in_python_at_once(library: Library) -> int:
@@ -152,7 +158,9 @@ def generator_at_once(library: Library) -> list[tuple[str, int]]:
 def immediateload_one_by_one(library: Library) -> list[int]:
     """It looks like eager loading, and sends one SELECT for each parent."""
     with library.session() as session:
-        authors = session.scalars(select(Author).options(immediateload(Author.books)).order_by(Author.id)).all()
+        authors = session.scalars(
+            select(Author).options(immediateload(Author.books)).order_by(Author.id)
+        ).all()
         return [len(author.books) for author in authors]
 
 
@@ -227,7 +235,9 @@ CASES = [
     one_by_one(one_to_one_one_by_one, one_to_one_at_once, "scalar", "Author.profile", 6),
     one_by_one(shared_parent_one_by_one, shared_parent_at_once, "scalar", "Book.author", 6),
     one_by_one(method_of_the_model_one_by_one, method_of_the_model_at_once, "scalar", "Book.publisher", 12),
-    one_by_one(property_of_the_model_one_by_one, property_of_the_model_at_once, "collection", "Author.books", 6),
+    one_by_one(
+        property_of_the_model_one_by_one, property_of_the_model_at_once, "collection", "Author.books", 6
+    ),
     one_by_one(association_proxy_one_by_one, association_proxy_at_once, "collection", "Book.tags", 12),
     one_by_one(sort_key_one_by_one, sort_key_at_once, "scalar", "Book.publisher", 12),
     one_by_one(filter_in_python_one_by_one, filter_in_python_at_once, "collection", "Book.reviews", 12),
@@ -236,7 +246,11 @@ CASES = [
     one_by_one(in_a_thread_one_by_one, in_a_thread_at_once, "collection", "Author.books", 6),
     one_by_one(legacy_query_one_by_one, legacy_query_at_once, "collection", "Book.reviews", 12),
     one_by_one(
-        option_of_another_statement_one_by_one, option_of_another_statement_at_once, "collection", "Author.books", 5
+        option_of_another_statement_one_by_one,
+        option_of_another_statement_at_once,
+        "collection",
+        "Author.books",
+        5,
     ),
     one_by_one(subclass_column_one_by_one, subclass_column_at_once, "subclass", "Translator.language", 6),
 ]

@@ -182,7 +182,9 @@ def build(library: Library) -> None:
                     )
                 )
             session.add(author)
-            branch = Category(id=number, name=f"category {number}", parent_id=None if number == 1 else number // 2)
+            branch = Category(
+                id=number, name=f"category {number}", parent_id=None if number == 1 else number // 2
+            )
             session.add(branch)
             session.add(Translator(name=f"worker {number}", language=f"language {number}"))
             session.flush()

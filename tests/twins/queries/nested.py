@@ -31,7 +31,9 @@ def two_levels_at_once(library: Library) -> int:
 def inner_level_one_by_one(library: Library) -> list[str]:
     """The outer relationship is loaded well; the one below is not."""
     with library.session() as session:
-        authors = session.scalars(select(Author).options(selectinload(Author.books)).order_by(Author.id)).all()
+        authors = session.scalars(
+            select(Author).options(selectinload(Author.books)).order_by(Author.id)
+        ).all()
         return [book.publisher.name for author in authors for book in author.books]
 
 
@@ -72,7 +74,10 @@ def tree_at_once(library: Library) -> list[str]:
             children.setdefault(category.parent_id, []).append(category)
 
         def below(category: Category) -> list[str]:
-            return [category.name, *(name for child in children.get(category.id, []) for name in below(child))]
+            return [
+                category.name,
+                *(name for child in children.get(category.id, []) for name in below(child)),
+            ]
 
         return below(children[None][0])
 

@@ -57,7 +57,9 @@ def whole_table_each_time(library: Library) -> int:
 def whole_table_once(library: Library) -> int:
     with library.session() as session:
         titles = {book.title for book in session.scalars(select(Book))}
-        return sum(title in titles for title in ("title 1.0", "title 2.0", "title 3.0", "title 4.0", "nothing"))
+        return sum(
+            title in titles for title in ("title 1.0", "title 2.0", "title 3.0", "title 4.0", "nothing")
+        )
 
 
 def asked_in_many_places(library: Library) -> int:

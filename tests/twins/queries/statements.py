@@ -18,7 +18,9 @@ def get_one_by_one(library: Library) -> list[str]:
 
 def get_at_once(library: Library) -> list[str]:
     with library.session() as session:
-        found = {author.id: author.name for author in session.scalars(select(Author).where(Author.id.in_(KEYS)))}
+        found = {
+            author.id: author.name for author in session.scalars(select(Author).where(Author.id.in_(KEYS)))
+        }
         return [found[key] for key in KEYS]
 
 
@@ -81,7 +83,9 @@ def children_by_statement_one_by_one(library: Library) -> list[int]:
 
 def children_by_statement_at_once(library: Library) -> list[int]:
     with library.session() as session:
-        authors = session.scalars(select(Author).options(selectinload(Author.books)).order_by(Author.id)).all()
+        authors = session.scalars(
+            select(Author).options(selectinload(Author.books)).order_by(Author.id)
+        ).all()
         return [len(author.books) for author in authors]
 
 
@@ -105,7 +109,7 @@ def count_one_by_one(library: Library) -> list[int]:
 def count_at_once(library: Library) -> list[int]:
     with library.session() as session:
         statement = select(Book.author_id, func.count()).group_by(Book.author_id)
-        counts = dict(session.execute(statement).tuples().all())
+        counts = dict(session.execute(statement).all())
         return [counts[key] for key in KEYS]
 
 
@@ -195,13 +199,18 @@ def driver_sql_at_once(library: Library) -> list[str]:
 def values_in_the_text_one_by_one(library: Library) -> list[str]:
     """The values stand in the statement: its text is another each time."""
     with library.engine.connect() as connection:
-        return [connection.exec_driver_sql(f"SELECT title FROM books WHERE id = {key}").scalar_one() for key in KEYS]
+        return [
+            connection.exec_driver_sql(f"SELECT title FROM books WHERE id = {key}").scalar_one()
+            for key in KEYS
+        ]
 
 
 def values_in_the_text_at_once(library: Library) -> list[str]:
     with library.engine.connect() as connection:
         keys = ", ".join(str(key) for key in KEYS)
-        return list(connection.exec_driver_sql(f"SELECT title FROM books WHERE id IN ({keys}) ORDER BY id").scalars())
+        return list(
+            connection.exec_driver_sql(f"SELECT title FROM books WHERE id IN ({keys}) ORDER BY id").scalars()
+        )
 
 
 def column_of_each_one_by_one(library: Library) -> dict[str, str]:
@@ -214,7 +223,7 @@ def column_of_each_one_by_one(library: Library) -> dict[str, str]:
 
 def column_of_each_at_once(library: Library) -> dict[str, str]:
     with library.session() as session:
-        return dict(session.execute(select(Book.title, Publisher.name).join(Book.publisher)).tuples().all())
+        return dict(session.execute(select(Book.title, Publisher.name).join(Book.publisher)).all())
 
 
 CASES = [

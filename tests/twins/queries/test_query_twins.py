@@ -46,7 +46,8 @@ def test_the_faulty_twin_is_found_at_its_place_and_the_fixed_one_is_not(
     found = [
         issue
         for issue in queries.find(trace)
-        if (issue.kind, issue.cause, issue.relationship) == (expected.kind, expected.cause, expected.relationship)
+        if (issue.kind, issue.cause, issue.relationship)
+        == (expected.kind, expected.cause, expected.relationship)
     ]
     assert len(found) == 1, list(queries.find(trace))
     [issue] = found
