@@ -836,6 +836,7 @@ cdef object set_local_events = None
 cdef list watched_codes = []    # weak references: to undo local events
 cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the next start
 cdef long local_events = 0
+cdef long monitoring_mask = 0
 TOOL_IDS = (4, 3, 5)  # 0 to 2 belong to debuggers, coverage and profilers by convention
 
 
@@ -874,14 +875,24 @@ def reselect(*, globs, exclude):
     select_modules(globs, exclude)
     passed = disarmed_codes
     disarmed_codes = []
+    cdef bint monitored = monitoring_tool >= 0 and not frame_company
+    if monitored:
+        sys.monitoring.set_events(monitoring_tool, 0)
     for reference in passed:
         code = reference()
-        if code is None:
-            continue
-        SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, NULL)
-        if monitoring_tool >= 0 and not frame_company:
-            set_local_events(monitoring_tool, code, sys.monitoring.events.PY_RETURN)
-            set_local_events(monitoring_tool, code, 0)
+        if code is not None:
+            SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, NULL)
+            if monitored:
+                arm_again(monitoring_tool, code)
+    if monitored:
+        sys.monitoring.set_events(monitoring_tool, monitoring_mask)
+
+
+cdef object arm_again(int tool, code):
+    """Places that returned DISABLE fire again once the code has been instrumented without the event: its local events
+    change while no global ones are set."""
+    set_local_events(tool, code, sys.monitoring.events.PY_RETURN)
+    set_local_events(tool, code, 0)
 
 
 cdef object select_modules(globs, exclude):
@@ -931,7 +942,7 @@ cdef object install_frame_company():
 
 
 cdef object install_monitoring(bint everything, int kind, bint exceptions_only=False):
-    global monitoring_tool, monitoring_everything, set_local_events, local_events, disarmed_codes
+    global monitoring_tool, monitoring_everything, monitoring_mask, set_local_events, local_events, disarmed_codes
     monitoring = sys.monitoring
     tool = free_tool_id()
     if tool is None:
@@ -953,12 +964,10 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
         ):
             callback = make_callback(which, kind)
             monitoring.register_callback(tool, event, callback)
-        # Places that an earlier recording disarmed fire again only after their code's local events have changed.
         for reference in disarmed_codes:
             code = reference()
             if code is not None:
-                set_local_events(tool, code, events.PY_RETURN)
-                set_local_events(tool, code, 0)
+                arm_again(tool, code)
         disarmed_codes = []
         mask = events.PY_UNWIND
         if frame_company:
@@ -970,6 +979,7 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
         if everything and not exceptions_only:
             mask |= events.PY_RETURN | events.PY_YIELD
         monitoring.set_events(tool, mask)
+        monitoring_mask = mask
     except BaseException:
         remove_monitoring()
         raise

@@ -25,12 +25,14 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
   const size_t pages_offset = (kRingHeaderBytes + table_bytes + 4095) & ~size_t{4095};
   const size_t bytes = pages_offset + pages * kPageBytes;
 
-  fd_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  // Named as a ring only when it is locked and whole: whoever looks for rings of the dead would take it for one.
+  const std::string unfinished = path_ + kUnfinished;
+  fd_ = ::open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd_ < 0) fail(errno, "cannot create the ring file " + path_);
   // In full, before the start: a store to a sparse map on a full disk is a SIGBUS for the host.
   if (int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes))) {
     ::close(fd_);
-    ::unlink(path_.c_str());
+    ::unlink(unfinished.c_str());
     fd_ = -1;
     fail(error, "cannot allocate " + std::to_string(bytes) + " bytes for the ring file " + path_);
   }
@@ -41,14 +43,14 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
   if (::fcntl(fd_, F_OFD_SETLK, &lock) != 0) {
     const int error = errno;
     ::close(fd_);
-    ::unlink(path_.c_str());
+    ::unlink(unfinished.c_str());
     fd_ = -1;
     fail(error, "cannot lock the ring file " + path_);
   }
   try {
     map(bytes, true, true);
   } catch (...) {
-    ::unlink(path_.c_str());
+    ::unlink(unfinished.c_str());
     throw;
   }
   header_->version = kFormatVersion;
@@ -73,6 +75,13 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
     free_->push(i);
   }
   std::atomic_ref<uint64_t>(header_->magic).store(kRingMagic, std::memory_order_release);
+  if (::rename(unfinished.c_str(), path_.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(unfinished.c_str());
+    ::munmap(header_, mapped_);
+    ::close(fd_);
+    fail(error, "cannot name the ring file " + path_);
+  }
 }
 
 RingFile* RingFile::attach(const std::string& path, bool writable) {

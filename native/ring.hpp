@@ -24,6 +24,8 @@
 
 namespace pyscope {
 
+inline constexpr const char* kUnfinished = ".new";  // behind a ring file's name while it is being made
+
 struct RingOptions {
   std::string path;
   size_t bytes = 64u << 20;  // of pages and table together

@@ -198,7 +198,12 @@ def seal_left_behind(folder: str) -> None:
     native = backends.native()
     if native is None:
         return
-    for ring in glob.glob(os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")):
+    rings = os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")
+    for unfinished in glob.glob(f"{rings}.new"):  # of a process killed while it made its ring
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(unfinished).st_mtime > 60:
+                os.unlink(unfinished)
+    for ring in glob.glob(rings):
         with contextlib.suppress(OSError, ValueError):
             if native.owner_alive(ring):
                 continue

@@ -123,6 +123,26 @@ def start(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Recor
     return _begin(settings, settings.path)
 
 
+def begin_reselectable(settings: config.Settings) -> Recording:
+    """Starts a recording whose modules `reselect` can change. Errors as `start`."""
+    return _begin(settings, settings.path, reselectable=True)
+
+
+def reselect(modules: tuple[str, ...] | None) -> None:
+    """Selects other modules in a recording of `begin_reselectable`; what ran already goes on to be recorded."""
+    recording = _recording
+    if recording is None or not recording.active or not recording.reselectable:
+        raise NotRecording("no recording is in progress whose modules could change")
+    globs = None if modules is None else selection.expand(modules)
+    exclude = selection.expand(recording.settings.exclude)
+    if recording.backend == "python":
+        from pyscope.fallback import hook
+
+        hook.reselect(globs, exclude)
+    else:
+        _native().reselect(globs=globs, exclude=exclude)
+
+
 def stop() -> None:
     """Ends the recording: the hook is taken out, everything is written, the ring file is removed.
 
@@ -180,7 +200,12 @@ def _native() -> Any:
 
 
 def _begin(
-    settings: config.Settings, path: str | None, *, identity: bytes = b"", parent: int = 0
+    settings: config.Settings,
+    path: str | None,
+    *,
+    identity: bytes = b"",
+    parent: int = 0,
+    reselectable: bool = False,
 ) -> Recording:
     global _recording
     if _recording is not None:
@@ -203,6 +228,7 @@ def _begin(
         parts.seal_left_behind("/dev/shm")
     recording = Recording(settings, path, choice)
     recording.is_child = bool(parent)
+    recording.reselectable = reselectable
     recording.identity = identity or os.urandom(16)
     process_id = recording.process_id = os.urandom(16)
     meta = _meta(recording)
@@ -401,6 +427,7 @@ def _say_what_is_missing(recording: Recording) -> None:
         unmatched
         and not evicted
         and not recording.is_child
+        and not recording.reselectable
         and not (recording.path and parts.of(recording.path))
     ):
         names = ", ".join(repr(glob) for glob in unmatched)

@@ -396,3 +396,16 @@ def test_a_greenlet_trace_function_of_the_program_sees_the_same_switches(
     """,
     )
     assert "True ['switch'" in out
+
+
+def test_recorders_that_start_at_the_same_time_keep_their_rings(programs: Programs) -> None:
+    # Each looks for rings of the dead in /dev/shm as it starts, and must not take one in the making for such.
+    program = programs.write("""
+        import os, pyscope
+        for number in range(25):
+            with pyscope.record(f"run-{os.getpid()}", mode="flight", ring_mb=8, ring_dir="/dev/shm") as recording:
+                if not os.path.exists(recording.ring_path): print("gone", number)
+    """)
+    running = [programs.begin(program, PYSCOPE_RING_DIR="/dev/shm") for _ in range(4)]
+    assert [process.communicate(timeout=100)[0] for process in running] == [""] * 4
+    assert [process.returncode for process in running] == [0] * 4
