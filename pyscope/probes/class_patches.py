@@ -1,4 +1,4 @@
-"""Special methods of the program's classes, replaced for a while: several probes at once, removed in any order, exactly.
+"""Special methods of the program's classes, replaced for a while by several probes, removed in any order.
 
 Each replacement is a layer over what was found. The class's namespace is read and written past any metaclass.
 """
@@ -41,7 +41,8 @@ class Layer:
 
 
 def put(kind: type, name: str, make: Callable[[Layer], Any]) -> Layer | None:
-    """Replaces a class's special method by `make(layer)`, which calls `layer.below`. None if the class cannot be changed."""
+    """Replaces a class's special method by `make(layer)`, which calls `layer.below`. None if the class cannot
+    be changed."""
     with _lock:
         layer = Layer(kind, name, _namespace_of(kind).get(name, MISSING))
         layer.method = make(layer)
@@ -54,7 +55,8 @@ def put(kind: type, name: str, make: Callable[[Layer], Any]) -> Layer | None:
 
 
 def take(layer: Layer) -> None:
-    """Removes a layer. If somebody else has put something over it that cannot be told, it stays, and should do nothing."""
+    """Removes a layer. If somebody else has put something over it that cannot be told, it stays, and should
+    do nothing."""
     with _lock:
         key = id(layer.kind), layer.name
         layers = _layers.get(key, [])

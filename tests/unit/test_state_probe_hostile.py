@@ -1,4 +1,4 @@
-"""Objects that raise, recurse, block, mutate or count when they are looked at: the program does what it does untraced."""
+"""Objects that raise, recurse, block, mutate or lie when looked at: the program does what it does untraced."""
 
 from __future__ import annotations
 
@@ -250,8 +250,7 @@ def test_a_probe_that_keeps_failing_removes_itself_and_says_so(
         watch.probe("state").watch(holder)
         monkeypatch.setattr(values, "freeze", broken)
         with pytest.warns(UserWarning, match="'state' failed 10 times and has removed itself"):
-            for number in range(20):
-                holder.replace(number)
+            assert [holder.replace(number) for number in range(20)] == list(range(2, 22))
         assert len(holder.things) == 21
         assert "__setattr__" not in vars(Holder)
         monkeypatch.undo()

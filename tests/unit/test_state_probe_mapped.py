@@ -1,4 +1,4 @@
-"""The state probe and SQLAlchemy's mapped classes: attributes that are set, and UPDATE statements that pass objects by."""
+"""The state probe and mapped classes of SQLAlchemy: attributes that are set, UPDATE statements that pass objects by."""
 
 from __future__ import annotations
 
