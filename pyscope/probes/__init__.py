@@ -82,6 +82,8 @@ _PROBES: dict[str, _Row] = {
     "gc": _Row("pyscope.probes.gc", "GCProbe", True),
     "resources": _Row("pyscope.probes.resources", "ResourcesProbe", True),
     "state": _Row("pyscope.probes.state", "StateProbe", True),
+    "sync": _Row("pyscope.probes.sync", "SyncProbe", True),
+    "accesses": _Row("pyscope.probes.accesses", "AccessProbe", True),
     "supervision": _Row("pyscope.probes.supervision", "SupervisionProbe", True),
 }
 

@@ -34,8 +34,25 @@ class Patches:
         while self._replaced:
             owner, name, own, replacement = self._replaced.pop()
             if vars(owner).get(name) is not replacement:
+                _bury(replacement, own)
                 continue
+            own = _unearth(own)
             if own is _ABSENT:
                 delattr(owner, name)
             else:
                 setattr(owner, name, own)
+
+
+_buried: dict[int, tuple[Any, Any]] = {}  # address of what is dead: that, and what it had replaced
+
+
+def _bury(ours: Any, found: Any) -> None:
+    """`ours` is over, but somebody has replaced it since: who takes that away is to put back `found`, not `ours`."""
+    _buried[id(ours)] = ours, found
+
+
+def _unearth(found: Any) -> Any:
+    """What to put back: `found`, or what lies below it if it is over by now."""
+    while id(found) in _buried:
+        _, found = _buried.pop(id(found))
+    return found

@@ -1,0 +1,142 @@
+"""Which lines of a function a condition decides about: control dependence on its bytecode.
+
+Ferrante, Ottenstein and Warren, "The program dependence graph and its use in optimization" (1987): an
+instruction depends on a branch if one way out of the branch always leads to it and another may not. Exceptions
+are no ways out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyscope.probes.accesses.code import JUMPS_ALWAYS, LEAVES, Step
+
+__all__ = ["ControlFlow"]
+
+MOST_STEPS = 3000
+
+
+class ControlFlow:
+    """The basic blocks of a function and what each branch decides about."""
+
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._lines: dict[int, str] = {}
+        self._deciders: list[set[int]] | None = None  # for each block the branching blocks it depends on
+        self._starts: list[int] = []
+        self._block_of: list[int] = []
+
+    def decided_lines(self, branches: Iterable[int]) -> str | None:
+        """The lines that branch instructions (by index) decide about, as "12-14,20"; None where that is not known."""
+        lines: set[int] = set()
+        for branch in branches:
+            if self._deciders is None:
+                if len(self._steps) > MOST_STEPS:
+                    return None
+                self._analyse()
+            assert self._deciders is not None
+            block = self._block_of[branch]
+            for other, deciders in enumerate(self._deciders):
+                if block in deciders:
+                    begin = self._starts[other]
+                    end = self._starts[other + 1] if other + 1 < len(self._starts) else len(self._steps)
+                    lines.update(step.first_line for step in self._steps[begin:end] if step.first_line)
+        return _ranges(lines)
+
+    def _analyse(self) -> None:
+        steps = self._steps
+        starts = {0}
+        for index, step in enumerate(steps):
+            if step.target >= 0:
+                starts.add(step.target)
+            if step.target >= 0 or step.name in LEAVES:
+                starts.add(index + 1)
+        self._starts = sorted(start for start in starts if start < len(steps))
+        self._block_of = [0] * len(steps)
+        ends = [*self._starts[1:], len(steps)]
+        for block, (begin, end) in enumerate(zip(self._starts, ends, strict=True)):
+            for index in range(begin, end):
+                self._block_of[index] = block
+        count = len(self._starts)
+        exit_block = count
+        followers: list[list[int]] = []
+        for end in ends:
+            last = steps[end - 1]
+            follow: set[int] = set()
+            if last.name == "SEND" and last.target >= 0:  # an await goes on behind it
+                follow.add(self._block_of[last.target])
+            else:
+                if last.target >= 0:
+                    follow.add(self._block_of[last.target])
+                if last.name not in JUMPS_ALWAYS and last.name not in LEAVES and end < len(steps):
+                    follow.add(self._block_of[end])
+            followers.append(sorted(follow) or [exit_block])
+        _give_endless_loops_a_way_out(followers, exit_block)
+        after = _postdominators(followers, exit_block)
+        depends: list[set[int]] = [set() for _ in range(count)]
+        for block, ways in enumerate(followers):
+            if len(ways) < 2:
+                continue
+            for way in ways:
+                if way == exit_block:
+                    continue
+                for other in range(count):
+                    if after[way] >> other & 1 and not (other != block and after[block] >> other & 1):
+                        depends[other].add(block)
+        changed = True  # what depends on a branch that depends on another depends on both
+        while changed:
+            changed = False
+            for deciders in depends:
+                wider = deciders.union(*(depends[each] for each in deciders)) if deciders else deciders
+                if len(wider) != len(deciders):
+                    deciders |= wider
+                    changed = True
+        self._deciders = depends
+
+
+def _give_endless_loops_a_way_out(followers: list[list[int]], exit_block: int) -> None:
+    leaving = {exit_block}
+    while True:
+        found = {
+            block
+            for block, ways in enumerate(followers)
+            if block not in leaving and not leaving.isdisjoint(ways)
+        }
+        if not found:
+            stuck = [block for block in range(len(followers)) if block not in leaving]
+            if not stuck:
+                return
+            followers[stuck[-1]].append(exit_block)  # the jump back
+            found = {stuck[-1]}
+        leaving |= found
+
+
+def _postdominators(followers: list[list[int]], exit_block: int) -> list[int]:
+    """For each block the blocks that every way from it to the end passes, itself included, as a bit set."""
+    everything = (1 << (exit_block + 1)) - 1
+    after = [everything] * exit_block + [1 << exit_block]
+    changed = True
+    while changed:
+        changed = False
+        for block in range(exit_block - 1, -1, -1):
+            common = everything
+            for follower in followers[block]:
+                common &= after[follower]
+            common |= 1 << block
+            if common != after[block]:
+                after[block] = common
+                changed = True
+    return after
+
+
+def _ranges(lines: set[int]) -> str:
+    parts: list[str] = []
+    ordered = sorted(lines)
+    at = 0
+    while at < len(ordered):
+        end = at
+        while end + 1 < len(ordered) and ordered[end + 1] == ordered[end] + 1:
+            end += 1
+        parts.append(str(ordered[at]) if end == at else f"{ordered[at]}-{ordered[end]}")
+        at = end + 1
+    return ",".join(parts)

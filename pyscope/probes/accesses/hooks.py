@@ -1,0 +1,163 @@
+"""Sees attributes read and written: a class gets a `__getattribute__`, `__setattr__` and `__delattr__` that tell.
+
+The class's own methods do the work, with their own results and exceptions, and `type(instance)` stays what it is. The
+class's namespace is as it was found when the hooks are taken out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType, MemberDescriptorType
+from typing import Any, Protocol
+
+from pyscope.probes import class_patches
+from pyscope.probes.class_patches import Layer
+from pyscope.probes.state.values import mro, namespace
+
+__all__ = ["AccessHooks", "Recorder", "holds_data"]
+
+_plain_get = object.__getattribute__
+
+
+class Recorder(Protocol):
+    """Who is told. None of these raises."""
+
+    def number_of(self, instance: object) -> int:
+        """The number of a watched object, 0 for one that is not."""
+
+    def read(self, number: int, instance: object, name: str, value: object) -> None:
+        """A watched object's attribute was read."""
+
+    def before_write(self, number: int, instance: object, name: str, value: object, deletes: bool) -> object:
+        """It is about to be written or deleted. Returns the value to write."""
+
+    def undone(self, number: int, instance: object, name: str) -> None:
+        """It was not: an exception."""
+
+
+class AccessHooks:
+    """The classes that are hooked."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._hooked: dict[int, list[Layer]] = {}
+        self._outermost: dict[int, tuple[type, type | None]] = {}
+        self.on = True
+
+    def hook(self, kind: type) -> bool:
+        """Hooks a class; once is enough. False if it cannot be changed."""
+        if id(kind) in self._hooked:
+            return True
+        layers = []
+        for name, make in (
+            ("__getattribute__", self._getter),
+            ("__setattr__", self._setter),
+            ("__delattr__", self._deleter),
+        ):
+            layer = class_patches.put(kind, name, make)
+            if layer is None:
+                return False
+            layers.append(layer)
+        self._hooked[id(kind)] = layers
+        self._outermost = {}
+        return True
+
+    def unhook_all(self) -> None:
+        """Every class is as it was."""
+        self.on = False
+        for layers in list(self._hooked.values())[::-1]:
+            for layer in layers:
+                class_patches.take(layer)
+        self._hooked = {}
+        self._outermost = {}
+
+    def _tells(self, kind: type, own: type) -> bool:
+        """Of several hooked classes in an object's MRO the first one tells."""
+        if own is kind:
+            return True
+        known = self._outermost.get(id(own))
+        if known is None:
+            first = next((base for base in mro(own) if id(base) in self._hooked), None)
+            known = self._outermost[id(own)] = own, first
+        return known[1] is kind
+
+    def _getter(self, layer: Layer) -> Callable[..., Any]:
+        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+        next_one = next((base for base in mro(kind)[1:] if "__getattribute__" in namespace(base)), object)
+        plain = layer.found is class_patches.MISSING and next_one is object
+        is_data: dict[str, bool] = {}
+
+        def __getattribute__(instance: Any, name: str, /) -> Any:
+            own = type(instance)
+            if own is kind:
+                value = _plain_get(instance, name) if plain else layer.below(instance, name)
+                data = is_data.get(name)
+                if data is None:
+                    data = is_data[name] = holds_data(kind, name)
+            else:
+                value = layer.below(instance, name)
+                data = tells(kind, own) and holds_data(own, name)
+            if data and hooks.on:
+                number = recorder.number_of(instance)
+                if number:
+                    recorder.read(number, instance, name, value)
+            return value
+
+        return __getattribute__
+
+    def _setter(self, layer: Layer) -> Callable[..., None]:
+        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+
+        def __setattr__(instance: Any, name: str, value: Any, /) -> None:
+            own = type(instance)
+            number = 0
+            if hooks.on and tells(kind, own) and holds_data(own, name):
+                number = recorder.number_of(instance)
+                if number:
+                    value = recorder.before_write(number, instance, name, value, False)
+            try:
+                layer.below(instance, name, value)
+            except BaseException:
+                if number:
+                    recorder.undone(number, instance, name)
+                raise
+
+        return __setattr__
+
+    def _deleter(self, layer: Layer) -> Callable[..., None]:
+        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+
+        def __delattr__(instance: Any, name: str, /) -> None:
+            own = type(instance)
+            number = 0
+            if hooks.on and tells(kind, own) and holds_data(own, name):
+                number = recorder.number_of(instance)
+                if number:
+                    recorder.before_write(number, instance, name, None, True)
+            try:
+                layer.below(instance, name)
+            except BaseException:
+                if number:
+                    recorder.undone(number, instance, name)
+                raise
+
+        return __delattr__
+
+
+def holds_data(kind: type, name: str) -> bool:
+    """Whether an attribute of the class's instances is a value: no method, no property, nothing of Python's own."""
+    if name.startswith("__") and name.endswith("__"):
+        return False
+    for base in mro(kind):
+        space = namespace(base)
+        if name in space:
+            found = space[name]
+            if type(found) is MemberDescriptorType:
+                return True
+            if type(found) is FunctionType or type(found) is property:
+                return False
+            spaces = [namespace(each) for each in mro(type(found))]
+            if not any("__get__" in each for each in spaces):
+                return True  # a default
+            return any("__set__" in each for each in spaces) and not isinstance(found, property)
+    return True

@@ -1,0 +1,74 @@
+"""Synchronisation: locks, signals, queues, threads and tasks, as events that say what happens before what.
+
+`locks` (threading.Lock and RLock, by what stands for them), `signals` (events, conditions, barriers,
+semaphores), `queues`, `threads` (and executors), `tasks` and `asyncio_locks` (asyncio). `reach` replaces the
+locks that exist already. What the standard library does with locks, events and queues of its own is not told:
+its outcome is.
+
+Not seen: locks taken from `_thread` directly, threads started by `_thread.start_new_thread`, and what C extensions
+do among themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pyscope.probes import Probe, on_import
+from pyscope.probes.patches import Patches
+from pyscope.probes.sync import asyncio_locks, locks, queues, signals, strands, tasks, threads
+from pyscope.probes.sync.reach import Reach, is_own_module
+
+__all__ = ["SyncProbe"]
+
+
+class SyncProbe(Probe):
+    """Watches threading, queue, concurrent.futures and asyncio."""
+
+    name = "sync"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._patches: Patches | None = None
+        self._reach: Reach | None = None
+        self.unseen_files: frozenset[str] = frozenset()
+        """Files of functions that may hold a lock that is not seen."""
+
+    def install(self) -> None:
+        patches = self._patches = Patches()
+        stands_for: dict[int, Any] = {}
+        try:
+            stands_for |= locks.patch(patches)
+            stands_for |= queues.patch(patches)
+            for part in (signals, threads, tasks, asyncio_locks):
+                part.patch(patches)
+            self._reach = Reach(stands_for)
+            self._reach.modules([module for module in list(sys.modules.values()) if is_own_module(module)])
+            self.unseen_files = frozenset(self._reach.unseen)
+        except BaseException:
+            self.uninstall()
+            raise
+        on_import.call("uvloop", self._patch_uvloop)
+
+    def uninstall(self) -> None:
+        if self._reach is not None:
+            self._reach.undo()
+            self._reach = None
+        if self._patches is not None:
+            self._patches.undo()
+            self._patches = None
+        strands.reset()
+
+    def reach(self, watched: object, name: str) -> None:
+        """Replaces the locks that a watched object's attributes lead to."""
+        if self._reach is not None:
+            self._reach.object(watched, name)
+            self.unseen_files = frozenset(self._reach.unseen)
+
+    def in_place_of(self, raw: Any, name: str) -> Any:
+        """What stands for a lock of the interpreter's own."""
+        return self._reach.replacement(raw, name) if self._reach is not None else raw
+
+    def _patch_uvloop(self) -> None:
+        if self._patches is not None:
+            tasks.patch_uvloop(self._patches, sys.modules["uvloop"])

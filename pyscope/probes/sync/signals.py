@@ -1,0 +1,180 @@
+"""Events, conditions, barriers and semaphores of threading: who waited for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from pyscope import emitter
+from pyscope.events.sync import LOCK, LOCK_MADE, SIGNAL, Channel, LockStep, SignalStep
+from pyscope.probes.patches import Patches
+from pyscope.probes.sync.callers import in_standard_library
+from pyscope.probes.sync.strands import task_in_hand
+
+__all__ = ["capacity_of", "give", "patch", "semaphore_made", "take"]
+
+MANY = 1 << 30  # as good as no limit
+
+_SIGNAL, _GIVE, _TAKE = SIGNAL.kind, int(SignalStep.GIVE), int(SignalStep.TAKE)
+_LOCK, _ACQUIRED, _RELEASED = LOCK.kind, int(LockStep.ACQUIRED), int(LockStep.RELEASED)
+_OWN = (
+    threading.__dict__
+)  # what threading does with its own events and conditions is told by what it does with them
+
+
+def give(channel: int, kind: int, item: int = 0) -> None:
+    """What was done until now happens before what follows the TAKE."""
+    emitter.emit(_SIGNAL, _GIVE, channel, int(kind), item, task_in_hand(), 0)
+
+
+def take(channel: int, kind: int, item: int = 0, waited: int = 0) -> None:
+    """What follows happens after what was before the GIVE."""
+    emitter.emit(_SIGNAL, _TAKE, channel, int(kind), item, task_in_hand(), waited)
+
+
+def patch(patches: Patches) -> None:
+    """Replaces the methods in question on their classes."""
+    patches.replace(threading.Event, "set", functools.partial(_giving, patches, int(Channel.EVENT)))
+    patches.replace(threading.Event, "is_set", functools.partial(_asking, patches, int(Channel.EVENT)))
+    patches.replace(threading.Event, "wait", functools.partial(_waiting, patches, int(Channel.EVENT)))
+    for name in ("wait", "wait_for"):
+        make = functools.partial(_waiting, patches, int(Channel.CONDITION))
+        patches.replace(threading.Condition, name, make)
+    for name in ("notify", "notify_all"):
+        patches.replace(
+            threading.Condition, name, functools.partial(_giving, patches, int(Channel.CONDITION))
+        )
+    patches.replace(threading.Barrier, "wait", functools.partial(_barrier, patches))
+    for owner in (threading.Semaphore, threading.BoundedSemaphore):
+        for name, wrapper in (
+            ("__init__", _semaphore_init),
+            ("acquire", _semaphore_acquire),
+            ("__enter__", _semaphore_acquire),
+            ("release", _semaphore_release),
+        ):
+            if name in vars(owner):
+                patches.replace(owner, name, functools.partial(wrapper, patches))
+
+
+def _giving(patches: Patches, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if patches.on and sys._getframe(1).f_globals is not _OWN:
+            give(id(self), kind)
+        return original(self, *args, **kwargs)
+
+    return method
+
+
+def _asking(patches: Patches, kind: int, original: Callable[..., bool]) -> Callable[..., bool]:
+    @functools.wraps(original)
+    def method(self: Any) -> bool:
+        answer = original(self)
+        if answer and patches.on and sys._getframe(1).f_globals is not _OWN:
+            take(id(self), kind)
+        return answer
+
+    return method
+
+
+def _waiting(patches: Patches, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not patches.on or sys._getframe(1).f_globals is _OWN:
+            return original(self, *args, **kwargs)
+        began = perf_counter_ns()
+        answer = original(self, *args, **kwargs)
+        if answer:
+            take(id(self), kind, 0, perf_counter_ns() - began)
+        return answer
+
+    return method
+
+
+def _barrier(patches: Patches, original: Callable[..., int]) -> Callable[..., int]:
+    @functools.wraps(original)
+    def wait(self: Any, *args: Any, **kwargs: Any) -> int:
+        if not patches.on:
+            return original(self, *args, **kwargs)
+        parties = self.parties
+        give(id(self), Channel.BARRIER, parties)
+        began = perf_counter_ns()
+        index = original(self, *args, **kwargs)
+        take(id(self), Channel.BARRIER, parties, perf_counter_ns() - began)
+        return index
+
+    return wait
+
+
+_capacities: dict[int, tuple[Any, int]] = {}
+
+
+def semaphore_made(semaphore: Any, capacity: Any) -> None:
+    """A semaphore exists. One that admits one at a time is a lock; one that begins with none is a signal."""
+    if type(capacity) is not int:
+        return
+    key = id(semaphore)
+    capacities = _capacities
+
+    def forget(reference: object) -> None:
+        if key in capacities and capacities[key][0] is reference:
+            del capacities[key]
+
+    capacities[key] = weakref.ref(semaphore, forget), capacity or MANY
+    emitter.emit(LOCK_MADE.kind, key, capacity or MANY, emitter.intern("semaphore"), emitter.stack(4))
+
+
+def capacity_of(semaphore: Any) -> int:
+    """How many may hold it at once; 0 for one whose making was not seen."""
+    if isinstance(semaphore, asyncio.Lock):
+        return 1
+    known = _capacities.get(id(semaphore))
+    return known[1] if known is not None else 0
+
+
+def _semaphore_init(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def __init__(self: Any, value: int = 1) -> None:
+        original(self, value)
+        if patches.on and sys._getframe(1).f_globals is not _OWN:
+            semaphore_made(self, value)
+
+    return __init__
+
+
+def _by_an_executor() -> bool:
+    """Executors count idle workers with a semaphore: that orders nothing that the program means."""
+    frame = sys._getframe(2)
+    return frame.f_globals is not _OWN and in_standard_library(frame)
+
+
+def _semaphore_acquire(patches: Patches, original: Callable[..., bool]) -> Callable[..., bool]:
+    @functools.wraps(original)
+    def acquire(self: Any, *args: Any, **kwargs: Any) -> bool:
+        if not patches.on or _by_an_executor():
+            return original(self, *args, **kwargs)
+        began = perf_counter_ns()
+        acquired = original(self, *args, **kwargs)
+        if acquired:
+            emitter.emit(
+                _LOCK, _ACQUIRED, id(self), capacity_of(self), task_in_hand(), perf_counter_ns() - began
+            )
+        return acquired
+
+    return acquire
+
+
+def _semaphore_release(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def release(self: Any, n: int = 1) -> None:
+        if patches.on and not _by_an_executor():
+            emitter.emit(_LOCK, _RELEASED, id(self), capacity_of(self), task_in_hand(), 0)
+        original(self, n)
+
+    return release
