@@ -14,11 +14,9 @@ from taskflow.web import (
     dashboard,
     export,
     health,
-    notifications,
     people,
     problems,
     projects,
-    reports,
     search,
     tasks,
     timelog,
@@ -47,8 +45,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     # search before tasks: /tasks/search is not a task whose id is "search".
     for part in (
-        search, tasks, timelog, watchers, projects, dashboard, people, export, board, users, reports,
-        notifications, health,
+        search, tasks, timelog, watchers, projects, dashboard, people, export, board, users, health
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=board.STATIC), name="static")
