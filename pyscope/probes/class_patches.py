@@ -10,11 +10,12 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, cast
 
+from pyscope.probes.classes import namespace
+
 __all__ = ["Layer", "put", "take"]
 
 MISSING = object()
 
-_namespace_of = type.__dict__["__dict__"].__get__
 _layers: dict[tuple[int, str], list[Layer]] = {}
 _lock = threading.RLock()
 
@@ -44,7 +45,7 @@ def put(kind: type, name: str, make: Callable[[Layer], Any]) -> Layer | None:
     """Replaces a class's special method by `make(layer)`, which calls `layer.below`. None if the class cannot
     be changed."""
     with _lock:
-        layer = Layer(kind, name, _namespace_of(kind).get(name, MISSING))
+        layer = Layer(kind, name, namespace(kind).get(name, MISSING))
         layer.method = make(layer)
         try:
             type.__setattr__(kind, name, layer.method)
@@ -69,7 +70,7 @@ def take(layer: Layer) -> None:
             if above.found is layer.method:
                 above.found = layer.found
                 return
-        if _namespace_of(layer.kind).get(layer.name) is not layer.method:
+        if namespace(layer.kind).get(layer.name) is not layer.method:
             return
         if layer.found is MISSING:
             type.__delattr__(layer.kind, layer.name)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["described", "type_name"]
+from pyscope.probes.classes import type_name
+
+__all__ = ["described"]
 
 MOST_TEXT: Final = 300
 
-_name_of = type.__dict__["__name__"].__get__
 _arguments_of = BaseException.__dict__["args"].__get__
-
-
-def type_name(kind: type) -> str:
-    """A class's name, whatever its metaclass does."""
-    return str(_name_of(kind))
 
 
 def described(error: BaseException | None) -> str:

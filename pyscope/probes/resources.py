@@ -22,7 +22,7 @@ from pyscope import emitter
 from pyscope.events.resources import MAILBOX_SAMPLE, PROCESS_SAMPLE, THREAD_SAMPLE
 from pyscope.probes import Probe, actors
 from pyscope.probes.background import Background
-from pyscope.probes.exceptions import type_name
+from pyscope.probes.classes import type_name
 
 __all__ = ["ResourcesProbe"]
 
@@ -76,7 +76,8 @@ class ResourcesProbe(Probe):
                 raise ProcessLookupError(f"there is no process {target}")
             self._declared.add(target)
             return
-        actor = actors.actor_of(target) or target
+        found = actors.actor_of(target)
+        actor = target if found is None else found
         if actors.mailbox_length(actor) is None and _queue_length(actor) is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""The actors probe: each message from its sender to its receiver, the lives of actors, and Pykka as it was afterwards."""
+"""The actors probe: messages from sender to receiver, the lives of actors, and Pykka as it was afterwards."""
 
 from __future__ import annotations
 

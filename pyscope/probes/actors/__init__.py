@@ -36,8 +36,9 @@ from pyscope import emitter, probes
 from pyscope.events import actors as events
 from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
 from pyscope.events.state import Seen
+from pyscope.probes.classes import type_name
 from pyscope.probes.clients import ClientProbe
-from pyscope.probes.exceptions import described, type_name
+from pyscope.probes.exceptions import described
 
 __all__ = [
     "ActorsProbe",

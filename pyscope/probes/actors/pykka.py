@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from pyscope.probes import actors
-from pyscope.probes.exceptions import type_name
+from pyscope.probes.classes import is_a, type_name
 from pyscope.probes.patches import Patches
 
 __all__ = ["actor_of", "mailbox_length", "patch"]
@@ -42,13 +42,12 @@ def actor_of(target: object) -> object | None:
     """The actor of a reference or a proxy, or the actor itself."""
     import pykka
 
-    kind = type(target)
-    if issubclass(kind, pykka.Actor):
+    if is_a(target, pykka.Actor):
         return target
-    if issubclass(kind, pykka.ActorRef):
+    if is_a(target, pykka.ActorRef):
         actor: object | None = target._actor_weakref()  # type: ignore[attr-defined]
         return actor
-    if issubclass(kind, pykka.ActorProxy):
+    if is_a(target, pykka.ActorProxy):
         return actor_of(object.__getattribute__(target, "actor_ref"))
     return None
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pyscope.probes import class_patches
 from pyscope.probes.class_patches import Layer
-from pyscope.probes.state.values import mro
+from pyscope.probes.classes import mro
 
 __all__ = ["AttributeHooks", "Observer"]
 

@@ -14,7 +14,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from pyscope.events.state import Seen
-from pyscope.probes.state.values import mro, namespace
+from pyscope.probes.classes import mro, namespace
 from pyscope.selection import library_prefixes
 
 __all__ = ["Boundaries", "Look"]

@@ -7,6 +7,7 @@ from typing import Any
 from pyscope import emitter
 from pyscope.events.state import STATE_CHANGE, Seen
 from pyscope.probes import Probe, actors, on_import
+from pyscope.probes.classes import mro, namespace, type_name
 from pyscope.probes.state import values
 from pyscope.probes.state.attributes import AttributeHooks
 from pyscope.probes.state.boundaries import Boundaries
@@ -61,7 +62,8 @@ class StateProbe(Probe):
 
         Once is enough. A built-in container, or an object of an extension type, is only compared at boundaries.
         """
-        target = actors.actor_of(target) or target
+        actor = actors.actor_of(target)
+        target = target if actor is None else actor
         if issubclass(type(target), type):
             kind: type = target  # type: ignore[assignment]
             self._watched.add_class(kind)
@@ -134,8 +136,8 @@ class StateProbe(Probe):
     def _has_backing(self, instance: object, name: str) -> bool:
         own = values.own_dict(instance) or {}
         return f"_{name}" in own or any(
-            f"_{values.type_name(kind).lstrip('_')}__{name}" in own or f"_{name}" in values.namespace(kind)
-            for kind in values.mro(type(instance))
+            f"_{type_name(kind).lstrip('_')}__{name}" in own or f"_{name}" in namespace(kind)
+            for kind in mro(type(instance))
         )
 
     def _tell(
@@ -176,7 +178,7 @@ class StateProbe(Probe):
             initial,
             int(old_kind),
             int(new_kind),
-            emitter.intern(values.type_name(kind)),
+            emitter.intern(type_name(kind)),
             emitter.intern(attribute),
             emitter.intern(call),
             emitter.stack(),
@@ -200,11 +202,11 @@ class StateProbe(Probe):
 
 
 def _property_above(kind: type, name: str) -> str:
-    for base in values.mro(kind):
-        for prefix in (f"_{values.type_name(base).lstrip('_')}__", "_"):
+    for base in mro(kind):
+        for prefix in (f"_{type_name(base).lstrip('_')}__", "_"):
             above = name.removeprefix(prefix)
             if above != name and any(
-                issubclass(type(values.namespace(other).get(above)), property) for other in values.mro(kind)
+                issubclass(type(namespace(other).get(above)), property) for other in mro(kind)
             ):
                 return above
     return name

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import MemberDescriptorType
 from typing import Any, Final, cast
 
+from pyscope.probes.classes import mro, namespace
 from pyscope.probes.state import values
 from pyscope.probes.state.values import ABSENT, UNKNOWN, Frozen
 
@@ -114,8 +115,8 @@ def _counts(instance: object, name: str, old: Frozen, new: Frozen) -> bool:
     containers."""
     if old[0] in _CONTAINERS and new[0] in _CONTAINERS:
         return True
-    for kind in values.mro(type(instance)):
-        found = values.namespace(kind).get(name)
+    for kind in mro(type(instance)):
+        found = namespace(kind).get(name)
         if found is not None:
             return not values.is_data_descriptor(type(found)) or type(found) is MemberDescriptorType
     return True

@@ -13,6 +13,7 @@ from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from pyscope.events.state import ValueKind
+from pyscope.probes.classes import mro, namespace, type_name
 
 __all__ = [
     "ABSENT",
@@ -43,28 +44,9 @@ Frozen = tuple[Any, ...]
 ABSENT: Final[Frozen] = ("absent",)
 UNKNOWN: Final[Frozen] = ("unknown",)
 
-_name_of = type.__dict__["__name__"].__get__
-_mro_of = type.__dict__["__mro__"].__get__
-_namespace_of = type.__dict__["__dict__"].__get__
 # By identity: comparing or hashing a class may run its metaclass's code.
 _SCALARS = frozenset(map(id, (str, int, bool, float, type(None), bytes, complex)))
 _CONTAINERS = frozenset(map(id, (list, tuple, deque, set, frozenset)))
-
-
-def type_name(kind: type) -> str:
-    """A class's name, whatever its metaclass does."""
-    return str(_name_of(kind))
-
-
-def namespace(kind: type) -> Any:
-    """A class's own attributes, whatever its metaclass does."""
-    return _namespace_of(kind)
-
-
-def mro(kind: type) -> tuple[type, ...]:
-    """A class and its bases in order of resolution, whatever its metaclass does."""
-    found: tuple[type, ...] = _mro_of(kind)
-    return found
 
 
 def hides(name: str) -> bool:
@@ -175,8 +157,8 @@ def _shown(items: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def own_dict(instance: object) -> dict[str, Any] | None:
     """An object's `__dict__`, read past whatever its class says; None if it has none."""
-    for kind in _mro_of(type(instance)):
-        found = _namespace_of(kind).get("__dict__")
+    for kind in mro(type(instance)):
+        found = namespace(kind).get("__dict__")
         if type(found) is GetSetDescriptorType:
             try:
                 attributes = found.__get__(instance)
@@ -191,8 +173,8 @@ def read(instance: object, name: str) -> Any:
     attributes = own_dict(instance)
     if attributes is not None and name in attributes:
         return attributes[name]
-    for kind in _mro_of(type(instance)):
-        names = _namespace_of(kind)
+    for kind in mro(type(instance)):
+        names = namespace(kind)
         if name in names:
             found = names[name]
             if type(found) is MemberDescriptorType:
@@ -207,12 +189,12 @@ def read(instance: object, name: str) -> Any:
 
 
 def _is_descriptor(kind: type) -> bool:
-    return any("__get__" in _namespace_of(base) for base in _mro_of(kind))
+    return any("__get__" in namespace(base) for base in mro(kind))
 
 
 def is_data_descriptor(kind: type) -> bool:
     """Whether a class's instances, as class attributes, take assignments to themselves."""
-    return any("__set__" in _namespace_of(base) for base in _mro_of(kind))
+    return any("__set__" in namespace(base) for base in mro(kind))
 
 
 def is_bare_container(instance: object) -> bool:
@@ -224,8 +206,8 @@ def is_bare_container(instance: object) -> bool:
 def attributes(instance: object) -> dict[str, Any]:
     """The attributes that an object has itself, in its dict and its slots."""
     found = dict(own_dict(instance) or {})
-    for kind in _mro_of(type(instance)):
-        for name, descriptor in list(_namespace_of(kind).items()):
+    for kind in mro(type(instance)):
+        for name, descriptor in list(namespace(kind).items()):
             if type(descriptor) is MemberDescriptorType and name not in found:
                 try:
                     found[name] = descriptor.__get__(instance)
@@ -238,6 +220,6 @@ def class_attributes(kind: type) -> dict[str, Any]:
     """A class's own data: what is no descriptor, function or class, and has no dunder name."""
     return {
         name: value
-        for name, value in list(_namespace_of(kind).items())
+        for name, value in list(namespace(kind).items())
         if not name.startswith("__") and not issubclass(type(value), type) and not _is_descriptor(type(value))
     }

@@ -6,7 +6,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from pyscope.probes.state.values import mro
+from pyscope.probes.classes import mro
 
 __all__ = ["Watched"]
 

@@ -103,7 +103,8 @@ class SupervisionProbe(Probe):
 
         Raises TypeError when no adapter knows it, with what to do.
         """
-        supervisor = actors.actor_of(supervisor) or supervisor
+        actor = actors.actor_of(supervisor)
+        supervisor = supervisor if actor is None else actor
         if id(supervisor) in self._subscriptions:
             return
         for adapter in reversed(_adapters):

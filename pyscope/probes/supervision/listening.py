@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pyscope.events.supervision import KINDS
-from pyscope.probes.exceptions import described, type_name
+from pyscope.probes.classes import type_name
+from pyscope.probes.exceptions import described
 
 __all__ = ["Listening"]
 

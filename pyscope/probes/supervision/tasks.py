@@ -39,7 +39,7 @@ def _tell(context: Any, tell: Callable[..., None]) -> None:
     error = context.get("exception")
     if error is None or not issubclass(type(error), BaseException):
         return
-    task = context.get("task") or context.get("future")
+    task = context.get("task", context.get("future"))
     name = task.get_name() if type(task) is asyncio.Task else "callback"
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
