@@ -13,6 +13,7 @@ dataclasses of `pyscope.findings` in order of time.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import threading
@@ -24,18 +25,47 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope import config, selection
+from pyscope import config, probes, selection
 from pyscope.config import ModuleSelector
 from pyscope.errors import ConfigError
+from pyscope.findings import (
+    ExternalCall,
+    PerformanceIssue,
+    PerformanceIssues,
+    Race,
+    ResourceMetrics,
+    StateChange,
+    SupervisorEvent,
+)
+from pyscope.rows import Location
 from pyscope.session import Session
 from pyscope.trace import Call, Trace
 
 __all__ = [
     "Controller",
+    "get_external_calls",
+    "get_performance_issues",
+    "get_race_conditions",
+    "get_resource_metrics",
+    "get_state_changes",
+    "get_supervisor_events",
     "get_traces",
+    "monitor_concurrency",
+    "monitor_process",
+    "monitor_supervisor_tree",
+    "reset",
+    "start_performance_monitoring",
+    "start_resource_monitoring",
     "start_tracing",
     "stop_all",
+    "stop_concurrency_monitoring",
+    "stop_external_calls",
+    "stop_performance_monitoring",
+    "stop_process_monitoring",
+    "stop_resource_monitoring",
+    "stop_supervisor_monitoring",
     "stop_tracing",
+    "trace_external_calls",
 ]
 
 logger = logging.getLogger(__name__)
@@ -54,6 +84,7 @@ class _Kind:
         self.since = 0
         self.gathered: Any = None
         self.active = False
+        self.fresh = True  # nothing has been named to its probe yet
 
 
 _lock = threading.RLock()
@@ -94,6 +125,31 @@ def _get(kind: str, empty: Any) -> Any:
         if found is None:
             return empty
         return found.read(_session.trace(), found.since) if found.active else found.gathered
+
+
+def _active(kind: str) -> bool:
+    found = _kinds.get(kind)
+    return found is not None and found.active
+
+
+def _watch(kind: str, probe: str, subjects: Sequence[object]) -> None:
+    """Names subjects to a probe; the kind ends again where it had only begun for one that is refused."""
+    watching: Any = probes.installed(probe)
+    for subject in subjects:
+        try:
+            watching.watch(subject)
+        except BaseException:
+            found = _kinds.get(kind)
+            if found is not None and found.fresh:
+                _stop(kind)
+                _kinds.pop(kind, None)
+            raise
+    _kinds[kind].fresh = False
+
+
+def _there(names: Sequence[str]) -> list[str]:
+    """Those of some probes whose library is installed: the others have nothing to watch."""
+    return [name for name in names if probes.has_library(name)]
 
 
 def _in_forked_child() -> None:
@@ -157,6 +213,288 @@ def _made_by(trace: Trace, modules: Sequence[ModuleSelector]) -> NDArray[np.bool
     return own
 
 
+def _files_of(trace: Trace, modules: Modules) -> frozenset[str] | None:
+    """The files of the modules, as far as their code ran; None where every module is meant."""
+    if modules is None:
+        return None
+    globs = selection.expand(config.resolve(modules=modules).modules or ())
+    return frozenset(f.file for f in trace.functions if any(fnmatchcase(f.module, glob) for glob in globs))
+
+
+def _within(stack: tuple[Location, ...], files: frozenset[str] | None) -> bool:
+    """Whether a stack goes through one of the files. One that is not known is not left out."""
+    return files is None or not stack or any(location.file in files for location in stack)
+
+
+# --- state ---------------------------------------------------------------------------------------
+
+
+def monitor_process(subject: object, what: str = "state_changes") -> None:
+    """Watches the state of an object, of a class with all its instances, or of an actor (its reference or proxy).
+
+    Further calls watch more. `what` is "state_changes". Raises ConfigError for anything else.
+    """
+    if what != "state_changes":
+        raise ConfigError(f"what = {what!r}: an object can be watched for 'state_changes'")
+
+    def read(trace: Trace, since: int) -> list[StateChange]:
+        from pyscope.analysis import states
+
+        return [change for change in states.find(trace) if change.time_ns >= since]
+
+    with _lock:
+        if not _active("state"):
+            _start("state", _Kind(read), [], ["state"])
+        _watch("state", "state", [subject])
+
+
+def get_state_changes() -> list[StateChange]:
+    """The changes of what `monitor_process` watches, in order of time."""
+    found: list[StateChange] = _get("state", [])
+    return found
+
+
+def stop_process_monitoring() -> None:
+    """Ends what `monitor_process` began."""
+    _stop("state")
+
+
+# --- performance ---------------------------------------------------------------------------------
+
+_PATTERNS = {
+    "n_plus_one_queries": "n_plus_one_query",
+    "repeated_queries": "repeated_query",
+    "slow_calls": "slow_call",
+    "blocking_calls": "blocking_call_in_event_loop",
+}
+
+
+def start_performance_monitoring(
+    modules: Modules = None,
+    detect_patterns: Sequence[str] | None = None,
+    threshold: int = 5,
+    *,
+    slow_ms: float = 500.0,
+    blocking_ms: float = 100.0,
+) -> None:
+    """Looks for what takes more time than it needs, in `modules` (None: the program's own code).
+
+    `detect_patterns`: any of "n_plus_one_queries", "repeated_queries", "slow_calls", "blocking_calls"; None is all.
+    `threshold`: from how many queries on, at least 2. `slow_ms`, `blocking_ms`: from how many milliseconds on a call is
+    slow, and blocks an event loop. Raises ConfigError.
+    """
+    wanted = list(_PATTERNS) if detect_patterns is None else list(detect_patterns)
+    for pattern in wanted:
+        if pattern not in _PATTERNS:
+            raise ConfigError(
+                f"detect_patterns: {pattern!r} must be one of {', '.join(map(repr, _PATTERNS))}"
+            )
+    if type(threshold) is not int or threshold < 2:
+        raise ConfigError(
+            f"threshold = {threshold!r}: must be a whole number, 2 or more: one query is no pattern"
+        )
+    kinds = {_PATTERNS[pattern] for pattern in wanted}
+
+    def read(trace: Trace, since: int) -> PerformanceIssues:
+        from pyscope.analysis import hotspots, queries
+
+        found: list[PerformanceIssue] = []
+        if kinds & {"n_plus_one_query", "repeated_query"}:
+            found += queries.find(trace, threshold)
+        if kinds & {"slow_call", "blocking_call_in_event_loop"}:
+            found += hotspots.find(trace, slow_ms=slow_ms, blocking_ms=blocking_ms)
+        files = _files_of(trace, modules)
+        return PerformanceIssues(
+            sorted(
+                (
+                    issue
+                    for issue in found
+                    if issue.kind in kinds and issue.time_ns >= since and _within(issue.stack, files)
+                ),
+                key=lambda issue: issue.time_ns,
+            )
+        )
+
+    needed = ["asgi", "sqlalchemy"]
+    if kinds & {"slow_call", "blocking_call_in_event_loop"}:
+        needed += ["event_loop", "http", "redis", "smtp"]
+    _start("performance", _Kind(read), modules, _there(needed))
+
+
+def get_performance_issues() -> PerformanceIssues:
+    """The issues found so far, in order of time; the list's `query_count` is the sum of theirs."""
+    found: PerformanceIssues = _get("performance", PerformanceIssues())
+    return found
+
+
+def stop_performance_monitoring() -> None:
+    """Ends what `start_performance_monitoring` began."""
+    _stop("performance")
+
+
+# --- resources -----------------------------------------------------------------------------------
+
+_METRICS = ("memory", "cpu", "message_queue_length")
+
+
+def start_resource_monitoring(
+    processes: Sequence[object] | None = None,
+    metrics: Sequence[str] = _METRICS,
+    *,
+    interval: float | None = None,
+) -> None:
+    """Samples memory and CPU of this process (and its children) and of the ids in `processes`, and the mailboxes of
+    the actors in it.
+
+    `metrics`: any of "memory", "cpu", "message_queue_length". `interval`: seconds between samples. Raises ConfigError,
+    ProcessLookupError for a process that does not exist.
+    """
+    for metric in metrics:
+        if metric not in _METRICS:
+            raise ConfigError(f"metrics: {metric!r} must be one of {', '.join(map(repr, _METRICS))}")
+    if interval is not None and not 0.001 <= interval <= 3600:
+        raise ConfigError(f"interval = {interval!r}: must be between 0.001 and 3600 seconds")
+
+    def read(trace: Trace, since: int) -> ResourceMetrics:
+        from pyscope.analysis import resources
+
+        return _only(resources.find(trace, since=since), metrics)
+
+    with _lock:
+        _start("resources", _Kind(read), [], ["resources"])
+        if interval is not None:
+            probe: Any = probes.installed("resources")
+            probe.interval = interval
+        _watch("resources", "resources", processes or ())
+
+
+def get_resource_metrics() -> ResourceMetrics:
+    """What was sampled so far."""
+    found: ResourceMetrics = _get("resources", ResourceMetrics(0, False, (), (), (), {}))
+    return found
+
+
+def stop_resource_monitoring() -> None:
+    """Ends what `start_resource_monitoring` began."""
+    _stop("resources")
+
+
+def _only(found: ResourceMetrics, metrics: Sequence[str]) -> ResourceMetrics:
+    """Without the series that were not asked for."""
+    unwanted: dict[str, Any] = {}
+    if "memory" not in metrics:
+        unwanted |= {"peak_memory": 0, "peak_is_exact": False, "memory_samples": ()}
+    if "cpu" not in metrics:
+        unwanted |= {"cpu_usage_samples": ()}
+    if "message_queue_length" not in metrics:
+        unwanted |= {"message_queue_length_samples": ()}
+    by_process = {
+        name: dataclasses.replace(process, **unwanted) for name, process in found.by_process.items()
+    }
+    return dataclasses.replace(found, **unwanted, by_process=by_process)
+
+
+# --- supervision ---------------------------------------------------------------------------------
+
+
+def monitor_supervisor_tree(supervisor: object | None = None) -> None:
+    """Follows a supervisor and what is below it; with None a program that has none: uncaught exceptions of threads
+    and of asyncio's tasks, deaths of child processes (which are always told).
+
+    Further calls follow more. Raises TypeError for an object that is no supervisor PyScope knows, with what to do.
+    """
+
+    def read(trace: Trace, since: int) -> list[SupervisorEvent]:
+        from pyscope.analysis import supervision
+
+        return [event for event in supervision.find(trace) if event.time_ns >= since]
+
+    with _lock:
+        if not _active("supervision"):
+            _start("supervision", _Kind(read), [], ["supervision"])
+        if supervisor is not None:
+            _watch("supervision", "supervision", [supervisor])
+
+
+def get_supervisor_events() -> list[SupervisorEvent]:
+    """What happened to children so far, in order of time."""
+    found: list[SupervisorEvent] = _get("supervision", [])
+    return found
+
+
+def stop_supervisor_monitoring() -> None:
+    """Ends what `monitor_supervisor_tree` began."""
+    _stop("supervision")
+
+
+# --- external calls ------------------------------------------------------------------------------
+
+
+def trace_external_calls(modules: Modules = None) -> None:
+    """Follows calls to other services (HTTP, SMTP, Redis, file storage) and their retries, made from `modules` (None:
+    from anywhere)."""
+
+    def read(trace: Trace, since: int) -> list[ExternalCall]:
+        from pyscope.analysis import external
+
+        files = _files_of(trace, modules)
+        found = external.find(trace)
+        return [call for call in found if call.start_ns >= since and _within(call.stack, files)]
+
+    _start(
+        "external", _Kind(read), modules or [], _there(["http", "redis", "retry", "smtp", "storage", "asgi"])
+    )
+
+
+def get_external_calls() -> list[ExternalCall]:
+    """The calls to other services so far, each with its attempts, in order of start."""
+    found: list[ExternalCall] = _get("external", [])
+    return found
+
+
+def stop_external_calls() -> None:
+    """Ends what `trace_external_calls` began."""
+    _stop("external")
+
+
+# --- concurrency ---------------------------------------------------------------------------------
+
+
+def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = True) -> None:
+    """Looks for races: on the attributes of the objects, classes or actors in `processes`, by threads and asyncio
+    tasks, and in the transactions of every SQLAlchemy engine. Locks, queues and the like are watched with them.
+
+    Further calls watch more. With `detect_races` off the events are recorded and nothing is concluded.
+    """
+
+    def read(trace: Trace, since: int) -> list[Race]:
+        if not detect_races:
+            return []
+        from pyscope.analysis import database_races, races
+
+        found = [*races.find(trace), *database_races.find(trace)]
+        return sorted(
+            (race for race in found if race.accesses[-1].time_ns >= since),
+            key=lambda race: race.accesses[0].time_ns,
+        )
+
+    with _lock:
+        if not _active("concurrency"):
+            _start("concurrency", _Kind(read), [], ["sync", "accesses", "actors", *_there(["sqlalchemy"])])
+        _watch("concurrency", "accesses", processes)
+
+
+def get_race_conditions() -> list[Race]:
+    """The races found so far, in order of time."""
+    found: list[Race] = _get("concurrency", [])
+    return found
+
+
+def stop_concurrency_monitoring() -> None:
+    """Ends what `monitor_concurrency` began."""
+    _stop("concurrency")
+
+
 # --- all of it -----------------------------------------------------------------------------------
 
 
@@ -171,6 +509,13 @@ def stop_all() -> None:
                 problems.append(error)
         for problem in problems:
             logger.warning("monitoring ended, but what it gathered could not be read: %s", problem)
+
+
+def reset() -> None:
+    """As `stop_all`, and forgets what was gathered: a fresh start, for tests."""
+    with _lock:
+        stop_all()
+        _kinds.clear()
 
 
 class Controller:

@@ -173,16 +173,21 @@ def _install(probe: Probe) -> None:
             )
 
 
-def _require(name: str) -> None:
+def has_library(name: str) -> bool:
+    """Whether what a probe watches is installed."""
     probe = make(name)
     if probe.library is None or probe.library in sys.modules:
-        return
+        return True
     try:
-        found = importlib.util.find_spec(probe.library) is not None
+        return importlib.util.find_spec(probe.library) is not None
     except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise MissingExtra(f"the probe {name!r}", probe.library, probe.extra or name)
+        return False
+
+
+def _require(name: str) -> None:
+    if not has_library(name):
+        probe = make(name)
+        raise MissingExtra(f"the probe {name!r}", str(probe.library), probe.extra or name)
 
 
 def _warn(message: str) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import pyscope
 from pyscope import emitter, recorder, runtime
@@ -18,7 +20,7 @@ from pyscope.errors import ConfigError, RecorderError
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    runtime._kinds.clear()
+    runtime.reset()
     yield
     runtime.stop_all()
     assert recorder.active() is None
@@ -225,3 +227,173 @@ def test_a_controller_with_auto_start_off_waits_to_be_started() -> None:
         controller.start()
         outer(1, 2)
         assert "outer" in names()
+
+
+class Base(DeclarativeBase): ...
+
+
+class Author(Base):
+    __tablename__ = "authors"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Book(Base):
+    __tablename__ = "books"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    author_id: Mapped[int] = mapped_column(ForeignKey("authors.id"))
+    author: Mapped[Author] = relationship(Author)
+
+
+# --- the other kinds -----------------------------------------------------------------------------
+
+
+class Order:
+    def __init__(self) -> None:
+        self.status = "open"
+        self.lines: list[str] = []
+
+    def send(self) -> None:
+        self.status = "sent"
+
+    def add(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def test_state_changes_of_an_object_and_of_a_class_come_with_what_did_them() -> None:
+    first = Order()
+    runtime.monitor_process(first, "state_changes")
+    first.send()
+    first.add("tea")
+    other = Order()
+    other.send()
+    changes = runtime.get_state_changes()
+    assert [(c.attribute, c.transition, c.trigger) for c in changes] == [
+        ("status", "order_sent", "Order.send"),
+        ("lines", "lines_changed", "Order.add"),
+    ]
+    runtime.monitor_process(Order)
+    other.status = "late"
+    assert runtime.get_state_changes()[-1].transition == "order_late"
+    runtime.stop_process_monitoring()
+    assert "__setattr__" not in vars(Order)
+    assert len(runtime.get_state_changes()) == 3
+
+
+def test_n_plus_one_queries_are_counted_and_placed() -> None:
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Book(author=Author()) for _ in range(6)])
+        session.commit()
+
+    def authors() -> int:
+        with Session(engine) as session:
+            return len([book.author for book in session.scalars(select(Book))])
+
+    runtime.start_performance_monitoring(detect_patterns=["n_plus_one_queries"], threshold=5)
+    assert authors() == 6
+    issues = runtime.get_performance_issues()
+    assert issues.query_count == 6
+    assert (issues[0].kind, issues[0].relationship) == ("n_plus_one_query", "Book.author")
+    assert issues[0].call_site.file == __file__
+    runtime.start_performance_monitoring(detect_patterns=["n_plus_one_queries"], threshold=7)
+    authors()
+    assert runtime.get_performance_issues() == []
+    runtime.start_performance_monitoring(modules=["json.*"], detect_patterns=["n_plus_one_queries"])
+    authors()
+    assert runtime.get_performance_issues() == []
+
+
+def test_resources_are_sampled_and_only_the_metrics_asked_for_are_told() -> None:
+    runtime.start_resource_monitoring(metrics=["cpu"], interval=0.005)
+    while len(runtime.get_resource_metrics().cpu_usage_samples) < 3:
+        sum(range(10_000))
+    found = runtime.get_resource_metrics()
+    assert (found.peak_memory, list(found.memory_samples)) == (0, [])
+    runtime.start_resource_monitoring(processes=[os.getpid()])
+    while not runtime.get_resource_metrics().memory_samples:
+        pass
+    runtime.stop_resource_monitoring()
+    assert runtime.get_resource_metrics().peak_memory > 1 << 20
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_is_a_supervisor_event_without_a_supervisor() -> None:
+    hook = threading.excepthook
+    runtime.monitor_supervisor_tree(None)
+    thread = threading.Thread(target=fail, name="worker")
+    thread.start()
+    thread.join()
+    [event] = [event for event in runtime.get_supervisor_events() if event.child == "worker"]
+    assert (event.kind, event.supervisor) == ("child_terminated", "threading")
+    assert "ValueError" in event.reason
+    runtime.stop_all()
+    assert threading.excepthook is hook
+
+
+def test_an_external_call_has_its_attempts() -> None:
+    import http.server
+
+    import requests
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    runtime.trace_external_calls()
+    requests.get(f"http://127.0.0.1:{server.server_port}/things?token=secret", timeout=20)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    [call] = runtime.get_external_calls()
+    assert (call.service, call.outcome, call.retries, len(call.attempts)) == ("http", "succeeded", 0, 1)
+    assert "secret" not in call.operation
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: runtime.monitor_process(Order, "everything"), "state_changes"),
+        (lambda: runtime.start_performance_monitoring(detect_patterns=["slow"]), "slow_calls"),
+        (lambda: runtime.start_performance_monitoring(threshold=1), "2 or more"),
+        (lambda: runtime.start_resource_monitoring(metrics=["disk"]), "message_queue_length"),
+        (lambda: runtime.start_resource_monitoring(interval=0), "between 0.001"),
+    ],
+)
+def test_a_bad_argument_says_what_is_allowed_and_nothing_has_begun(call: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call()  # type: ignore[operator]
+    assert recorder.active() is None
+
+
+def test_what_is_no_supervisor_or_no_process_is_refused_and_nothing_has_begun() -> None:
+    with pytest.raises(TypeError, match="no supervisor that PyScope knows"):
+        runtime.monitor_supervisor_tree(Order())
+    with pytest.raises(ProcessLookupError, match="no process"):
+        runtime.start_resource_monitoring(processes=[2**22 + 1])
+    assert recorder.active() is None
+
+
+def test_any_combination_is_active_at_once_and_stop_all_undoes_it() -> None:
+    order = Order()
+    runtime.start_tracing(modules=[__name__])
+    runtime.monitor_process(order)
+    runtime.start_performance_monitoring()
+    runtime.start_resource_monitoring()
+    runtime.monitor_supervisor_tree()
+    runtime.trace_external_calls()
+    order.send()
+    assert "send" in names()
+    assert [change.transition for change in runtime.get_state_changes()] == ["order_sent"]
+    runtime.stop_all()
+    assert "__setattr__" not in vars(Order)
+    assert "send" in names()
+    assert [change.transition for change in runtime.get_state_changes()] == ["order_sent"]
+    assert runtime.get_external_calls() == []
+    assert [thread.name for thread in threading.enumerate() if "pyscope" in thread.name] == []
