@@ -31,6 +31,7 @@ test-native: check-python  ## C++ tests under AddressSanitizer + UBSan, and Thre
 	sh tests/native/run.sh
 
 test-python: $(VENV)/built.stamp
+	sh .ci/browser.sh
 	$(SHARED) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
