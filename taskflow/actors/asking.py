@@ -20,28 +20,27 @@ async def ask(find: Callable[[], Kind | None], method: str, *arguments: Any, sec
     """The answer of the actor that `find` finds to `method(*arguments)`, or the exception it answers with.
 
     A message that died with the actor before it was begun is sent again to its restarted successor; one
-    that was begun is not. Busy when the mailbox is full, or when there is no answer within `seconds`. Then,
-    and when the caller is cancelled, the message is withdrawn: not begun yet, it will not be handled.
+    that was begun is not. Busy when the mailbox is full, or when the message was not begun within
+    `seconds`: it is withdrawn then and will not be handled. What was begun in time is waited for, so that
+    Busy always means that nothing was done. A cancelled caller's message is withdrawn as well.
     """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
     try:
-        async with asyncio.timeout(seconds) as limit:
-            while True:
-                actor = find()
-                if actor is not None:
-                    try:
-                        return await _answer(actor, ProxyCall((method,), arguments, {}))
-                    except NotHandled:
-                        pass
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+        while loop.time() < deadline:
+            actor = find()
+            if actor is not None:
+                try:
+                    return await _answer(actor, ProxyCall((method,), arguments, {}), deadline)
+                except NotHandled:
+                    pass
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
     except MailboxFull as full:
         raise Busy(f"Too many requests wait already: {full}.") from full
-    except TimeoutError as late:
-        if not limit.expired():
-            raise
-        raise Busy(f"There was no answer within {seconds:g} s.") from late
+    raise Busy(f"There was no answer within {seconds:g} s.")
 
 
-async def _answer(actor: SupervisedActor, message: ProxyCall) -> Any:
+async def _answer(actor: SupervisedActor, message: ProxyCall, deadline: float) -> Any:
     loop = asyncio.get_running_loop()
     awaited: asyncio.Future[Any] = loop.create_future()
 
@@ -64,7 +63,12 @@ async def _answer(actor: SupervisedActor, message: ProxyCall) -> Any:
     actor.mailbox.put(Envelope(message, reply_to=answer))
     answer.watch(hand_over)
     try:
+        await asyncio.wait([awaited], timeout=deadline - loop.time())
+        if not awaited.done() and answer.withdraw():
+            raise NotHandled
         return await awaited
     except asyncio.CancelledError:
         answer.withdraw()
         raise
+    finally:
+        awaited.cancel()

@@ -89,6 +89,20 @@ def test_no_answer_in_time_is_busy_and_what_had_not_begun_never_happens(clerk: C
     assert done == []
 
 
+def test_what_was_begun_in_time_is_waited_for_however_long_it_takes(clerk: Clerk) -> None:
+    # Busy would say that nothing was done, and whoever believes that asks for it a second time.
+    async def main() -> None:
+        stuck = Stuck()
+        asked = asyncio.ensure_future(ask(lambda: clerk, "do", stuck, seconds=1.0))
+        await until(stuck.entered.is_set)
+        await asyncio.sleep(1.2)
+        assert not asked.done()
+        stuck.released.set()
+        assert await asked is None
+
+    asyncio.run(main())
+
+
 def test_a_cancelled_asker_withdraws_its_message(clerk: Clerk) -> None:
     done: list[str] = []
 
