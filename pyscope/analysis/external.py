@@ -65,6 +65,7 @@ class _Send:
     outcome: str = _OPEN
     status: int = 0
     error: str = ""
+    shown: int = 0  # the stack to show, where it is not the one to compare
 
     @property
     def failed(self) -> bool:
@@ -148,7 +149,33 @@ def _sends(trace: Trace) -> list[_Send]:
             send.end_ns = send.start_ns + duration
             send.outcome = _OUTCOMES.get(outcome, "failed")
             send.status, send.error = status, strings[error]
-    return sends
+    return _mails(sends)
+
+
+def _mails(sends: list[_Send]) -> list[_Send]:
+    """A connection to a mail server and the mail that follows it are one attempt to send that mail."""
+    kept = []
+    connected: dict[tuple[int, int, str, Retry], _Send] = {}
+    for send in sends:
+        if send.service == "smtp":
+            where = send.thread, send.context, send.peer, send.retry
+            if send.operation == "CONNECT":
+                if send.outcome == "succeeded":
+                    connected[where] = send
+                else:
+                    send.operation = "MAIL"  # what the connection was for
+            elif where in connected:
+                connection = connected.pop(where)
+                connection.operation, connection.fingerprint, connection.shown = (
+                    "MAIL",
+                    send.fingerprint,
+                    send.stack,
+                )
+                connection.end_ns, connection.outcome = send.end_ns, send.outcome
+                connection.status, connection.error = send.status, send.error
+                continue
+        kept.append(send)
+    return kept
 
 
 def _lists(events: Any, *names: str) -> Iterable[list[Any]]:
@@ -283,15 +310,13 @@ class _Grouped:
             self._calls.append(named[position])
         logical = named[position]
         logical.repeated_by = self._retries.library.get(group, "")
-        _add(logical, send)
+        logical.sends.append(send)
         return logical
 
 
 def _continues(last: _Send, send: _Send) -> bool:
     """Whether a further send in the same retry attempt is about the same call."""
-    if last.end_ns > send.start_ns:
-        return False
-    return last.failed or (last.operation == "CONNECT" and last.service == "smtp")
+    return last.failed and last.end_ns <= send.start_ns
 
 
 class _Loops:
@@ -303,64 +328,55 @@ class _Loops:
         self._failed: dict[tuple[Any, ...], _Logical] = {}
 
     def place(self, send: _Send) -> _Logical:
-        connecting = (
-            send.service == "smtp"
-        )  # whose connection and mail are one call, though different requests
-        key = (send.thread, send.stack, *_name(send), 0 if connecting else send.fingerprint)
+        # A mail whose connection failed is not known.
+        key = (send.thread, send.stack, *_name(send), 0 if send.service == "smtp" else send.fingerprint)
         logical = self._failed.get(key)
         if logical is None or not self._repeats(logical.sends[-1], send):
             logical = _Logical([])
             self._calls.append(logical)
-        elif send.operation == logical.sends[-1].operation or logical.sends[-1].failed:
-            logical.repeated_by = "loop"
-        _add(logical, send)
-        if send.outcome == "succeeded" and send.operation != "CONNECT":
-            self._failed.pop(key, None)
         else:
+            logical.repeated_by = "loop"
+        logical.sends.append(send)
+        if send.failed:
             self._failed[key] = logical
+        else:
+            self._failed.pop(key, None)
         return logical
 
     def _repeats(self, last: _Send, send: _Send) -> bool:
-        if last.end_ns > send.start_ns or last.outcome == _OPEN:
+        if last.end_ns > send.start_ns:
             return False
-        if (
-            last.service == "smtp"
-            and last.fingerprint
-            and send.fingerprint
-            and last.fingerprint != send.fingerprint
-        ):
+        if last.fingerprint and send.fingerprint and last.fingerprint != send.fingerprint:
             return False
-        if last.context != send.context:  # asyncio.wait_for makes a task of each attempt, up to Python 3.11
-            contexts = self._trace.contexts
-            before, after = contexts[last.context], contexts[send.context]
-            return before.kind == after.kind == "task" and before.parent == after.parent != 0
-        return self._same_way(last.call, send.call)
+        same_caller, to_root = self._same_way(last.call, send.call)
+        if last.context == send.context:
+            return same_caller
+        # asyncio.wait_for makes a task of each attempt, up to Python 3.11. Of whom, the trace does not say.
+        contexts = self._trace.contexts
+        return (
+            contexts[last.context].kind == contexts[send.context].kind == "task"
+            and last.scope == send.scope
+            and to_root
+            and (send.call < 0 or send.scope != 0 or last.outcome in ("cancelled", "timed_out"))
+        )
 
-    def _same_way(self, a: int, b: int) -> bool:
-        """Whether two calls are one, or were made in the same way by one."""
+    def _same_way(self, a: int, b: int) -> tuple[bool, bool]:
+        """Whether two calls are one or were made in the same way by one; and whether so from the root on."""
         parent, function = self._trace.calls["parent"], self._trace.calls["function"]
         for _ in range(_DEEPEST):
             if a == b:
-                return True
+                return True, True
             if a < 0 or b < 0 or function[a] != function[b]:
-                return False
+                break
             a, b = int(parent[a]), int(parent[b])
             if a < 0 and b < 0:
-                return False
-        return False
+                return False, True
+        return False, False
 
 
 def _name(send: _Send) -> tuple[str, str, str]:
     """What attempts of one call have in common."""
-    return send.service, "MAIL" if send.service == "smtp" else send.operation, send.peer
-
-
-def _add(logical: _Logical, send: _Send) -> None:
-    """Adds an attempt; a connection that was made for a mail is that mail's beginning."""
-    sends = logical.sends
-    if sends and sends[-1].operation == "CONNECT" and sends[-1].service == "smtp" and not sends[-1].failed:
-        send.start_ns = sends.pop().start_ns
-    sends.append(send)
+    return send.service, send.operation, send.peer
 
 
 def _call(trace: Trace, logical: _Logical, retries: _Retries) -> ExternalCall:
@@ -389,10 +405,10 @@ def _call(trace: Trace, logical: _Logical, retries: _Retries) -> ExternalCall:
                 send.timeout_ns,
             )
         )
-    stack = trace.stack(first.stack)
+    stack = trace.stack(first.shown or first.stack)
     return ExternalCall(
         service=first.service,
-        operation=_name(first)[1] if first.service == "smtp" else first.operation,
+        operation=first.operation,
         peer=first.peer,
         attempts=tuple(attempts),
         timed_out=any(send.outcome == "timed_out" for send in sends),
