@@ -31,7 +31,7 @@ def advice(load: Load, statement: str, relationship: str, outer: str, repeated: 
             return f"Load it with the instances: .options({columns}) on the statement that loads {parent}."
         return f"Load these columns with the instances: .options(undefer(…)) on the statement that loads {parent}."
     if load is Load.SUBCLASS:
-        return f"Load it with the instances: .options(selectin_polymorphic(<base class>, [{parent}])) on their statement."
+        return f"Load it with the instances: .options(selectin_polymorphic(BaseClass, [{parent}])) on their statement."
     if load is Load.EXPIRED:
         return (
             "A commit, rollback or expire() has emptied the instances: make the session with "

@@ -7,6 +7,7 @@ would tell the same, but makes SQLAlchemy prepare every statement twice.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Callable
@@ -25,10 +26,12 @@ __all__ = ["SQLAlchemyProbe"]
 
 _MOST_REMEMBERED = 4096
 _MOST_RECENT = 64
+_MOST_FLUSHED = 200
 _STATEMENT = STATEMENT.kind
 _TRANSACTION = TRANSACTION.kind
 _OTHER = int(Operation.OTHER)
 _SELECT = int(Operation.SELECT)
+_UPDATE = int(Operation.UPDATE)
 _NO_LOAD = (int(Load.NONE), "", 0, "")
 
 
@@ -57,6 +60,7 @@ class _Recent(threading.local):
 
     def __init__(self) -> None:
         self.statements: dict[int, Statement] = {}
+        self.write: Statement | None = None
 
 
 class SQLAlchemyProbe(Probe):
@@ -105,9 +109,10 @@ class SQLAlchemyProbe(Probe):
         on_import.call("sqlalchemy.orm", self._install_orm)
 
     def _install_orm(self) -> None:
-        from sqlalchemy.orm import Mapper
+        from sqlalchemy.orm import Mapper, Session
 
         if self._watching:
+            self._listen(Session, {"after_flush": self._flushed})
             self._listen(Mapper, {"load": self._load, "refresh": self._load})
 
     def _listen(self, target: Any, listeners: dict[str, Callable[..., Any]]) -> None:
@@ -244,6 +249,8 @@ class SQLAlchemyProbe(Probe):
         else:
             values = parameters if executemany else [parameters]
         transaction.executed(sent, values, rows, entities)
+        if operation == _UPDATE:
+            self._recent.write = sent
 
     def _purpose(self, options: Any, origin: Any, shape: Shape) -> tuple[int, str, int, str]:
         """Why the ORM sent a SELECT: the kind of load, the attribute, the instance, what had loaded that."""
@@ -307,13 +314,33 @@ class SQLAlchemyProbe(Probe):
             if statement is None or statement.origin is not origin:
                 return
             entity = statement, state.key, state.manager
-            young = self._young
-            if len(young) >= _MOST_REMEMBERED:
-                self._old = young
-                self._young = young = {}
-            young[id(state)] = entity
+            self._remember(state, entity)
             if statement.transaction is not None:
                 statement.transaction.loaded(entity)
+        except Exception:
+            self.fault()
+
+    def _remember(self, state: Any, entity: Entity) -> None:
+        if len(self._young) >= _MOST_REMEMBERED:
+            self._old = self._young
+            self._young = {}
+        self._young[id(state)] = entity
+
+    def _flushed(self, session: Any, _context: Any) -> None:
+        """Instances that an earlier transaction had loaded, written by this one: it has known them since then."""
+        if not self._watching or not emitter.active():
+            return
+        try:
+            write, self._recent.write = self._recent.write, None
+            if write is None or write.transaction is None:
+                return
+            for instance in itertools.islice(session.dirty, _MOST_FLUSHED):
+                state = instance.__dict__["_sa_instance_state"]
+                entity = self._young.get(id(state)) or self._old.get(id(state))
+                if entity is not None and entity[1] is state.key:
+                    if entity[0].transaction is not write.transaction:
+                        write.transaction.loaded(entity)
+                    self._remember(state, (write, state.key, state.manager))
         except Exception:
             self.fault()
 
@@ -401,6 +428,8 @@ class SQLAlchemyProbe(Probe):
             record.committing = None
             if transaction is None or not emitter.active():
                 return
+            if transaction.autocommit:
+                step = Step.COMMIT  # each statement has done that already
             if step is Step.COMMIT:
                 transaction.tell()
                 record.committing = transaction
@@ -448,7 +477,7 @@ def _shape(compiled: Any, statement: str) -> Shape:
 
 
 def _of_subclass(state: Any, wanted: Any) -> bool:
-    """Whether attributes are missing since a base class was selected: of the subclass's own, and nothing has expired."""
+    """Whether attributes are missing since a base class was selected: a subclass's own, and nothing has expired."""
     inherited = state.mapper.inherits
     return inherited is not None and not state.expired and not any(map(inherited.has_property, wanted))
 

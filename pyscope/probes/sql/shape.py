@@ -260,6 +260,9 @@ def _learned(table: Any) -> tuple[str, tuple[str, ...]]:
     return name, primary
 
 
+_CONSTANTS = ("true", "false", "null")
+
+
 class _Condition:
     """The conjuncts of a WHERE, as far as they speak of one table."""
 
@@ -275,32 +278,33 @@ class _Condition:
             self._add(conjunct)
 
     def _add(self, conjunct: Any) -> None:
-        self.compared |= {
-            part.name
-            for part in _parts(conjunct)
-            if getattr(part, "__visit_name__", "") == "column" and self._is_mine(part)
-        }
+        self.compared |= {part.name for part in _parts(conjunct) if self._is_mine(part)}
+        if self._is_mine(conjunct):  # a column of truth values, alone
+            self.equalities[conjunct.name] = Literal(True)
+            return
         if getattr(conjunct, "__visit_name__", "") == "binary":
             operator = getattr(conjunct.operator, "__name__", "")
             self.ranged = self.ranged or operator in ("gt", "ge", "lt", "le")
             sides = [(conjunct.left, conjunct.right), (conjunct.right, conjunct.left)]
-            for column, bound in sides[: 2 if operator == "eq" else 1]:
-                if (
-                    operator in ("eq", "in_op")
-                    and getattr(column, "__visit_name__", "") == "column"
-                    and self._is_mine(column)
-                    and getattr(bound, "__visit_name__", "") == "bindparam"
-                ):
-                    name = self._names.get(bound)
-                    if name is not None:
-                        (self.equalities if operator == "eq" else self.lists)[column.name] = name
-                        self.exact = self.exact and operator == "eq"
-                        return
+            for column, value in sides[: 2 if operator == "eq" else 1]:
+                source = self._source(value)
+                if operator in ("eq", "in_op", "is_") and source is not None and self._is_mine(column):
+                    (self.lists if operator == "in_op" else self.equalities)[column.name] = source
+                    self.exact = self.exact and operator != "in_op"
+                    return
         self.exact = False
 
+    def _source(self, value: Any) -> Source | None:
+        name = getattr(value, "__visit_name__", "")
+        if name == "bindparam":
+            found: str | None = self._names.get(value)
+            return found
+        return Literal({"true": True, "false": False, "null": None}[name]) if name in _CONSTANTS else None
+
     def _is_mine(self, column: Any) -> bool:
-        name: object = getattr(getattr(column, "table", None), "name", None)
-        return bool(name == self._table)
+        if getattr(column, "__visit_name__", "") != "column":
+            return False
+        return bool(getattr(getattr(column, "table", None), "name", None) == self._table)
 
 
 def _conjuncts(criteria: Iterable[Any]) -> Iterator[Any]:

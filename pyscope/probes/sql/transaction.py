@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, Operation, Touch
@@ -14,7 +14,7 @@ __all__ = ["Entity", "Statement", "Transaction", "row_of"]
 
 MOST_READS = 1000
 MOST_WRITES = 1000
-_MOST_GROUPS = 200
+_MOST_CHECKS = 200
 _ROW = ROW.kind
 
 _bases: dict[str, str] = {}
@@ -55,8 +55,9 @@ def _group_of(database: int, shape: Shape, parameters: Any) -> int:
     """The salted hash of "all rows of this table that equal these values"; 0 without an equality."""
     values: list[object] = []
     for column, source in shape.equalities:
-        safe = plain(value_of(source, parameters))
-        if safe is None:
+        value = value_of(source, parameters)
+        safe = plain(value)
+        if safe is None and value is not None:
             return 0
         values += (column, safe)
     return mixed(database, shape.table, "group", *values) if values else 0
@@ -73,11 +74,17 @@ class _Touched:
         self.shape = shape
 
 
+class _Check(NamedTuple):
+    row: int
+    statement: Statement
+    rows: int  # that the driver counted, -1 unknown
+
+
 class Transaction:
     """One transaction of one connection, from its begin to its end."""
 
     __slots__ = (
-        "_groups",
+        "_checks",
         "_reads",
         "_writes",
         "autocommit",
@@ -97,7 +104,8 @@ class Transaction:
         self.savepoints: list[tuple[str, int]] = []
         self._reads: list[Entity | _Touched] = []
         self._writes: list[_Touched] = []
-        self._groups: dict[str, dict[tuple[str, ...], list[tuple[int, int]]]] = {}
+        # What was asked for by equality, to see whether something is put there: the checks of a table, by columns.
+        self._checks: dict[str, dict[tuple[str, ...], list[_Check]]] = {}
 
     def loaded(self, entity: Entity) -> None:
         """An instance was filled from the database."""
@@ -109,7 +117,7 @@ class Transaction:
         shape = statement.shape
         if shape.operation is Operation.SELECT:
             if shape.table:
-                self._selected(statement, parameters[0], entities)
+                self._selected(statement, parameters[0], rows, entities)
         elif shape.operation is Operation.INSERT:
             self._inserted(statement, parameters)
         elif rows != 0 and shape.table:
@@ -132,7 +140,7 @@ class Transaction:
             if row:
                 self._writes.append(_Touched(statement.number, touch, shape.table, row, shape))
 
-    def _selected(self, statement: Statement, parameters: Any, entities: bool) -> None:
+    def _selected(self, statement: Statement, parameters: Any, rows: int, entities: bool) -> None:
         shape = statement.shape
         if len(self._reads) >= MOST_READS:
             return
@@ -153,9 +161,9 @@ class Transaction:
                 if shape.aggregate:
                     self._reads.append(_Touched(statement.number, Touch.READ_GROUP, shape.table, row, shape))
                 columns = tuple(column for column, _ in shape.equalities)
-                known = self._groups.setdefault(shape.table, {}).setdefault(columns, [])
-                if len(known) < _MOST_GROUPS:
-                    known.append((row, statement.number))
+                known = self._checks.setdefault(shape.table, {}).setdefault(columns, [])
+                if len(known) < _MOST_CHECKS:
+                    known.append(_Check(row, statement, rows))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
         shape = statement.shape
@@ -169,19 +177,33 @@ class Transaction:
                 row = row_of(self.database, shape.table, key) if key else 0
                 if row:
                     self._writes.append(_Touched(statement.number, Touch.INSERT, shape.table, row, shape))
-            for columns, groups in self._groups.get(shape.table, {}).items():
+            for columns, checks in self._checks.get(shape.table, {}).items():
                 if all(column in values for column in columns):
-                    probe = Shape(
+                    wanted = Shape(
                         Operation.SELECT, shape.table, equalities=tuple((c, values[c]) for c in columns)
                     )
                     try:
-                        row = _group_of(self.database, probe, each)
+                        row = _group_of(self.database, wanted, each)
                     except (LookupError, TypeError):
                         continue
-                    if any(row == group for group, _ in groups):
-                        self._writes.append(
-                            _Touched(statement.number, Touch.INSERT_CHECKED, shape.table, row, shape)
-                        )
+                    self._checked(statement, row, checks)
+
+    def _checked(self, statement: Statement, row: int, checks: list[_Check]) -> None:
+        """A row was put where the transaction had looked before: had it counted, or found nothing?"""
+        for check in reversed(checks):
+            if check.row == row:
+                made, shape = check.statement, check.statement.shape
+                if not shape.aggregate:
+                    found = check.rows
+                    if found < 0:  # the driver does not say: of instances it is seen whether they were loaded
+                        found = sum(type(read) is tuple and read[0] is made for read in self._reads)
+                    if found:
+                        return
+                    self._reads.append(_Touched(made.number, Touch.READ_GROUP, shape.table, row, shape))
+                self._writes.append(
+                    _Touched(statement.number, Touch.INSERT_CHECKED, shape.table, row, statement.shape)
+                )
+                return
 
     def savepoint(self, name: str) -> None:
         """Remembers what had been written."""
@@ -208,7 +230,7 @@ class Transaction:
             self._tell(write)
         self._reads = []
         self._writes = []
-        self._groups = {}
+        self._checks = {}
 
     def _tell(self, touched: _Touched) -> None:
         shape = touched.shape

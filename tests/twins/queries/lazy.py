@@ -149,8 +149,7 @@ def generator_at_once(library: Library) -> list[tuple[str, int]]:
     def counted() -> Iterator[tuple[str, int]]:
         with library.session() as session:
             statement = select(Author.name, func.count(Book.id)).join(Author.books).group_by(Author.id)
-            for name, count in session.execute(statement.order_by(Author.id)):
-                yield name, count
+            yield from (tuple(row) for row in session.execute(statement.order_by(Author.id)))
 
     return list(counted())
 

@@ -1,0 +1,224 @@
+"""The transactions of a trace that committed and wrote something: what each read and wrote, row by row, and when."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyscope.analysis.flows import flow_of_contexts
+from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Step, Touch
+from pyscope.findings import Access
+from pyscope.rows import Location
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["Committed", "History", "Use", "call_site"]
+
+_NOWHERE = Location("", 0, "")
+_NONE: frozenset[str] = frozenset()
+
+
+def call_site(stack: tuple[Location, ...]) -> Location:
+    """The innermost place of a stack in the program's own code, with line 0 if there is none."""
+    return next((place for place in stack if not place.file.startswith("<sqlalchemy")), _NOWHERE)
+
+
+@dataclass(slots=True)
+class Use:
+    """What a transaction did with a row. Times are of the statement. `columns`, `computed`, `guards`: see `ROW`."""
+
+    touch: Touch
+    table: str
+    row: int
+    columns: frozenset[str]
+    computed: frozenset[str]
+    guards: frozenset[str]
+    start_ns: int
+    end_ns: int
+    statement: int  # row in the trace's statements
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The columns that it wrote."""
+        return self.columns | self.computed
+
+
+@dataclass(slots=True)
+class Committed:
+    """A transaction that committed. `visible_ns`: before then nobody else can have seen what it wrote.
+
+    `flow`: thread and task. `locked`: it took a lock that can keep others out for all of it.
+    """
+
+    number: int
+    start_ns: int
+    visible_ns: int
+    isolation: str
+    autocommit: bool
+    flow: tuple[int, int]
+    uses: list[Use] = field(default_factory=list)
+    locked: bool = False
+
+
+class History:
+    """All of them, with the rows that more than one of them used."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
+        self._statements = trace.probe_events(STATEMENT)
+        self._rows = trace.probe_events(ROW)
+        self._steps = trace.probe_events(TRANSACTION)
+
+    @cached_property
+    def transactions(self) -> dict[int, Committed]:
+        """By their number. Only uses of rows that several transactions used, and of which one wrote."""
+        if not len(self._rows):
+            return {}
+        ends, failed = self._ends()
+        shared = self._shared()
+        found: dict[int, Committed] = {}
+        statement_of = self._statement_of()
+        begins = dict(zip(*self._columns(Step.BEGIN, "transaction", "time_ns"), strict=True))
+        names = (
+            "transaction",
+            "number",
+            "touch",
+            "table",
+            "row",
+            "columns",
+            "computed",
+            "guards",
+            "autocommit",
+        )
+        columns = [self._rows[name][shared].tolist() for name in names]
+        flows = flow_of_contexts(self._trace, self._statements["context"])
+        for number, sent, touch, table, row, wrote, computed, guards, autocommit in zip(
+            *columns, strict=True
+        ):
+            end = ends.get(number)
+            at = statement_of.get(sent)
+            if end is None or at is None or number in failed:
+                continue
+            stop = int(self._statements["time_ns"][at])
+            start = stop - int(self._statements["duration_ns"][at])
+            transaction = found.get(number)
+            if transaction is None:
+                time, isolation = end
+                flow = int(self._statements["thread"][at]), int(flows[at])
+                begin = int(begins.get(number, start))
+                transaction = Committed(number, begin, time, isolation, bool(autocommit), flow)
+                found[number] = transaction
+            if autocommit and touch >= Touch.WRITE:
+                transaction.visible_ns = min(transaction.visible_ns, start)
+            transaction.start_ns = min(transaction.start_ns, start)
+            transaction.uses.append(
+                Use(
+                    Touch(touch),
+                    self._trace.strings[table],
+                    row,
+                    self._names(wrote),
+                    self._names(computed),
+                    self._names(guards),
+                    start,
+                    stop,
+                    at,
+                )
+            )
+        self._mark_locked(found)
+        return found
+
+    @cached_property
+    def by_row(self) -> dict[int, list[tuple[Committed, list[Use]]]]:
+        """For each shared row, who used it and how, in order of commit."""
+        rows: defaultdict[int, dict[int, list[Use]]] = defaultdict(dict)
+        for transaction in self.transactions.values():
+            for use in transaction.uses:
+                rows[use.row].setdefault(transaction.number, []).append(use)
+        ordered = {}
+        for row, users in rows.items():
+            if len(users) > 1:
+                pairs = [(self.transactions[number], uses) for number, uses in users.items()]
+                ordered[row] = sorted(pairs, key=lambda pair: pair[0].visible_ns)
+        return ordered
+
+    def access(self, operation: str, use: Use, time_ns: int = 0) -> Access:
+        """A use as an access of a finding; at the end of its statement unless another time is given."""
+        events = self._statements
+        at = use.statement
+        stack = self._trace.stack(int(events["stack"][at]))
+        flow = int(flow_of_contexts(self._trace, events["context"][at : at + 1])[0])
+        return Access(
+            operation=operation,
+            thread=self._trace.threads[int(events["thread"][at])].name,
+            context=self._trace.contexts[flow].name if flow else None,
+            time_ns=time_ns or use.end_ns,
+            location=call_site(stack),
+            stack=stack,
+            scope=int(events["scope"][at]),
+        )
+
+    def text_of(self, use: Use) -> str:
+        """The statement of a use."""
+        return self._trace.strings[int(self._statements["statement"][use.statement])]
+
+    # columns
+
+    def _columns(self, step: Step, *names: str) -> list[list[Any]]:
+        rows = self._steps["step"] == step
+        return [self._steps[name][rows].tolist() for name in names]
+
+    def _ends(self) -> tuple[dict[int, tuple[int, str]], set[int]]:
+        numbers, times, isolations = self._columns(Step.COMMIT, "transaction", "time_ns", "isolation")
+        strings = self._trace.strings
+        ends = {
+            number: (time, strings[isolation])
+            for number, time, isolation in zip(numbers, times, isolations, strict=True)
+        }
+        return ends, set(self._columns(Step.FAILED, "transaction")[0])
+
+    def _shared(self) -> NDArray[np.intp]:
+        """Uses of rows that several transactions used and one wrote; all writes to tables whose groups were read."""
+        rows, transactions = self._rows["row"], self._rows["transaction"]
+        written = self._rows["touch"] >= Touch.WRITE
+        _, inverse = np.unique(rows, return_inverse=True)
+        pairs = np.unique(np.column_stack((inverse, np.unique(transactions, return_inverse=True)[1])), axis=0)
+        users = np.bincount(pairs[:, 0], minlength=int(inverse.max()) + 1)
+        writers = np.bincount(inverse[written], minlength=len(users))
+        group = self._rows["touch"] == Touch.READ_GROUP
+        grouped = users[inverse] > 1
+        tables = np.unique(self._rows["table"][group & grouped])
+        shared = grouped & ((writers[inverse] > 0) | group)
+        shared |= written & np.isin(self._rows["table"], tables)
+        return np.flatnonzero(shared)
+
+    def _statement_of(self) -> dict[int, int]:
+        wanted = np.unique(self._rows["number"])
+        rows = np.flatnonzero(np.isin(self._statements["number"], wanted))
+        return dict(zip(self._statements["number"][rows].tolist(), rows.tolist(), strict=True))
+
+    def _names(self, string: int) -> frozenset[str]:
+        text = self._trace.strings[string]
+        return frozenset(text.split(",")) if text else _NONE
+
+    def _mark_locked(self, found: dict[int, Committed]) -> None:
+        """Those that began with a lock of the whole database, of a table, or of the program's own naming."""
+        statements, inverse = np.unique(self._statements["statement"], return_inverse=True)
+        locks = np.array([_locks(self._trace.strings[number]) for number in statements.tolist()], bool)
+        for number in np.unique(self._statements["transaction"][locks[inverse]]).tolist():
+            if number in found:
+                found[number].locked = True
+
+
+def _locks(statement: str) -> bool:
+    text = statement.upper()
+    return (
+        text.startswith(("BEGIN IMMEDIATE", "BEGIN EXCLUSIVE", "LOCK TABLE", "LOCK "))
+        or "PG_ADVISORY" in text
+        or "GET_LOCK(" in text
+    )
