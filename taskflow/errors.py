@@ -63,6 +63,21 @@ class Busy(TaskFlowError):
     """A part of TaskFlow cannot take the request now; the same request may succeed a little later."""
 
 
+class NothingToReport(TaskFlowError):
+    """No task was created in that year."""
+
+    def __init__(self, year: int) -> None:
+        super().__init__(f"No task was created in {year}.")
+
+
+class ReportNotReady(TaskFlowError):
+    """The report has no file yet, or never will."""
+
+
+class ReportsUnavailable(TaskFlowError):
+    """This service cannot make reports as it is set up."""
+
+
 class OutdatedSchema(TaskFlowError):
     """The database was made by an older TaskFlow; there are no migrations."""
 

@@ -28,7 +28,7 @@ class ReportStatus(StrEnum):
 class Report(Base):
     """One report on one year. What it took is known once it is finished: seconds of CPU, bytes of memory.
 
-    `restarts` is how often its process died and was started again.
+    `restarts` is how often its process died and was started again; it and `progress` are stored at the end.
     """
 
     __tablename__ = "reports"
@@ -37,6 +37,7 @@ class Report(Base):
     year: Mapped[int]
     status: Mapped[str] = mapped_column(String(16), default=ReportStatus.WAITING)
     problem: Mapped[str | None] = mapped_column(String(PROBLEM_LENGTH))
+    progress: Mapped[float] = mapped_column(default=0.0)
     restarts: Mapped[int] = mapped_column(default=0)
     tasks: Mapped[int | None]
     cpu_seconds: Mapped[float | None]

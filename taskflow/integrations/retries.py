@@ -13,6 +13,7 @@ from taskflow.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 Verdict = Callable[[Exception], bool | float]
 
@@ -62,27 +63,33 @@ class RetryPolicy:
         Whatever the last attempt raised is raised; TimeoutError where the time of the whole call is up.
         """
 
-        @stamina.retry(
-            on=again,
-            attempts=self.retries + 1,
-            timeout=self.call_seconds,
-            wait_initial=self.backoff_seconds,
-            wait_jitter=self.backoff_seconds,
-            wait_max=self.backoff_max_seconds,
-        )
-        @wraps(attempt)  # it is the attempt's name that the log of retries shows
-        async def attempts(*args: P.args, **kwargs: P.kwargs) -> T:
-            async with asyncio.timeout(self.attempt_seconds):
-                return await attempt(*args, **kwargs)
-
         async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            # The retries see no arguments: they would end up in the log, and are what people write.
+            @self._retry(again)
+            @wraps(attempt)
+            async def attempts() -> T:
+                async with asyncio.timeout(self.attempt_seconds):
+                    return await attempt(*args, **kwargs)
+
             async with asyncio.timeout(self.call_seconds):
-                return await attempts(*args, **kwargs)
+                return await attempts()
 
         return call
 
     def retrying_in_thread(self, attempt: Callable[P, T], again: Verdict) -> Callable[P, T]:
         """The same for a blocking `attempt`, which nobody can interrupt: no attempt begins after the time."""
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            @self._retry(again)
+            @wraps(attempt)
+            def attempts() -> T:
+                return attempt(*args, **kwargs)
+
+            return attempts()
+
+        return call
+
+    def _retry(self, again: Verdict) -> Callable[[Callable[[], R]], Callable[[], R]]:
         return stamina.retry(
             on=again,
             attempts=self.retries + 1,
@@ -90,4 +97,4 @@ class RetryPolicy:
             wait_initial=self.backoff_seconds,
             wait_jitter=self.backoff_seconds,
             wait_max=self.backoff_max_seconds,
-        )(attempt)
+        )

@@ -106,6 +106,7 @@ class NotificationService:
         self._outcomes: list[tuple[_Lane, Outcome]] = []
         self._outcomes_news = asyncio.Event()
         self._unkept: list[TaskEvent] = []
+        self._told_of_undeliverable = False
         self._subscription: Subscription | None = None
         self._subscribed = ExitStack()
         self._loops: list[asyncio.Task[None]] = []
@@ -120,8 +121,6 @@ class NotificationService:
             ),
             Channel.WEBHOOK: _Lane(Channel.WEBHOOK, self._post, self._capacity),
         }
-        if not self._emails.configured:
-            logger.warning("TASKFLOW_SMTP_URL is not set: e-mail is undeliverable and kept in the outbox")
         self._subscription = self._subscribed.enter_context(self._bus.subscribe(INTAKE_CAPACITY))
         self._loops = [_background("intake", self._take_in()), _background("records", self._record())]
         for lane in self._lanes.values():
@@ -186,6 +185,12 @@ class NotificationService:
         self._unkept = []
         if letters:
             self._wake()
+        undeliverable = not self._emails.configured and any(
+            letter.channel == Channel.EMAIL for letter in letters
+        )
+        if undeliverable and not self._told_of_undeliverable:
+            self._told_of_undeliverable = True
+            logger.warning("TASKFLOW_SMTP_URL is not set: e-mail is undeliverable and kept in the outbox")
 
     async def _keep_all_at_hand(self) -> None:
         assert self._subscription is not None

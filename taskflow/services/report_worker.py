@@ -153,9 +153,7 @@ class _Held:
 
 def _copy(task: Task) -> Task:
     values = {column.key: getattr(task, column.key) for column in Task.__table__.columns}
-    values["description"] = "".join(
-        list(values["description"])
-    )  # a string of its own, not the same one again
+    values["description"] = values["description"].encode().decode()  # a string of its own
     return Task(**values)
 
 

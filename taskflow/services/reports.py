@@ -17,7 +17,7 @@ from pykka import ActorDeadError
 
 from taskflow.data.database import Database
 from taskflow.data.reports import PROBLEM_LENGTH, Report, Reports, ReportStatus
-from taskflow.errors import TaskFlowError
+from taskflow.errors import NothingToReport, ReportNotReady, ReportsUnavailable
 from taskflow.faults import CHECK_THEN_ACT_AWAIT
 from taskflow.integrations.storage import FileStorage
 from taskflow.services.report_process import ReportProcess
@@ -38,21 +38,6 @@ logger = logging.getLogger(__name__)
 MOST_PROCESSES: Final = 2
 
 Argument = TypeVar("Argument")
-
-
-class NothingToReport(TaskFlowError):
-    """No task was created in that year."""
-
-    def __init__(self, year: int) -> None:
-        super().__init__(f"No task was created in {year}.")
-
-
-class ReportNotReady(TaskFlowError):
-    """The report has no file yet, or never will."""
-
-
-class ReportsUnavailable(TaskFlowError):
-    """This service cannot make reports as it is set up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +145,8 @@ class ReportGenerator:
                 "Reports are made by another process; memory:// as TASKFLOW_STORAGE_URL is private to this one."
             )
         begin = self._begin_unless_under_way_late if self._begins_late else self._begin_unless_under_way
-        return self._view(await begin(year))
+        report = await begin(year)
+        return _view(report, self._runs.get(report.id))
 
     async def _begin_unless_under_way(self, year: int) -> Report:
         """The fixed twin: whoever comes second finds the note of the first."""
@@ -196,11 +182,13 @@ class ReportGenerator:
 
     async def view(self, report_id: int) -> ReportView:
         """How a report stands. NotFound."""
-        return self._view(await self._reports.get(report_id))
+        run = self._runs.get(report_id)  # before the row is read: the run may end meanwhile
+        return _view(await self._reports.get(report_id), run)
 
     async def page(self, after: int, limit: int) -> Sequence[ReportView]:
         """A page of reports in order of id."""
-        return [self._view(report) for report in await self._reports.page(after, limit)]
+        runs = dict(self._runs)
+        return [_view(report, runs.get(report.id)) for report in await self._reports.page(after, limit)]
 
     async def file(self, report_id: int, kind: str) -> bytes:
         """The report itself, as html or json. NotFound, ReportNotReady."""
@@ -208,24 +196,6 @@ class ReportGenerator:
         if report.status != ReportStatus.FINISHED:
             raise ReportNotReady(f"Report {report_id} is {report.status}; it has no file.")
         return await asyncio.to_thread(self._storage.read, file_name(report.id, report.year, kind))
-
-    def _view(self, report: Report) -> ReportView:
-        run = self._runs.get(report.id)
-        status = ReportStatus(report.status)
-        progress = run.progress if run else float(status is ReportStatus.FINISHED)
-        return ReportView(
-            report.id,
-            report.year,
-            status,
-            progress,
-            run.restarts if run else report.restarts,
-            report.problem,
-            report.tasks,
-            report.cpu_seconds,
-            report.peak_memory,
-            report.created_at,
-            report.finished_at,
-        )
 
     # In the making
 
@@ -274,7 +244,9 @@ class ReportGenerator:
                 logger.warning("report %d on %d failed: %s", run.report_id, run.year, reason)
                 values = {"problem": reason[:PROBLEM_LENGTH]}
                 status = ReportStatus.FAILED
-        await self._reports.change(run.report_id, status, restarts=run.restarts, **values)
+        await self._reports.change(
+            run.report_id, status, progress=run.progress, restarts=run.restarts, **values
+        )
 
     def _forget(self, year: int) -> None:
         self._under_way = {other: begun for other, begun in self._under_way.items() if other != year}
@@ -301,3 +273,19 @@ class ReportGenerator:
             Restart.TEMPORARY,
             type=ChildType.SUPERVISOR,
         )
+
+
+def _view(report: Report, run: _Run | None) -> ReportView:
+    return ReportView(
+        report.id,
+        report.year,
+        ReportStatus(report.status),
+        run.progress if run else report.progress,
+        run.restarts if run else report.restarts,
+        report.problem,
+        report.tasks,
+        report.cpu_seconds,
+        report.peak_memory,
+        report.created_at,
+        report.finished_at,
+    )

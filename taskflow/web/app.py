@@ -14,9 +14,11 @@ from taskflow.web import (
     dashboard,
     export,
     health,
+    notifications,
     people,
     problems,
     projects,
+    reports,
     search,
     tasks,
     timelog,
@@ -45,7 +47,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     # search before tasks: /tasks/search is not a task whose id is "search".
     for part in (
-        search, tasks, timelog, watchers, projects, dashboard, people, export, board, users, health
+        search, tasks, timelog, watchers, projects, dashboard, people, export, board, users, reports,
+        notifications, health,
     ):  # fmt: skip
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=board.STATIC), name="static")

@@ -13,6 +13,8 @@ from taskflow.application import Application
 from taskflow.data.cache import Cache
 from taskflow.data.database import Database
 from taskflow.services.events import EventBus
+from taskflow.services.notifications import NotificationService
+from taskflow.services.reports import ReportGenerator
 from taskflow.settings import Settings
 from taskflow.web.schemas import LARGEST_ID, LARGEST_PAGE, Page
 
@@ -44,6 +46,14 @@ def _cache(connection: HTTPConnection) -> Cache:
     return _application(connection).cache
 
 
+def _notifications(connection: HTTPConnection) -> NotificationService:
+    return _application(connection).notifications
+
+
+def _reports(connection: HTTPConnection) -> ReportGenerator:
+    return _application(connection).reports
+
+
 @dataclass(frozen=True, slots=True)
 class Paging:
     """Where a page begins (behind the id `after`) and how many items it holds at most."""
@@ -66,6 +76,8 @@ CurrentDatabase = Annotated[Database, Depends(_database)]
 CurrentActors = Annotated[ActorSystem, Depends(_actors)]
 CurrentBus = Annotated[EventBus, Depends(_bus)]
 CurrentCache = Annotated[Cache, Depends(_cache)]
+CurrentNotifications = Annotated[NotificationService, Depends(_notifications)]
+CurrentReports = Annotated[ReportGenerator, Depends(_reports)]
 CurrentPaging = Annotated[Paging, Depends()]
 PathId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 QueryId = Annotated[int | None, Query(ge=1, le=LARGEST_ID)]

@@ -21,8 +21,13 @@ from taskflow.errors import (
     LastWatcher,
     NotFound,
     NothingAvailable,
+    NothingToReport,
+    ReportNotReady,
+    ReportsUnavailable,
     UnknownReference,
 )
+from taskflow.integrations.retries import DeliveryFailed
+from taskflow.integrations.storage import FileMissing
 
 logger = logging.getLogger(__name__)
 
@@ -134,11 +139,27 @@ def install(app: FastAPI) -> None:
             headers={"Retry-After": RETRY_AFTER_SECONDS},
         )
 
+    @app.exception_handler(NothingToReport)
+    async def of_nothing_to_report(request: Request, error: NothingToReport) -> JSONResponse:
+        errors = [InvalidField(where="body.year", message="has no tasks")]
+        return _answer(request, 422, "nothing-to-report", "Nothing to report", str(error), errors=errors)
+
+    @app.exception_handler(ReportNotReady)
+    async def of_unready_report(request: Request, error: ReportNotReady) -> JSONResponse:
+        return _answer(request, 409, "report-not-ready", "Report not ready", str(error))
+
+    @app.exception_handler(FileMissing)
+    async def of_missing_file(request: Request, error: FileMissing) -> JSONResponse:
+        return _answer(request, 404, "file-missing", "File missing", str(error))
+
+    @app.exception_handler(ReportsUnavailable)
+    @app.exception_handler(DeliveryFailed)
+    async def of_unavailable(request: Request, error: Exception) -> JSONResponse:
+        return _answer(request, 503, "unavailable", "Unavailable", str(error))
+
     @app.exception_handler(Busy)
     async def of_busy(request: Request, error: Busy) -> JSONResponse:
-        return _answer(
-            request, 503, "busy", "Busy", str(error), headers={"Retry-After": RETRY_AFTER_SECONDS}
-        )
+        return _answer(request, 503, "busy", "Busy", str(error), headers={"Retry-After": RETRY_AFTER_SECONDS})
 
     @app.exception_handler(Exception)
     async def of_defect(request: Request, error: Exception) -> JSONResponse:

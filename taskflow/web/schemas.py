@@ -7,6 +7,7 @@ from fastapi import Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from taskflow.data.models import DESCRIPTION_LENGTH, EMAIL_LENGTH, TITLE_LENGTH, Priority, TaskStatus
+from taskflow.data.reports import ReportStatus
 
 LARGEST_ID = 2**31 - 1
 LARGEST_PAGE = 200
@@ -163,6 +164,56 @@ class Statistics(BaseModel):
     overdue: int
     changes: int
     day: date
+
+
+class NewReport(_Body):
+    """A report to make on the tasks created in a year (UTC)."""
+
+    year: Annotated[int, Field(ge=1970, le=9998)]
+
+
+class ReportOut(BaseModel):
+    """How a report stands. `progress` goes from 0 to 1; `restarts` counts processes that died over it.
+
+    What it took (`cpu_seconds`, `peak_memory` in bytes) and how many `tasks` it covers is known when finished.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    year: int
+    status: ReportStatus
+    progress: float
+    restarts: int
+    problem: str | None
+    tasks: int | None
+    cpu_seconds: float | None
+    peak_memory: int | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class ChannelFigures(BaseModel):
+    """Of one channel: deliveries since the start that arrived and that failed; notifications kept now that
+    wait for a further delivery, and that were refused for good.
+    """
+
+    model_config = ConfigDict(from_attributes=True)
+
+    sent: int
+    failed: int
+    waiting: int
+    refused: int
+
+
+class NotificationFigures(BaseModel):
+    """How notifications stand; `missed` events came faster than they could be kept."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    email: ChannelFigures
+    webhook: ChannelFigures
+    missed: int
 
 
 class Health(BaseModel):

@@ -6,12 +6,15 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from sqlalchemy import select
@@ -19,24 +22,22 @@ from sqlalchemy import select
 from taskflow.data.database import Database
 from taskflow.data.models import Task
 from taskflow.data.reports import ReportStatus
-from taskflow.errors import NotFound
+from taskflow.errors import NotFound, NothingToReport, ReportNotReady, ReportsUnavailable
 from taskflow.integrations.storage import FileStorage
+from taskflow.process import ServerProcess
 from taskflow.services.report_worker import Failed, Finished, Message, Order, Progress, from_line, to_line
 from taskflow.services.report_worker import write_annual_report as write_in_this_process
 from taskflow.services.reports import (
-    NothingToReport,
     ReportGenerator,
-    ReportNotReady,
-    ReportsUnavailable,
     ReportView,
 )
 from taskflow.settings import Settings
-from tests.integration.endpoints import DEADLINE_SECONDS
+from tests.integration.endpoints import DEADLINE_SECONDS, until
 from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
 
 YEAR = 2025
 DEADLINE = 4 * DEADLINE_SECONDS  # each process imports a lot before it begins
-LONG_TEXT = " ".join(f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" * 40)
+LONG_TEXT = " ".join(f"word{letter}" for letter in "abcdefghijklmnopqrstuvwxyz" * 10) + " 0123456789" * 1500
 
 
 @pytest.fixture(scope="session")
@@ -50,11 +51,22 @@ def small_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def large_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Enough text that a report takes a while, and that holding all of it shows."""
     directory = tmp_path_factory.mktemp("large")
-    seed_taskflow(taskflow_settings(directory), tasks=6_000)
+    seed_taskflow(taskflow_settings(directory), tasks=4_000)
     with sqlite3.connect(directory / "taskflow.db") as connection:
-        connection.execute("UPDATE tasks SET description = ? || id", (LONG_TEXT,))
+        connection.execute(
+            "UPDATE tasks SET description = ? || id WHERE created_at LIKE ?", (LONG_TEXT, f"{YEAR}%")
+        )
     connection.close()
     return directory / "taskflow.db"
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    large_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ReportView, dict[str, Any]]:
+    """The report on the large database, without any fault."""
+    view, _, figures = made(settings_over(large_database, tmp_path_factory.mktemp("undisturbed")))
+    return view, figures
 
 
 def settings_over(database: Path, directory: Path, **values: object) -> Settings:
@@ -85,10 +97,10 @@ async def eventually(condition: Callable[[], Any]) -> Any:
     return held
 
 
-def report_processes() -> list[psutil.Process]:
+def report_processes(below: int | None = None) -> list[psutil.Process]:
     return [
         process
-        for process in psutil.Process().children(recursive=True)
+        for process in psutil.Process(below).children(recursive=True)
         if process.status() != psutil.STATUS_ZOMBIE and "taskflow.services.report_worker" in process.cmdline()
     ]
 
@@ -134,60 +146,7 @@ def test_a_report_counts_the_tasks_of_its_year_and_holds_a_chart(
     assert not report_processes()
 
 
-def test_a_page_shows_names_as_they_are_and_runs_none_of_them(small_database: Path, tmp_path: Path) -> None:
-    settings = settings_over(small_database, tmp_path)
-    with sqlite3.connect(tmp_path / "taskflow.db") as connection:
-        connection.execute("UPDATE projects SET name = '<script>alert(1)</script>' || id")
-    connection.close()
-    _, page, _ = made(settings)
-    assert b"&lt;script&gt;alert(1)" in page
-    assert b"<script>" not in page
-
-
-def test_the_progress_only_ever_grows(large_database: Path, tmp_path: Path) -> None:
-    async def run() -> list[float]:
-        seen = []
-        async with generating(settings_over(large_database, tmp_path)) as generator:
-            report = await generator.request(YEAR)
-            while (view := await generator.view(report.id)).status in (
-                ReportStatus.WAITING,
-                ReportStatus.RUNNING,
-            ):
-                seen.append(view.progress)
-                await asyncio.sleep(0.02)
-            assert view.status is ReportStatus.FINISHED
-        return [*seen, view.progress]
-
-    seen = asyncio.run(run())
-    assert seen == sorted(seen)
-    assert (seen[0], seen[-1]) == (0.0, 1.0)
-    assert len(set(seen)) > 5
-
-
-def test_a_killed_process_is_started_again_and_the_report_is_whole(
-    large_database: Path, tmp_path: Path
-) -> None:
-    async def run() -> tuple[ReportView, bytes]:
-        async with generating(settings_over(large_database, tmp_path)) as generator:
-            report = await generator.request(YEAR)
-            run = generator._runs[report.id]
-            await eventually(lambda: run.progress > 0)
-            [process] = report_processes()
-            os.kill(process.pid, signal.SIGKILL)
-            before = run.progress
-            await eventually(lambda: run.restarts == 1)
-            assert (await generator.view(report.id)).progress >= before
-            view = await generator.finished(report.id)
-            return view, await generator.file(view.id, "json")
-
-    view, figures = asyncio.run(run())
-    assert (view.status, view.restarts, view.problem) == (ReportStatus.FINISHED, 1, None)
-    undisturbed = tmp_path / "undisturbed"
-    undisturbed.mkdir()
-    assert json.loads(figures) == made(settings_over(large_database, undisturbed))[2]
-
-
-def test_a_process_that_keeps_dying_is_given_up_and_harms_no_other_report(
+def test_a_process_that_keeps_dying_is_given_up_and_the_next_report_begins(
     small_database: Path, tmp_path: Path
 ) -> None:
     async def run() -> None:
@@ -207,12 +166,13 @@ def test_a_process_that_keeps_dying_is_given_up_and_harms_no_other_report(
             assert "was ended by SIGKILL" in (view.problem or "")
             with pytest.raises(ReportNotReady, match="failed"):
                 await generator.file(doomed.id, "html")
-            assert (await generator.generate_annual_report(YEAR)).status is ReportStatus.FINISHED
+            assert (await generator.request(YEAR)).id != doomed.id
+            await eventually(report_processes)
 
     asyncio.run(run())
 
 
-def test_a_stopped_service_ends_its_processes_and_makes_their_reports_at_its_next_start(
+def test_a_stopped_service_ends_its_processes_and_begins_their_reports_anew_at_its_next_start(
     large_database: Path, tmp_path: Path
 ) -> None:
     settings = settings_over(large_database, tmp_path)
@@ -228,7 +188,8 @@ def test_a_stopped_service_ends_its_processes_and_makes_their_reports_at_its_nex
     async def resume(report_id: int) -> None:
         async with generating(settings) as generator:
             assert (await generator.request(YEAR)).id == report_id
-            assert (await generator.finished(report_id)).status is ReportStatus.FINISHED
+            await eventually(lambda: generator._runs[report_id].progress > 0)
+            assert len(report_processes()) == 1
 
     asyncio.run(resume(asyncio.run(begin())))
 
@@ -287,34 +248,25 @@ def test_two_callers_start_a_report_twice_with_the_fault_and_once_without(
             assert len(await generator.page(0, 10)) == reports
             later = await generator.request(YEAR)
             assert later.id in {answer.id for answer in answers}
-            for report_id in {answer.id for answer in answers}:
-                assert (await generator.finished(report_id)).status is ReportStatus.FINISHED
-            assert (await generator.request(YEAR)).id not in {answer.id for answer in answers}
 
     asyncio.run(run())
 
 
 def test_the_fault_memory_hungry_report_needs_far_more_memory_for_the_same_report(
+    large_database: Path, undisturbed: tuple[ReportView, dict[str, Any]], tmp_path: Path
+) -> None:
+    hungry, _, figures = made(settings_over(large_database, tmp_path, faults="memory_hungry_report"))
+    fixed, the_same_figures = undisturbed
+    assert figures == the_same_figures
+    assert hungry.peak_memory is not None
+    assert fixed.peak_memory is not None
+    print(hungry.peak_memory, fixed.peak_memory)
+    assert hungry.peak_memory > 1.5 * fixed.peak_memory
+
+
+def test_the_process_ends_when_nobody_holds_its_input_open_any_more(
     large_database: Path, tmp_path: Path
 ) -> None:
-    views = {}
-    contents = {}
-    for fault in ("memory_hungry_report", "none"):
-        directory = tmp_path / fault
-        directory.mkdir()
-        views[fault], _, contents[fault] = made(settings_over(large_database, directory, faults=fault))
-    assert contents["memory_hungry_report"] == contents["none"]
-    hungry, fixed = views["memory_hungry_report"].peak_memory, views["none"].peak_memory
-    assert hungry is not None
-    assert fixed is not None
-    assert hungry > 1.5 * fixed
-
-
-def test_the_process_ends_when_the_service_is_gone(large_database: Path, tmp_path: Path) -> None:
-    """As after kill -9 of the service: nobody is left to end it."""
-    import subprocess
-    import sys
-
     settings = settings_over(large_database, tmp_path)
     order = json.dumps(
         {"report_id": 1, "year": YEAR, "settings": Order.of(1, YEAR, settings).settings}
@@ -343,6 +295,17 @@ def test_messages_survive_the_pipe_and_anything_else_is_refused() -> None:
             from_line(nonsense)
 
 
+def test_a_page_shows_names_as_they_are_and_runs_none_of_them(small_database: Path, tmp_path: Path) -> None:
+    settings = settings_over(small_database, tmp_path)
+    with sqlite3.connect(tmp_path / "taskflow.db") as connection:
+        connection.execute("UPDATE projects SET name = '<script>alert(1)</script>' || id")
+    connection.close()
+    write_in_this_process(Order.of(1, YEAR, settings), lambda message: None)
+    page = FileStorage(settings).read(f"reports/{YEAR}/annual-{YEAR}-1.html")
+    assert b"&lt;script&gt;alert(1)" in page
+    assert b"<script>" not in page
+
+
 def test_the_worker_tells_of_its_progress_in_order(small_database: Path, tmp_path: Path) -> None:
     told: list[Message] = []
     write_in_this_process(Order.of(7, YEAR, settings_over(small_database, tmp_path)), told.append)
@@ -354,3 +317,103 @@ def test_the_worker_tells_of_its_progress_in_order(small_database: Path, tmp_pat
     assert (done[0], done[-1]) == (0.0, 1.0)
     stored = FileStorage(settings_over(small_database, tmp_path)).names()
     assert stored == [f"reports/{YEAR}/annual-{YEAR}-7.html", f"reports/{YEAR}/annual-{YEAR}-7.json"]
+
+
+def wait_for_report(client: httpx2.Client, location: str) -> dict[str, Any]:
+    deadline = time.monotonic() + DEADLINE
+    while (report := client.get(location).json())["status"] in ("waiting", "running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return report  # type: ignore[no-any-return]
+
+
+def test_over_http_a_report_is_asked_for_watched_and_fetched(taskflow: httpx2.Client) -> None:
+    asked = taskflow.post("/reports", json={"year": YEAR})
+    assert asked.status_code == 202
+    location = asked.headers["location"]
+    assert location == f"/reports/{asked.json()['id']}"
+    early = taskflow.get(f"{location}/file")
+    assert early.status_code in (409, 200)
+    report = wait_for_report(taskflow, location)
+    assert (report["status"], report["progress"]) == ("finished", 1.0)
+    page = taskflow.get(f"{location}/file")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert f"Annual report {YEAR}" in page.text
+    figures = taskflow.get(f"{location}/file?format=json")
+    assert figures.headers["content-type"] == "application/json"
+    assert figures.json()["tasks"] == report["tasks"]
+    assert report["id"] in [item["id"] for item in taskflow.get("/reports").json()["items"]]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "slug"),
+    [
+        ("POST", "/reports", {"year": 1999}, 422, "nothing-to-report"),
+        ("POST", "/reports", {"year": 1969}, 422, "invalid-request"),
+        ("POST", "/reports", {"year": 9999}, 422, "invalid-request"),
+        ("POST", "/reports", {"year": "soon"}, 422, "invalid-request"),
+        ("POST", "/reports", {}, 422, "invalid-request"),
+        ("GET", "/reports/999999", None, 404, "not-found"),
+        ("GET", "/reports/0", None, 422, "invalid-request"),
+        ("GET", "/reports/999999/file", None, 404, "not-found"),
+        ("GET", "/reports/1/file?format=exe", None, 422, "invalid-request"),
+    ],
+)
+def test_over_http_bad_requests_for_reports_are_problems(
+    taskflow: httpx2.Client, method: str, path: str, body: object, status: int, slug: str
+) -> None:
+    answer = taskflow.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:taskflow:problem:{slug}")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    return {
+        "DATABASE_URL": settings.database_url,
+        "TASKFLOW_STORAGE_URL": settings.storage_url,
+        "TASKFLOW_FAULTS": "none",
+    }
+
+
+def test_a_killed_process_is_started_again_while_the_api_keeps_answering_and_the_report_is_whole(
+    large_database: Path, undisturbed: tuple[ReportView, dict[str, Any]], tmp_path: Path
+) -> None:
+    with (
+        ServerProcess(tmp_path, environment_of(settings_over(large_database, tmp_path))) as server,
+        httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as client,
+    ):
+        location = client.post("/reports", json={"year": YEAR}).headers["location"]
+        until(lambda: client.get(location).json()["progress"] > 0, DEADLINE)
+        [process] = report_processes(server.pid)
+        os.kill(process.pid, signal.SIGKILL)
+        seen = []
+        while (report := client.get(location).json())["status"] == "running":
+            seen.append(report["progress"])
+            assert client.get("/tasks?limit=1").status_code == 200
+        assert (report["status"], report["restarts"]) == ("finished", 1)
+        assert client.get(f"{location}/file?format=json").json() == undisturbed[1]
+        progress = [*seen, report["progress"]]
+        assert progress[0] > 0
+        assert progress == sorted(progress)
+        assert len(set(progress)) > 2
+    assert server.stop() == 0
+
+
+def test_a_killed_service_takes_its_report_process_along_and_the_next_one_makes_the_report(
+    large_database: Path, tmp_path: Path
+) -> None:
+    environment = environment_of(settings_over(large_database, tmp_path))
+    with (
+        ServerProcess(tmp_path, environment) as server,
+        httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as client,
+    ):
+        location = client.post("/reports", json={"year": YEAR}).headers["location"]
+        until(lambda: client.get(location).json()["progress"] > 0, DEADLINE)
+        [process] = report_processes(server.pid)
+        os.kill(server.pid, signal.SIGKILL)
+        process.wait(DEADLINE)
+    with (
+        ServerProcess(tmp_path, environment) as server,
+        httpx2.Client(base_url=server.url, timeout=DEADLINE, trust_env=False) as client,
+    ):
+        assert wait_for_report(client, location)["status"] == "finished"

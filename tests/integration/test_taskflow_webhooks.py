@@ -5,6 +5,7 @@ import time
 from email.utils import format_datetime
 
 import pytest
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from taskflow.data.models import now
 from taskflow.integrations.retries import DeliveryFailed, DeliveryRefused
@@ -134,12 +135,24 @@ def test_what_is_not_an_address_is_refused(url: str) -> None:
         post(url)
 
 
+def test_retries_are_told_of_by_name_and_without_what_was_to_be_delivered() -> None:
+    told: list[RetryDetails] = []
+    set_on_retry_hooks([told.append])
+    try:
+        with HttpEndpoint() as endpoint:
+            endpoint.answers = [Answer(503)]
+            post(endpoint.url)
+    finally:
+        set_on_retry_hooks(None)
+    [retry] = told
+    assert retry.name == "taskflow.integrations.webhooks.WebhookService._attempt"
+    assert (retry.args, retry.kwargs) == ((), {})
+
+
 def test_the_fault_flaky_webhook_costs_two_retries_and_its_twin_none() -> None:
     retries: list[int] = []
 
     def deliver(faults: str) -> int:
-        from stamina.instrumentation import RetryDetails, set_on_retry_hooks
-
         def note(details: RetryDetails) -> None:
             retries.append(details.retry_num)
 
