@@ -51,7 +51,8 @@ class ChildProcesses:
         self._codes: dict[int, int] = {}  # what the program read
         self._wake = -1
         self._pid = 0
-        self._thread = Background(self._wait, fault)
+        self._late: list[tuple[_Child, int]] = []  # dead, their codes not yet known, and looks to go
+        self._thread = Background(self._wait, fault, self._awake)
 
     def install(self, patches: Patches) -> None:
         """Watches the starts."""
@@ -66,11 +67,13 @@ class ChildProcesses:
     def stop(self) -> None:
         """Ends the thread; children live on."""
         if self._pid == os.getpid() and self._wake >= 0:
-            self._stopping = True
-            os.eventfd_write(self._wake, 1)
             self._thread.stop()
+            self._look_up(give_up=True)
             os.close(self._wake)
         self._forget()
+
+    def _awake(self) -> None:
+        os.eventfd_write(self._wake, 1)
 
     def _forget(self) -> None:
         for fd in [*self._living, *(fd for fd, _ in self._new)]:
@@ -79,6 +82,7 @@ class ChildProcesses:
             except OSError:
                 pass
         self._living = {}
+        self._late = []
         self._watched.clear()
         self._codes.clear()
         self._new.clear()
@@ -132,9 +136,8 @@ class ChildProcesses:
             self._new.append(
                 (os.pidfd_open(pid), _Child(pid, supervisor, name, stack, _return_code_of(holder)))
             )
-            self._stopping = False
             self._thread.start()
-            os.eventfd_write(self._wake, 1)
+            self._awake()
         except OSError as error:
             if error.errno not in (errno.ESRCH, errno.EMFILE, errno.ENFILE, errno.ENOSYS, errno.EPERM):
                 self._fault()
@@ -143,52 +146,57 @@ class ChildProcesses:
 
     # The thread
 
-    _stopping = False
-
     def _wait(self) -> None:
         poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
         wake = self._wake
-        late: list[tuple[_Child, int]] = []
-        while not self._stopping:
-            for fd, _ in poll.poll(TICK * 1000 if late else None):
+        for fd in [wake, *self._living]:
+            poll.register(fd, select.POLLIN)
+        while not self._thread.stopping:
+            for fd, _ in poll.poll(TICK * 1000 if self._late else None):
                 if fd == wake:
-                    try:
-                        os.eventfd_read(wake)
-                    except BlockingIOError:
-                        pass
-                    while self._new:
-                        fd, child = self._new.popleft()
-                        self._living[fd] = child
-                        poll.register(fd, select.POLLIN)
-                    continue
-                poll.unregister(fd)
-                child = self._living.pop(fd)
-                try:
-                    status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-                except ChildProcessError:
-                    status = None
-                finally:
-                    os.close(fd)
-                if status is None:
-                    late.append((child, int(GRACE / TICK)))
+                    self._take_news(poll)
                 else:
-                    exited = status.si_code == os.CLD_EXITED
-                    self._ended(child, status.si_status if exited else -status.si_status)
-            late = self._looked_up(late)
-        self._looked_up([(child, 0) for child, _ in late])
+                    poll.unregister(fd)
+                    self._look_at(fd)
+            self._look_up()
 
-    def _looked_up(self, late: list[tuple[_Child, int]]) -> list[tuple[_Child, int]]:
+    def _take_news(self, poll: select.poll) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            pass
+        while self._new:
+            fd, child = self._new.popleft()
+            self._living[fd] = child
+            poll.register(fd, select.POLLIN)
+
+    def _look_at(self, fd: int) -> None:
+        """A child has died."""
+        child = self._living.pop(fd)
+        try:
+            status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:  # the program was faster, or it is somebody else's child
+            status = None
+        finally:
+            os.close(fd)
+        if status is None:
+            self._late.append((child, round(GRACE / TICK)))
+        else:
+            exited = status.si_code == os.CLD_EXITED
+            self._ended(child, status.si_status if exited else -status.si_status)
+
+    def _look_up(self, give_up: bool = False) -> None:
+        """What the program has read of those it was faster with."""
         still = []
-        for child, patience in late:
+        for child, patience in self._late:
             code = self._codes.get(child.pid)
             if code is None:
                 code = child.return_code()
-            if code is not None or not patience:
+            if code is not None or not patience or give_up:
                 self._ended(child, code)
             else:
                 still.append((child, patience - 1))
-        return still
+        self._late = still
 
     def _ended(self, child: _Child, code: int | None) -> None:
         self._watched.discard(child.pid)

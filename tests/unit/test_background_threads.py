@@ -1,0 +1,102 @@
+"""Threads of probes: nobody sees them, waits for them or is warned of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from pyscope.probes.background import Background
+from tests.unit.watching import until
+
+
+class Ticking:
+    def __init__(self, failing: bool = False) -> None:
+        self.ticks = 0
+        self.faults = 0
+        self.failing = failing
+        self.thread = Background(self.body, self.fault)
+
+    def body(self) -> None:
+        while not self.thread.pause(0.001):
+            self.ticks += 1
+            if self.failing:
+                raise ValueError("a defect of the probe")
+
+    def fault(self) -> None:
+        self.faults += 1
+
+    def ticks_on(self) -> bool:
+        before = self.ticks
+        until(lambda: self.ticks > before, "a tick")
+        return True
+
+
+@pytest.fixture
+def ticking() -> Iterator[Ticking]:
+    ticking = Ticking()
+    ticking.thread.start()
+    yield ticking
+    ticking.thread.stop()
+
+
+def test_it_runs_until_it_is_stopped_and_can_be_started_again(ticking: Ticking) -> None:
+    assert ticking.ticks_on()
+    ticking.thread.start()
+    ticking.thread.stop()
+    assert not ticking.thread.alive
+    before = ticking.ticks
+    time.sleep(0.02)
+    assert ticking.ticks == before
+    ticking.thread.stop()
+    ticking.thread.start()
+    assert ticking.ticks_on()
+
+
+def test_the_program_s_own_list_of_threads_does_not_hold_it(ticking: Ticking) -> None:
+    assert ticking.ticks_on()
+    assert threading.active_count() == 1
+    assert threading.enumerate() == [threading.main_thread()]
+
+
+def test_an_error_ends_it_and_is_counted() -> None:
+    ticking = Ticking(failing=True)
+    ticking.thread.start()
+    until(lambda: not ticking.thread.alive, "its end")
+    assert ticking.faults == 1
+    ticking.thread.stop()
+
+
+def test_a_fork_meets_no_thread_and_both_sides_go_on(ticking: Ticking) -> None:
+    assert ticking.ticks_on()
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")  # 3.12 and later warn of forks in processes with threads
+        pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            alive = ticking.thread.alive
+            ticking.thread.stop()
+            ticking.thread.start()
+            code = 0 if not alive and ticking.ticks_on() else 2
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert given == []
+    until(lambda: ticking.thread.alive, "its return")
+    assert ticking.ticks_on()
+
+
+def test_one_that_is_stopped_right_after_a_fork_does_not_come_back(ticking: Ticking) -> None:
+    pid = os.fork()
+    ticking.thread.stop()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    time.sleep(0.01)
+    assert not ticking.thread.alive
