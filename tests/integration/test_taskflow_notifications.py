@@ -77,10 +77,16 @@ def seeded(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_change_goes_out_to_the_people_concerned_and_to_every_webhook(seeded: Path) -> None:
+def test_a_change_goes_out_to_the_people_concerned_and_to_every_webhook(
+    database_url: str, tmp_path: Path
+) -> None:
+    seed_taskflow(taskflow_settings(tmp_path, database_url=database_url), projects=2, tasks=10)
+
     async def run(mail: MailServer, one: HttpEndpoint, other: HttpEndpoint) -> None:
         urls = f"{one.url}, {other.url}"
-        async with notifying(seeded, smtp_url=mail.url, webhook_urls=urls) as running:
+        async with notifying(
+            tmp_path, database_url=database_url, smtp_url=mail.url, webhook_urls=urls
+        ) as running:
             for change in TaskChange:
                 running.publish(change)
             await eventually(lambda: len(mail.mails) == 2 and len(one.requests) == len(other.requests) == 4)

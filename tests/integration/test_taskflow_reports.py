@@ -119,10 +119,11 @@ def made(settings: Settings, year: int = YEAR) -> tuple[ReportView, bytes, dict[
     return asyncio.run(run())
 
 
-def test_a_report_counts_the_tasks_of_its_year_and_holds_a_chart(
-    small_database: Path, tmp_path: Path
-) -> None:
-    settings = settings_over(small_database, tmp_path)
+def test_a_report_counts_the_tasks_of_its_year_and_holds_a_chart(database_url: str, tmp_path: Path) -> None:
+    settings = taskflow_settings(
+        tmp_path, database_url=database_url, storage_url=str(tmp_path / "files"), faults="none"
+    )
+    seed_taskflow(settings, tasks=300)
     view, page, figures = made(settings)
 
     async def tasks() -> list[Task]:
