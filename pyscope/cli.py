@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,12 @@ class _RunCommand(click.Command):
 @click.option("--backend", type=click.Choice(BACKENDS), help="How to listen; see pyscope doctor.")
 @click.option("--budget", metavar="PERCENT", help="Upper bound on the recorder's own cost, as in 3%.")
 @click.option("--ring-mb", metavar="N", help="Memory of the recorder in MiB a process (64).")
+@click.option(
+    "--probes",
+    multiple=True,
+    metavar="NAME",
+    help="Watch more than calls: auto, or sqlalchemy, http, redis, …; may be repeated. 'none' is calls only.",
+)
 @click.option("--no-children", is_flag=True, help="Do not record child processes.")
 @click.option(
     "-o", "--output", metavar="FILE", help=f"The recording; NAME-PID{EXTENSION} in this folder if not given."
@@ -94,6 +101,7 @@ class _RunCommand(click.Command):
 def run(
     modules: tuple[str, ...],
     exclude: tuple[str, ...],
+    probes: tuple[str, ...],
     no_children: bool,
     output: str | None,
     program: tuple[str, ...],
@@ -111,6 +119,8 @@ def run(
         given["modules"] = [glob for value in modules for glob in value.split(",")]
     if exclude:
         given["exclude"] = [glob for value in exclude for glob in value.split(",")]
+    if probes:
+        given["probes"] = [name for value in probes for name in value.split(",") if name != "none"]
     if output is not None:
         given["path"] = output
     if no_children:
@@ -132,17 +142,24 @@ def run(
 @click.option("--function", "pattern", metavar="GLOB", help="Only functions whose module.name matches.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def report(file: Path, limit: int, sort: str | None, pattern: str | None, as_json: bool) -> None:
-    """Print what a recording holds: the hottest functions, the slowest calls, exceptions, losses, cost."""
+    """Print what a recording holds: what went wrong and what to change, the hottest functions, the slowest calls,
+    exceptions, losses, cost."""
     from pyscope.analysis.summary import summarize
     from pyscope.trace import load
 
-    summary = summarize(load(file), limit=limit, sort=sort, pattern=pattern)
+    trace = load(file)
+    summary = summarize(trace, limit=limit, sort=sort, pattern=pattern)
+    ranking = None
+    if trace.has_probe_events:
+        from pyscope.analysis.ranking import rank
+
+        ranking = rank(trace, limit=max(limit, 20))
     if as_json:
-        _print_json(summary.to_dict())
+        _print_json(summary.to_dict() | {"ranking": None if ranking is None else dataclasses.asdict(ranking)})
         return
     from pyscope import report as rendering
 
-    rendering.render(summary, title=str(file))
+    rendering.render(summary, title=str(file), ranking=ranking)
 
 
 @pyscope.command("recover")

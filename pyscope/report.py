@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from pyscope import report_findings
+from pyscope.printing import (
+    BAD,
+    BAR,
+    FAINT,
+    GOOD,
+    HEAD,
+    WARN,
+    bar,
+    count,
+    duration,
+    grid,
+    place,
+    short_count,
+    size,
+    tail,
+    terminal,
+    titled,
+)
+
 if TYPE_CHECKING:
+    from pyscope.analysis.ranking import Ranking
     from pyscope.analysis.summary import CallRow, ExceptionRow, FunctionRow, Order, ProcessRow, Summary
     from pyscope.doctor import Diagnosis
     from pyscope.parts import Recovered
@@ -25,26 +44,20 @@ _TITLES = {
     "calls": "Most called functions",
 }
 _ENOUGH_EVENTS = 10_000  # below, the file's fixed parts outweigh the events
-_HEAD = "bold"
-_FAINT = "dim"
-_GOOD = "green"
-_WARN = "yellow"
-_BAD = "red"
-_BAR = "cyan"
-
-
-def _console() -> Console:
-    # Piped, rich prints neither colours nor more than 80 columns; highlighting would colour every number.
-    return Console(highlight=False, soft_wrap=False)
 
 
 # --- report --------------------------------------------------------------------------------------
 
 
-def render(summary: Summary, *, title: str, console: Console | None = None) -> None:
-    """Print a summary. `title` is usually the recording's path; `console` is standard output if None."""
-    console = console or _console()
+def render(
+    summary: Summary, *, title: str, ranking: Ranking | None = None, console: Console | None = None
+) -> None:
+    """Print a summary, and what went wrong if probes have told. `title` is usually the recording's path; `console` is
+    standard output if None."""
+    console = console or terminal()
     console.print(_overview(summary, title, console.width))
+    if ranking is not None:
+        report_findings.render(ranking, console)
     for order, rows in summary.tables.items():
         if rows:
             console.print(_functions(rows, order, summary, console))
@@ -57,7 +70,7 @@ def render(summary: Summary, *, title: str, console: Console | None = None) -> N
             Text(
                 "No call was recorded. Did the program run code of the selected modules? "
                 "`pyscope run --modules '*'` records everything.\n",
-                style=_WARN,
+                style=WARN,
             )
         )
     console.print(_losses(summary))
@@ -67,7 +80,7 @@ def render(summary: Summary, *, title: str, console: Console | None = None) -> N
 def _overview(summary: Summary, title: str, width: int) -> RenderableType:
     started = datetime.datetime.fromtimestamp(summary.start_ns / 1e9).astimezone()
     lines = [
-        Text.assemble((_tail(title, width), _HEAD)),
+        Text.assemble((tail(title, width), HEAD)),
         Text(
             f"{duration(summary.duration_ns)} from {started:%Y-%m-%d %H:%M:%S}, "
             f"{count(summary.calls, 'call')} of {count(summary.functions, 'function')} in "
@@ -79,10 +92,10 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
             )
         ),
     ]
-    table = _grid()
-    table.add_column("pid", justify="right", style=_FAINT, no_wrap=True)
+    table = grid()
+    table.add_column("pid", justify="right", style=FAINT, no_wrap=True)
     table.add_column("command", ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column("recorded", no_wrap=True, style=_FAINT)
+    table.add_column("recorded", no_wrap=True, style=FAINT)
     for process in summary.processes[:20]:
         table.add_row(str(process.pid), process.command, _how(process))
     if len(summary.processes) > 20:
@@ -93,7 +106,7 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
 def _how(process: ProcessRow) -> Text:
     text = Text(f"{process.python} {process.backend}".strip())
     if process.state not in ("stopped", ""):
-        text.append(f" {process.state}", style=_WARN)
+        text.append(f" {process.state}", style=WARN)
     return text
 
 
@@ -104,10 +117,10 @@ def _functions(
     wide = width >= 120
     bar_width = 20 if wide else 8
     biggest = max(_weight(row, order) for row in rows) or 1
-    table = _titled(_TITLES[order])
+    table = titled(_TITLES[order])
     table.add_column("", width=bar_width, no_wrap=True)
     table.add_column("self", justify="right", no_wrap=True)
-    table.add_column("%", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("%", justify="right", no_wrap=True, style=FAINT)
     table.add_column("total", justify="right", no_wrap=True)
     table.add_column("calls", justify="right", no_wrap=True)
     if wide:
@@ -116,7 +129,7 @@ def _functions(
     room = width - bar_width - (53 if wide else 37)
     for row in rows:
         cells: list[RenderableType] = [
-            Text(_bar(_weight(row, order) / biggest, bar_width, console.encoding), style=_BAR),
+            Text(bar(_weight(row, order) / biggest, bar_width, console.encoding), style=BAR),
             duration(row.self_ns),
             f"{100 * row.self_ns / summary.self_ns:.0f}" if summary.self_ns else "",
             duration(row.total_ns),
@@ -124,7 +137,7 @@ def _functions(
         ]
         if wide:
             cells.append(duration(row.total_ns / row.calls))
-        table.add_row(*cells, _place(row.name, row.file, row.line, room))
+        table.add_row(*cells, place(row.name, row.file, row.line, room))
     return Group(table, "")
 
 
@@ -134,18 +147,18 @@ def _weight(row: FunctionRow, order: Order) -> int:
 
 def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> RenderableType:
     wide = width >= 120
-    table = _titled("Slowest call of each function")
+    table = titled("Slowest call of each function")
     table.add_column("took", justify="right", no_wrap=True)
-    table.add_column("at", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("at", justify="right", no_wrap=True, style=FAINT)
     table.add_column("function", ratio=3, no_wrap=True)
-    table.add_column("where", ratio=1, no_wrap=True, overflow="ellipsis", style=_FAINT)
+    table.add_column("where", ratio=1, no_wrap=True, overflow="ellipsis", style=FAINT)
     table.add_column("outcome", no_wrap=True, overflow="ellipsis", max_width=40 if wide else 14)
     room = (width - (60 if wide else 36)) * 3 // 4
     for row in rows:
         table.add_row(
             duration(row.duration_ns),
             "+" + duration(max(row.start_ns, 0)),
-            _place(row.name, row.file, row.line, room),
+            place(row.name, row.file, row.line, room),
             row.context or row.thread
             if len(summary.processes) < 2
             else f"{row.pid} {row.context or row.thread}",
@@ -156,35 +169,35 @@ def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> Renderabl
 
 def _outcome(row: CallRow) -> Text:
     if row.outcome == "returned":
-        return Text(row.outcome, style=_FAINT)
+        return Text(row.outcome, style=FAINT)
     if row.exception:
-        return Text(row.exception.removeprefix("builtins."), style=_BAD)
-    return Text(row.outcome, style=_WARN)
+        return Text(row.exception.removeprefix("builtins."), style=BAD)
+    return Text(row.outcome, style=WARN)
 
 
 def _exceptions(rows: Sequence[ExceptionRow], width: int) -> RenderableType:
-    table = _titled("Exceptions, where they first left a function")
+    table = titled("Exceptions, where they first left a function")
     table.add_column("count", justify="right", no_wrap=True)
-    table.add_column("exception", no_wrap=True, overflow="ellipsis", style=_BAD, max_width=width // 3)
+    table.add_column("exception", no_wrap=True, overflow="ellipsis", style=BAD, max_width=width // 3)
     table.add_column("function", ratio=1, no_wrap=True)
     room = width - 12 - min(width // 3, max(len(row.exception) for row in rows))
     for row in rows:
         table.add_row(
             short_count(row.count),
             row.exception.removeprefix("builtins."),
-            _place(row.name, row.file, row.line, room),
+            place(row.name, row.file, row.line, room),
         )
     return Group(table, "")
 
 
 def _losses(summary: Summary) -> RenderableType:
     if not summary.losses:
-        return Text("Losses: none.", style=_GOOD)
-    table = _titled("Losses: events that are missing")
-    table.add_column("events", justify="right", no_wrap=True, style=_BAD)
+        return Text("Losses: none.", style=GOOD)
+    table = titled("Losses: events that are missing")
+    table.add_column("events", justify="right", no_wrap=True, style=BAD)
     table.add_column("from", justify="right", no_wrap=True)
     table.add_column("to", justify="right", no_wrap=True)
-    table.add_column("process", justify="right", no_wrap=True, style=_FAINT)
+    table.add_column("process", justify="right", no_wrap=True, style=FAINT)
     table.add_column("reason", ratio=1)
     for row in summary.losses[:20]:
         table.add_row(
@@ -224,11 +237,11 @@ def _cost(summary: Summary) -> Text:
 
 def render_recovered(found: Sequence[Recovered], path: Path, *, console: Console | None = None) -> None:
     """Print what `recover` made complete."""
-    console = console or _console()
+    console = console or terminal()
     if not found:
-        console.print(Text(f"Nothing to recover in {path}: no dead process has left a ring.", style=_GOOD))
+        console.print(Text(f"Nothing to recover in {path}: no dead process has left a ring.", style=GOOD))
         return
-    table = _titled("Recovered")
+    table = titled("Recovered")
     table.add_column("pid", justify="right", no_wrap=True)
     table.add_column("events", justify="right", no_wrap=True)
     table.add_column("pages", justify="right", no_wrap=True)
@@ -237,12 +250,12 @@ def render_recovered(found: Sequence[Recovered], path: Path, *, console: Console
     for row in found:
         detail = Text(row.path)
         if row.problem:
-            detail.append(f"\n{row.problem}", style=_BAD)
+            detail.append(f"\n{row.problem}", style=BAD)
         table.add_row(
             str(row.pid or ""),
             short_count(row.events),
             short_count(row.pages),
-            Text(short_count(row.dropped), style=_BAD if row.dropped else _FAINT),
+            Text(short_count(row.dropped), style=BAD if row.dropped else FAINT),
             detail,
         )
     console.print(table)
@@ -253,15 +266,15 @@ def render_recovered(found: Sequence[Recovered], path: Path, *, console: Console
 
 def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> None:
     """Print what `doctor` found, the verdict last."""
-    console = console or _console()
-    facts = _grid()
-    facts.add_column(style=_HEAD, no_wrap=True)
+    console = console or terminal()
+    facts = grid()
+    facts.add_column(style=HEAD, no_wrap=True)
     facts.add_column(ratio=1, overflow="fold")
     facts.add_row("Interpreter", f"{found.python}  {found.executable}")
     for module, problem in found.extensions.items():
         facts.add_row(
             module,
-            Text("ready", style=_GOOD) if problem is None else Text(f"not usable: {problem}", style=_BAD),
+            Text("ready", style=GOOD) if problem is None else Text(f"not usable: {problem}", style=BAD),
         )
     read_ns = found.clock.get("read_ns")
     facts.add_row("Clock", f"{found.clock['kind']}" + (f", {read_ns:.1f} ns a reading" if read_ns else ""))
@@ -275,120 +288,41 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
             "Left over",
             Text(
                 f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: see pyscope recover",
-                _WARN,
+                WARN,
             ),
         )
-    extras = [Text(name, style=_GOOD if there else _FAINT) for name, there in found.extras.items()]
+    extras = [Text(name, style=GOOD if there else FAINT) for name, there in found.extras.items()]
     missing = [name for name, there in found.extras.items() if not there]
     facts.add_row(
         "Extras",
         Text.assemble(
             Text(", ").join(extras),
-            (f"   (missing: pip install 'pyscope[{','.join(missing)}]')" if missing else "", _FAINT),
+            (f"   (missing: pip install 'pyscope[{','.join(missing)}]')" if missing else "", FAINT),
         ),
     )
     console.print(facts, "")
 
-    table = _titled("Backends, in the order of preference")
+    table = titled("Backends, in the order of preference")
     table.add_column("", no_wrap=True)
     table.add_column("name", no_wrap=True)
     table.add_column("why", ratio=1)
     for choice in found.backends:
         named = found.backend_named == choice.name
         taken = named if found.backend_named != "auto" else choice.chosen
-        mark = Text("→", style=_GOOD) if taken else Text("" if choice.available else "×", style=_FAINT)
+        mark = Text("→", style=GOOD) if taken else Text("" if choice.available else "×", style=FAINT)
         reason = "asked for by the setting backend" if named and choice.available else choice.reason
-        table.add_row(mark, Text(choice.name, style=_HEAD if taken else ""), reason)
+        table.add_row(mark, Text(choice.name, style=HEAD if taken else ""), reason)
     console.print(table, "")
 
-    table = _titled("Settings in force")
+    table = titled("Settings in force")
     table.add_column("name", no_wrap=True)
     table.add_column("value", ratio=1, overflow="fold")
-    table.add_column("from", ratio=1, overflow="fold", style=_FAINT)
+    table.add_column("from", ratio=1, overflow="fold", style=FAINT)
     for row in found.settings:
         table.add_row(row.name, row.value, row.source)
     console.print(table, "")
 
     if found.works:
-        console.print(Text("Recording works here.", style=_GOOD))
+        console.print(Text("Recording works here.", style=GOOD))
     for problem in found.problems:
-        console.print(Text(f"Recording does not work here: {problem}.", style=_BAD))
-
-
-# --- pieces --------------------------------------------------------------------------------------
-
-
-def duration(ns: float) -> str:
-    """A time in the unit that suits it, at most 7 characters up to hours: 1.23 ms, 45.6 s, 1:02:03."""
-    if ns < 1000:
-        return f"{ns:.0f} ns"
-    for unit, length in (("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
-        value = ns / length
-        if value < 999.5 and not (unit == "s" and value >= 599.5):
-            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
-    seconds = round(ns / 1e9)
-    minutes = f"{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return f"{seconds // 3600}:{minutes}" if seconds >= 3600 else f"{minutes} min"
-
-
-def size(count_bytes: float) -> str:
-    """A number of bytes in binary units: 512 B, 1.5 KiB, 64 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count_bytes < 1023.5 or unit == "GiB":
-            break
-        count_bytes /= 1024
-    return f"{count_bytes:.3g} {unit}" if count_bytes < 100 else f"{count_bytes:.0f} {unit}"
-
-
-def short_count(number: float) -> str:
-    """A count in at most 5 characters: 999, 12.3k, 4.56M."""
-    for unit, length in (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9)):
-        value = number / length
-        if value < 999.5 or unit == "G":
-            break
-    if not unit:
-        return f"{number:.0f}"
-    return f"{value:.3g}{unit}" if value < 100 else f"{value:.0f}{unit}"
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def _bar(share: float, width: int, encoding: str) -> str:
-    """A bar of `width` characters at share 1, in eighths of a character where the encoding has them."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    if not encoding.lower().startswith("utf"):
-        return "#" * round(eighths / 8)
-    whole, rest = divmod(eighths, 8)
-    return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
-
-
-def _place(name: str, file: str, line: int, room: int) -> Text:
-    """The function, and where there is room its file and line; what is too long loses its beginning."""
-    text = Text(_tail(name, room))
-    where = f"{os.path.basename(file)}:{line}" if file and line else ""
-    if where and len(name) + 2 + len(where) <= room:
-        text.append(f"  {where}", style=_FAINT)
-    return text
-
-
-def _tail(text: str, room: int) -> str:
-    room = max(room, 8)
-    return text if len(text) <= room else "…" + text[-(room - 1) :]
-
-
-def _grid() -> Table:
-    return Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
-
-
-def _titled(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style=_HEAD,
-        box=None,
-        header_style=_FAINT,
-        padding=(0, 2, 0, 0),
-        expand=True,
-    )
+        console.print(Text(f"Recording does not work here: {problem}.", style=BAD))

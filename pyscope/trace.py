@@ -168,6 +168,11 @@ class Trace:
             found = self._probe_events[event.kind] = ProbeEvents(event, columns, self._probe_names)
         return found
 
+    @property
+    def has_probe_events(self) -> bool:
+        """Whether any probe has told anything."""
+        return bool(self._paired["probes"])
+
     @cached_property
     def _probe_events(self) -> dict[int, ProbeEvents]:
         return {}

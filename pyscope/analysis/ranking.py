@@ -1,0 +1,249 @@
+"""All findings of a trace, worst first, and where the time of its requests, messages and reports went.
+
+Findings of one kind at one place are one row: a service commits an N+1 in every request, and wants to hear of it once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from pyscope.analysis import (
+    database_races,
+    external,
+    hotspots,
+    queries,
+    races,
+    resources,
+    states,
+    supervision,
+    time_parts,
+)
+from pyscope.findings import ExternalCall, PerformanceIssue, Race, ScopeTime, SupervisorEvent
+from pyscope.rows import Location
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["Ranked", "Ranking", "RouteRow", "rank"]
+
+Found = TypeVar("Found")
+
+# How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
+CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
+_STATES = ("succeeded", "open")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A finding for people. `what` happened, `where` in the program's own code (None: unknown), `why` it counts, what
+    to `change`; `count`: how often. `severity`: 5 corrupts data, 4 fails, 3 is slow, 2 may fail, 1 was mended by a
+    retry.
+    """
+
+    kind: str
+    severity: int
+    weight: float  # within the severity
+    what: str
+    where: Location | None
+    why: str
+    change: str
+    count: int
+    time_ns: int  # of the first
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRow:
+    """The requests of a route, the messages of an actor or the reports of a name: times in nanoseconds, each the sum
+    but for the percentiles of the duration. `cpu_ns` is None where it is not known of all.
+    """
+
+    kind: str
+    name: str
+    count: int
+    failed: int
+    p50_ns: int
+    p95_ns: int
+    max_ns: int
+    wall_ns: int
+    cpu_ns: int | None
+    sql_ns: int
+    external_ns: int
+    lock_ns: int
+    sql_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """What probes told, put together. `more`: findings beyond the limit. `transitions`: how often each state was
+    reached. `peak_memory`: bytes, 0 unknown."""
+
+    findings: Sequence[Ranked]
+    more: int
+    routes: Sequence[RouteRow]
+    transitions: dict[str, int]
+    peak_memory: int
+
+
+def rank(trace: Trace, limit: int = 20) -> Ranking | None:
+    """The ranking of a trace, at most `limit` findings and routes; None where no probe has told anything."""
+    if not trace.has_probe_events:
+        return None
+    found = [
+        *_performance([*queries.find(trace), *hotspots.find(trace)]),
+        *_races([*races.find(trace), *database_races.find(trace)]),
+        *_external(external.find(trace)),
+        *_supervision(supervision.find(trace)),
+    ]
+    found.sort(key=lambda row: (-row.severity, -row.weight, row.time_ns))
+    transitions: dict[str, int] = defaultdict(int)
+    for change in states.find(trace):
+        transitions[change.transition] += 1
+    return Ranking(
+        findings=found[:limit],
+        more=max(0, len(found) - limit),
+        routes=_routes(time_parts.of_scopes(trace), limit),
+        transitions=dict(sorted(transitions.items(), key=lambda item: -item[1])),
+        peak_memory=resources.find(trace).peak_memory,
+    )
+
+
+def _grouped(found: Iterable[Found], key: Callable[[Found], Hashable]) -> Iterable[list[Found]]:
+    groups: dict[Hashable, list[Found]] = defaultdict(list)
+    for item in found:
+        groups[key(item)].append(item)
+    return groups.values()
+
+
+def _known(location: Location) -> Location | None:
+    return location if location.line else None
+
+
+def _performance(found: list[PerformanceIssue]) -> Iterable[Ranked]:
+    titles = {"n_plus_one_query": "N+1 queries", "repeated_query": "the same query again and again"}
+    for group in _grouped(
+        found, lambda issue: (issue.kind, issue.relationship, issue.statement, issue.call_site)
+    ):
+        first = group[0]
+        total_ms = sum(issue.total_ms for issue in group)
+        count = sum(issue.count for issue in group)
+        sent = sum(issue.query_count for issue in group)
+        if first.kind in titles:
+            subject = first.relationship or _shortened(first.statement)
+            times = f" in {len(group)} scopes" if len(group) > 1 else ""
+            what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {total_ms:.0f} ms"
+        else:
+            name = "blocks the event loop" if first.kind == "blocking_call_in_event_loop" else "slow"
+            what = f"{first.call_site.function} {name}: {count} ×, {total_ms:.0f} ms"
+        worst = max(group, key=lambda issue: issue.total_ms)
+        severity = MAY_FAIL if first.kind == "repeated_query" else SLOW
+        yield Ranked(
+            first.kind, severity, total_ms, what, _known(first.call_site), worst.explanation, first.suggestion, count,
+            first.time_ns,
+        )  # fmt: skip
+
+
+def _races(found: list[Race]) -> Iterable[Ranked]:
+    for group in _grouped(
+        found, lambda race: (race.kind, race.subject, race.grade, race.accesses[-1].location)
+    ):
+        first = group[0]
+        count = sum(race.count for race in group)
+        severity = CORRUPTS if first.grade == "observed" else MAY_FAIL
+        what = f"{first.kind.replace('_', ' ')} ({first.grade}): {first.subject}"
+        where = _known(first.accesses[-1].location)
+        time_ns = first.accesses[0].time_ns
+        yield Ranked(
+            first.kind, severity, count, what, where, first.explanation, first.suggestion, count, time_ns
+        )
+
+
+def _external(found: list[ExternalCall]) -> Iterable[Ranked]:
+    noted = [call for call in found if call.retries or call.outcome not in _STATES]
+    for group in _grouped(
+        noted, lambda call: (call.service, call.operation, call.peer, call.outcome, call.call_site)
+    ):
+        first = group[0]
+        most = max(call.retries for call in group)
+        failed = first.outcome not in _STATES
+        errors = sorted({attempt.error for call in group for attempt in call.attempts if attempt.error})
+        what = f"{first.service} {first.operation} {first.peer} {first.outcome.replace('_', ' ')}"
+        why = f"{len(group)} calls, up to {most} retries" + (f"; {'; '.join(errors)[:200]}" if errors else "")
+        change = (
+            "Give the call a timeout that the caller can bear, and a plan for when the service is away: queue it, or "
+            "answer without it."
+            if failed
+            else "It came through in the end: look at the service's health, and at how long callers wait meanwhile."
+        )
+        yield Ranked(
+            "external_call", FAILS if failed else MENDED, len(group), what, _known(first.call_site), why, change,
+            len(group), first.start_ns,
+        )  # fmt: skip
+
+
+def _supervision(found: list[SupervisorEvent]) -> Iterable[Ranked]:
+    crashed = [
+        event
+        for event in found
+        if event.kind == "max_restarts_exceeded"
+        or (event.kind == "child_terminated" and event.reason not in ("", "normal", "shutdown", "exited"))
+    ]
+    for group in _grouped(crashed, lambda event: (event.kind, event.supervisor, event.reason)):
+        first = group[0]
+        children = sorted({event.child for event in group})
+        who = ", ".join(children[:3]) + (f" and {len(children) - 3} more" if len(children) > 3 else "")
+        place = _known(first.stack[0]) if first.stack else None
+        if first.kind == "max_restarts_exceeded":
+            what = f"{first.supervisor} gave up: {who} crashed more often than it may be restarted"
+            change = "Mend the crash; a restart does not help where the child fails at its start or at every message."
+            yield Ranked(
+                first.kind, CORRUPTS, len(group), what, place, first.reason, change, len(group), first.time_ns
+            )
+        else:
+            what = f"{who} crashed ({first.supervisor})"
+            change = "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
+            yield Ranked(
+                first.kind, FAILS, len(group), what, place, first.reason, change, len(group), first.time_ns
+            )
+
+
+def _routes(scopes: Sequence[ScopeTime], limit: int) -> list[RouteRow]:
+    rows = []
+    for group in _grouped(scopes, lambda scope: (scope.kind, _title(scope))):
+        first = group[0]
+        durations = np.array([scope.parts.wall_ns for scope in group])
+        p50, p95 = np.percentile(durations, (50, 95), method="nearest").tolist()
+        cpu = [scope.parts.cpu_ns for scope in group]
+        rows.append(
+            RouteRow(
+                kind=first.kind,
+                name=_title(first),
+                count=len(group),
+                failed=sum(scope.status >= 500 or scope.outcome == "raised" for scope in group),
+                p50_ns=int(p50),
+                p95_ns=int(p95),
+                max_ns=int(durations.max()),
+                wall_ns=int(durations.sum()),
+                cpu_ns=None if min(cpu) < 0 else sum(cpu),
+                **_sums(group),
+            )
+        )
+    return sorted(rows, key=lambda row: -row.wall_ns)[:limit]
+
+
+def _title(scope: ScopeTime) -> str:
+    return f"{scope.name.partition(' ')[0]} {scope.route}" if scope.route else scope.name
+
+
+def _sums(group: Sequence[ScopeTime]) -> dict[str, Any]:
+    names = ("sql_ns", "external_ns", "lock_ns", "sql_count")
+    return {name: sum(getattr(scope.parts, name) for scope in group) for name in names}
+
+
+def _shortened(statement: str, most: int = 60) -> str:
+    text = " ".join(statement.split())
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,98 @@
+"""What every printed report is made of: styles, tables, and numbers in the units that people read."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+HEAD = "bold"
+FAINT = "dim"
+GOOD = "green"
+WARN = "yellow"
+BAD = "red"
+BAR = "cyan"
+
+
+def terminal() -> Console:
+    """Standard output."""
+    # Piped, rich prints neither colours nor more than 80 columns; highlighting would colour every number.
+    return Console(highlight=False, soft_wrap=False)
+
+
+def duration(ns: float) -> str:
+    """A time in the unit that suits it, at most 7 characters up to hours: 1.23 ms, 45.6 s, 1:02:03."""
+    if ns < 1000:
+        return f"{ns:.0f} ns"
+    for unit, length in (("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
+        value = ns / length
+        if value < 999.5 and not (unit == "s" and value >= 599.5):
+            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    seconds = round(ns / 1e9)
+    minutes = f"{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"{seconds // 3600}:{minutes}" if seconds >= 3600 else f"{minutes} min"
+
+
+def size(count_bytes: float) -> str:
+    """A number of bytes in binary units: 512 B, 1.5 KiB, 64 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count_bytes < 1023.5 or unit == "GiB":
+            break
+        count_bytes /= 1024
+    return f"{count_bytes:.3g} {unit}" if count_bytes < 100 else f"{count_bytes:.0f} {unit}"
+
+
+def short_count(number: float) -> str:
+    """A count in at most 5 characters: 999, 12.3k, 4.56M."""
+    for unit, length in (("", 1), ("k", 1e3), ("M", 1e6), ("G", 1e9)):
+        value = number / length
+        if value < 999.5 or unit == "G":
+            break
+    if not unit:
+        return f"{number:.0f}"
+    return f"{value:.3g}{unit}" if value < 100 else f"{value:.0f}{unit}"
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def bar(share: float, width: int, encoding: str) -> str:
+    """A bar of `width` characters at share 1, in eighths of a character where the encoding has them."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    if not encoding.lower().startswith("utf"):
+        return "#" * round(eighths / 8)
+    whole, rest = divmod(eighths, 8)
+    return "█" * whole + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+
+
+def place(name: str, file: str, line: int, room: int) -> Text:
+    """The function, and where there is room its file and line; what is too long loses its beginning."""
+    text = Text(tail(name, room))
+    where = f"{os.path.basename(file)}:{line}" if file and line else ""
+    if where and len(name) + 2 + len(where) <= room:
+        text.append(f"  {where}", style=FAINT)
+    return text
+
+
+def tail(text: str, room: int) -> str:
+    room = max(room, 8)
+    return text if len(text) <= room else "…" + text[-(room - 1) :]
+
+
+def grid() -> Table:
+    return Table(box=None, show_header=False, padding=(0, 2, 0, 0), expand=True)
+
+
+def titled(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style=HEAD,
+        box=None,
+        header_style=FAINT,
+        padding=(0, 2, 0, 0),
+        expand=True,
+    )

@@ -1,0 +1,132 @@
+"""All findings of a trace, worst first; and what the report prints of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+import pyscope
+from pyscope.analysis.ranking import Ranking, rank
+
+
+class Base(DeclarativeBase): ...
+
+
+class Shop(Base):
+    __tablename__ = "shops"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Item(Base):
+    __tablename__ = "items"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shop_id: Mapped[int] = mapped_column(ForeignKey("shops.id"))
+    shop: Mapped[Shop] = relationship(Shop)
+
+
+def shops_of_items(engine: object) -> int:
+    with Session(engine) as session:  # type: ignore[arg-type]
+        return len([item.shop for item in session.scalars(select(Item))])
+
+
+def crash() -> None:
+    raise OSError("the shop is closed")
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ranking") / "run.pyscope"
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all([Item(shop=Shop()) for _ in range(8)])
+        session.commit()
+    hook, threading.excepthook = threading.excepthook, lambda arguments: None
+    try:
+        with pyscope.record(path, modules=[__name__], probes=["auto"]):
+            for _ in range(3):
+                shops_of_items(engine)
+            thread = threading.Thread(target=crash, name="seller")
+            thread.start()
+            thread.join()
+    finally:
+        threading.excepthook = hook
+    return path
+
+
+@pytest.fixture
+def ranking(recording: Path) -> Ranking:
+    found = rank(pyscope.load(recording))
+    assert found is not None
+    return found
+
+
+def test_what_fails_comes_before_what_is_slow(ranking: Ranking) -> None:
+    kinds = [row.kind for row in ranking.findings]
+    assert kinds.index("child_terminated") < kinds.index("n_plus_one_query")
+    weights = [(-row.severity, -row.weight) for row in ranking.findings]
+    assert weights == sorted(weights)
+
+
+def test_a_finding_says_what_where_why_and_what_to_change(ranking: Ranking) -> None:
+    [queries] = [row for row in ranking.findings if row.kind == "n_plus_one_query"]
+    assert "Item.shop, 24 statements" in queries.what
+    assert queries.where is not None
+    assert queries.where.file == __file__
+    assert "one by one" in queries.why
+    assert "joinedload(Item.shop)" in queries.change
+    [crashed] = [row for row in ranking.findings if row.kind == "child_terminated"]
+    assert "seller" in crashed.what
+    assert "the shop is closed" in crashed.why
+
+
+def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:
+    places = [(row.kind, row.where, row.what) for row in ranking.findings]
+    assert len(places) == len(set(places))
+
+
+def test_the_limit_counts_what_it_leaves_out(recording: Path, ranking: Ranking) -> None:
+    cut = rank(pyscope.load(recording), limit=1)
+    assert cut is not None
+    assert (len(cut.findings), cut.more) == (1, len(ranking.findings) - 1)
+
+
+def test_a_recording_without_probes_has_no_ranking(tmp_path: Path) -> None:
+    with pyscope.record(tmp_path / "run", modules=[__name__]):
+        pass
+    assert rank(pyscope.load(tmp_path / "run")) is None
+
+
+def test_the_report_prints_the_findings_first(recording: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "report", str(recording)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
+    assert (
+        text.index("Findings, worst first")
+        < text.index("N+1 queries: Item.shop")
+        < text.index("Hottest functions")
+    )
+    assert "change  " in text
+    assert "joinedload(Item.shop)" in text
+
+
+def test_the_report_as_json_has_them_too(recording: Path) -> None:
+    import json
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "report", "--json", str(recording)],
+        capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    found = json.loads(done.stdout)["ranking"]["findings"]
+    assert "n_plus_one_query" in [row["kind"] for row in found]
