@@ -56,7 +56,7 @@ FAULTS: Final = (
     SLOW_ENDPOINT,
 )
 # Which share of the time belongs to each scenario.
-SCENARIOS: Final = {"chaos": 0.7, "steady": 0.3}
+SCENARIOS: Final = {"chaos": 0.6, "reports": 0.4}
 
 
 class DemoFailed(Exception):

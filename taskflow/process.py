@@ -23,7 +23,7 @@ class ServerFailed(Exception):
 class ServerProcess:
     """`python -m taskflow serve` on a loopback port (0: a free one), as a context manager.
 
-    Its files (log, port) go to `directory`, its settings are `environment` over the caller's own.
+    It runs in `directory`, where its log and port go; its settings are `environment` over the caller's own.
     `launcher` is what runs `-m taskflow serve`: by default this interpreter, or for example
     `[python, "-m", "pyscope", "run", "-o", "run.pyscope"]`. On entry it waits up to `ready_seconds`
     and raises ServerFailed; on exit it sends SIGTERM, and kills what still runs `stop_seconds` later.
@@ -38,6 +38,8 @@ class ServerProcess:
         stop_seconds: float = 20.0,
         port: int = 0,
     ) -> None:
+        directory = directory.absolute()
+        self._directory = directory
         self.log = directory / "server.log"
         self.url = ""
         self._port = port
@@ -77,6 +79,7 @@ class ServerProcess:
                 # A session of its own: Ctrl-C reaches it only through us, and its children can be killed.
                 self._process = subprocess.Popen(
                     command,
+                    cwd=self._directory,
                     env=importable(os.environ | self._environment),
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -4,13 +4,20 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
+import gevent
 from locust.exception import StopUser
 
+from taskflow.data.reports import ReportStatus
+from taskflow.data.seeds import FIRST_YEAR, LAST_YEAR
 from taskflow.load.client import Answer, LoadEnvironment, SimulatedClient
 
 MOST_UNFINISHED: Final = 100
 MOST_MINUTES: Final = 60
 WORDS: Final = ["importer", "invoice", "index", "cache", "log"]
+YEARS: Final = range(FIRST_YEAR, LAST_YEAR + 1)
+UNDER_WAY: Final = (ReportStatus.WAITING, ReportStatus.RUNNING)
+MOST_LOOKS: Final = 200
+LOOK_AGAIN_SECONDS: Final = 0.5
 ALREADY_WATCHING: Final = {409: "watching already"}
 LAST_WATCHER: Final = {409: "the last watcher stays"}
 NEXT_STEP: Final = {"assign": "start", "start": "complete"}
@@ -104,8 +111,16 @@ class Worker(SimulatedClient):
         self.send("search", "GET", f"/tasks/search?q={self.chance.choice(WORDS)}")
 
     def report(self) -> None:
-        """An annual report: ask for it, see how it gets on, fetch it. One of a year runs at a time."""
-        raise NotImplementedError
+        """An annual report: ask for it, see how it gets on, fetch it."""
+        year = {"year": self.chance.choice(YEARS)}
+        asked = self.send("report", "POST", "/reports", year)
+        for _ in range(MOST_LOOKS):
+            if asked is None or asked["status"] not in UNDER_WAY:
+                break
+            gevent.sleep(LOOK_AGAIN_SECONDS)
+            asked = self.send("report_status", "GET", f"/reports/{asked['id']}")
+        if asked is not None and asked["status"] == ReportStatus.FINISHED:
+            self.send("report_file", "GET", f"/reports/{asked['id']}/file")
 
     def _look(self, what: str) -> None:
         self.send(what, "GET", f"/projects/{self.chance.choice(self.load.projects)}/{what}")
@@ -166,6 +181,19 @@ class RushClient(Worker):
     tasks: ClassVar[list[Callable[[Any], None]]] = [journey]
 
 
+class ReportClient(Worker):
+    """`reports`: every second client wants one report after the other, the rest want the usual."""
+
+    def work(self) -> None:
+        """A report, or something else."""
+        if self.number % 2:
+            self.report()
+        else:
+            self.chance.choice((self.dashboard, self.list_tasks, self.create))()
+
+    tasks: ClassVar[list[Callable[[Any], None]]] = [work]
+
+
 class ChaosClient(Worker):
     """`chaos`: whatever a fault can touch, several clients at the same things."""
 
@@ -181,6 +209,7 @@ class ChaosClient(Worker):
         Worker.people: 4,
         Worker.export: 2,
         Worker.search: 4,
+        Worker.report: 1,
         Worker.list_tasks: 8,
     }
 
@@ -188,6 +217,7 @@ class ChaosClient(Worker):
 CLIENTS: Final[dict[str, type[Worker]]] = {
     "steady": SteadyClient,
     "rush": RushClient,
+    "reports": ReportClient,
     "chaos": ChaosClient,
     "dashboard": DashboardClient,
     "create": CreatingClient,

@@ -7,9 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx2
 import pytest
@@ -129,6 +133,84 @@ def test_faults_show_as_broken_invariants(tmp_path: Path) -> None:
             pytest.fail(f"no update was lost: {broken}")
 
 
+class BusyService(BaseHTTPRequestHandler):
+    """Answers like a TaskFlow with one project, but asks for each task to be sent a second time."""
+
+    protocol_version = "HTTP/1.1"
+    refused: ClassVar[set[int]] = set()
+    created: ClassVar[list[bytes]] = []
+
+    def do_GET(self) -> None:
+        self.answer(200, {"items": [{"id": 1}], "next_after": None})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path != "/tasks":
+            self.answer(201, {"id": 2})
+        elif (client := self.client_address[1]) in self.refused:
+            self.refused.remove(client)
+            self.created.append(body)
+            self.answer(201, {"id": len(self.created)})
+        else:
+            self.refused.add(client)
+            self.answer(503, {"status": 503}, {"Retry-After": "0.01"})
+
+    def answer(self, status: int, content: object, headers: Mapping[str, str] | None = None) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def test_a_client_comes_back_when_it_is_asked_to_and_that_is_no_error(tmp_path: Path) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BusyService) as service:
+        thread = threading.Thread(target=service.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{service.server_port}"
+        ledger = tmp_path / "ledger.json"
+        report = drive(LoadPlan(url, 60, 2, "create", requests=20, ledger=ledger))
+        service.shutdown()
+        thread.join()
+    assert (report.requests, report.errors) == (20, 0)
+    assert report.refusals == {"create: asked to come back later": 10}
+    assert "10 × create: asked to come back later (expected)" in report.as_table()
+    assert sorted(Ledger.read(ledger).created) == list(range(1, 11))
+    assert Ledger.read(ledger).unanswered == 0
+
+
+def test_a_plan_survives_the_way_through_a_command_line() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for plan in (
+        LoadPlan("http://127.0.0.1:1"),
+        LoadPlan("http://[::1]:1", 2.5, 3, "chaos", 4, True, 5, Path("a ledger")),
+    ):
+        assert LoadPlan.from_options(parser.parse_args(plan.arguments())) == plan
+
+
+def test_every_scenario_has_clients() -> None:
+    # Locust patches the process that it is imported into.
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from taskflow.load.scenarios import CLIENTS\n"
+        "from taskflow.load import SCENARIOS\n"
+        "assert CLIENTS.keys() == SCENARIOS.keys(), (CLIENTS, SCENARIOS)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_driving_a_load_leaves_this_interpreter_as_it_is(taskflow_url: str) -> None:
+    drive(LoadPlan(taskflow_url, 30, 1, "create", requests=1))
+    assert "gevent" not in socket.socket.__module__
+    assert "locust" not in sys.modules
+
+
 def wait_until_load_arrives(url: str) -> None:
     """Return when a task was created beyond the seeded ones."""
     deadline = time.monotonic() + 30
@@ -138,11 +220,12 @@ def wait_until_load_arrives(url: str) -> None:
             time.sleep(0.005)
 
 
-def test_an_interrupted_load_still_reports(taskflow_process: ServerProcess) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_load_still_reports(taskflow_process: ServerProcess, number: int) -> None:
     command = [*LOAD, taskflow_process.url, "--seconds", "60"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
         wait_until_load_arrives(taskflow_process.url)
-        load.send_signal(signal.SIGINT)
+        load.send_signal(number)
         output, _ = load.communicate(timeout=30)
     assert load.returncode == 0
     assert output.splitlines()[-1].startswith("all ")
