@@ -12,6 +12,7 @@ Limits: a container that was put into a variable first is not followed; nor is w
 from __future__ import annotations
 
 import sys
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any, TypeAlias
@@ -49,11 +50,12 @@ class Content:
     operation: Operation
     key: KeySource | None
     keyed: bool  # one element is meant, though which one may not be known
+    lazy: bool = False  # what it gave still looks into the container: .items(), enumerate()
 
 
 @dataclass(frozen=True, slots=True)
 class ReadSite:
-    """`uses[0]` is the attribute's value; `uses[i + 1]` what `contents[i]` gave."""
+    """`uses[0]`: of the attribute's value, and of all that comes of it; `uses[i + 1]`: of what `contents[i]` gave."""
 
     uses: tuple[Use, ...]
     contents: tuple[Content, ...]
@@ -78,6 +80,7 @@ _WHOLE = {
     "iter",
 }
 _WHOLE |= {"enumerate", "reversed", "map", "filter", "zip", "str", "repr", "next"}
+_LAZY = {"iter", "enumerate", "reversed", "map", "filter", "zip", "items", "keys", "values"}
 _R, _W, _C = Operation.CONTENT_READ, Operation.CONTENT_WRITE, Operation.CONTENT_CLAIM
 _METHODS: dict[
     str, tuple[Operation, bool]
@@ -104,7 +107,7 @@ class Sites:
 
     def __init__(self, code: CodeType) -> None:
         self._steps = steps_of(code)
-        self._index = {step.offset: index for index, step in enumerate(self._steps)}
+        self._offsets = [step.offset for step in self._steps]
         self._flow = ControlFlow(self._steps)
         self._reads: dict[int, ReadSite] = {}
         self._resumed: dict[int, ReadSite] = {}
@@ -128,7 +131,7 @@ class Sites:
         """Whether the instruction at `offset` stores a constant."""
         known = self._constants.get(offset)
         if known is None:
-            index = self._index.get(offset, -1)
+            index = self._at(offset)
             known = False
             if index > 0 and self._steps[index].name == "STORE_ATTR":
                 before = self._before_object(index)
@@ -142,8 +145,12 @@ class Sites:
 
     # walking
 
+    def _at(self, offset: int) -> int:
+        """The index of an instruction. While it runs a Python function, 3.12 stands in the cache behind it."""
+        return bisect_right(self._offsets, offset) - 1
+
     def _walked(self, offset: int, inside: bool) -> ReadSite:
-        index = self._index.get(offset, -1)
+        index = self._at(offset)
         if index < 0:
             return _PLAIN
         step = self._steps[index]
@@ -163,6 +170,12 @@ class Sites:
             return _PLAIN
         walk = _Walk(self._steps)
         walk.go(at, stack)
+        whole = walk.uses[0]  # what came out of the container came out of the attribute
+        for use in walk.uses[1:]:
+            whole.check |= use.check
+            whole.kept |= use.kept
+            whole.returned |= use.returned
+            whole.branches |= use.branches
         return ReadSite(tuple(walk.uses), tuple(walk.contents))
 
     def _before_object(self, index: int) -> int:
@@ -342,7 +355,7 @@ class _Walk:
             use = self._use(taken[0])
             if use is not None and taken[0] is not None and taken[0][1] > 0:
                 content = self.contents[taken[0][1] - 1]
-                if content.operation is _R and not content.keyed:  # .items() and the like
+                if content.lazy:
                     self.contents[taken[0][1] - 1] = Content(Operation.ITERATE, None, False)
                     self._loop(at, use)
                     return None
@@ -381,9 +394,9 @@ class _Walk:
                     operation = _C if len(arguments) > 1 else _W
                 key = arguments[0] if keyed and arguments else None
                 self._keep(arguments[1:] if keyed else arguments)
-                return self._content(at, operation, key, keyed)
+                return self._content(at, operation, key, keyed, lazy=label[1] in _LAZY)
             if label[0] == "function" and label[1] in _WHOLE and ("value", 0) in arguments:
-                return self._content(at, _R, None, False)
+                return self._content(at, _R, None, False, lazy=label[1] in _LAZY)
         return None
 
     def _loop(self, at: int, use: Use) -> None:
@@ -399,13 +412,19 @@ class _Walk:
         return self.uses[label[1]]
 
     def _content(
-        self, at: int, operation: Operation, key: Label, keyed: bool, check: int | None = None
+        self,
+        at: int,
+        operation: Operation,
+        key: Label,
+        keyed: bool,
+        check: int | None = None,
+        lazy: bool = False,
     ) -> tuple[Any, ...]:
         made = self._made.get((at, operation))
         if made is None:
             made = self._made[at, operation] = len(self.uses)
             self.uses.append(Use())
-            self.contents.append(Content(operation, key if _is_key(key) else None, keyed))
+            self.contents.append(Content(operation, key if _is_key(key) else None, keyed, lazy))
         if check is not None:
             self.uses[made].check = True
             self.uses[made].branches.add(check)
