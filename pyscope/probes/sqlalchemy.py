@@ -38,11 +38,21 @@ _NO_LOAD = (int(Load.NONE), "", 0, "")
 class _Connection:
     """What is known of one checked-out connection."""
 
-    __slots__ = ("batch", "committing", "database", "dialect", "number", "started", "transaction")
+    __slots__ = (
+        "batch",
+        "committing",
+        "database",
+        "dialect",
+        "number",
+        "savepoints",
+        "started",
+        "transaction",
+    )
 
     def __init__(self, connection: Any) -> None:
         self.number = emitter.next_id()
         self.started = 0
+        self.savepoints = 0
         self.transaction: Transaction | None = None
         self.committing: Transaction | None = None
         self.batch: weakref.ref[Any] | None = None
@@ -446,8 +456,12 @@ class SQLAlchemyProbe(Probe):
     def _rollback_twophase(self, connection: Any, _xid: Any, _is_prepared: bool) -> None:
         self._ended(connection, Step.ROLLBACK)
 
-    def _savepoint(self, connection: Any, name: str) -> None:
-        self._at_savepoint(connection, name, Step.SAVEPOINT)
+    def _savepoint(self, connection: Any, name: str | None) -> None:
+        record = self._connections.get(connection)
+        if record is not None and name is None:  # it gets its name right after this
+            record.savepoints += 1
+            name = f"sa_savepoint_{record.savepoints}"
+        self._at_savepoint(connection, name or "", Step.SAVEPOINT)
 
     def _rollback_savepoint(self, connection: Any, name: str, _context: None) -> None:
         self._at_savepoint(connection, name, Step.ROLLBACK_TO)

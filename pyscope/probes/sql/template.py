@@ -35,7 +35,7 @@ _PLAIN_TYPES = (
 _PLAIN = frozenset(map(id, _PLAIN_TYPES))  # by identity: no metaclass is asked for its hash
 
 _COMMENTS = r"/\*.*?(?:\*/|\Z)|--[^\n]*"
-_VALUES = r"\$(\w*)\$.*?(?:\$\1\$|\Z)|[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)|%s"
+_VALUES = r"\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z)|[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)|%s"
 _NAMES = r'"(?:[^"]|"")*(?:"|\Z)|`[^`]*(?:`|\Z)|\[[A-Za-z_][^\]\n]*\]'
 _PLACEHOLDERS = r"%\(\w+\)s|%s|\$\d+|(?<![:\w]):[A-Za-z_]\w*|\?"
 _NUMBERS = r"(?<![\w.$])(?:0x[0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?!\w)"
@@ -43,7 +43,7 @@ _NUMBERS = r"(?<![\w.$])(?:0x[0-9a-fA-F]+|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?!\w)"
 
 def _pattern(strings: str, names: str) -> re.Pattern[str]:
     values = f"{_VALUES % strings}|{_PLACEHOLDERS}|{_NUMBERS}"
-    return re.compile(f"(?P<space>\\s+|{_COMMENTS})|(?P<name>{names})|(?P<value>{values})", re.DOTALL)
+    return re.compile(f"(?P<space>(?:\\s+|{_COMMENTS})+)|(?P<name>{names})|(?P<value>{values})", re.DOTALL)
 
 
 _STANDARD = _pattern(r"'(?:[^']|'')*(?:'|\Z)", _NAMES)
@@ -107,8 +107,11 @@ def fingerprint(statement: str, parameters: object) -> int:
     for value in values[:_MOST_VALUES]:
         safe = plain(value)
         if safe is None and value is not None:
-            if type(value) in (tuple, list, dict):
-                safe = fingerprint("", value)
+            if type(value) in (tuple, list):  # an array; not what is within one of its own
+                safe = (
+                    len(value),
+                    *(id(each) if plain(each) is None else plain(each) for each in value[:_MOST_VALUES]),
+                )
             else:
                 safe = id(value)
         found.append(safe)

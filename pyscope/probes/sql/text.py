@@ -51,15 +51,19 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _NAME = r'(?:[\w"]+\.)?"?(?P<table>\w+)"?'
+_ALIAS = r"(?:\s+(?:as\s+)?(?!where\b|group\b|order\b|limit\b|offset\b|fetch\b|returning\b|having\b|for\b|set\b)\w+)?"
 _REST = r"(?:\s+(?:group|order|limit|offset|fetch|returning|having)\b.*?)?"
 _TAIL = _REST + r"(?P<lock>\s+for\s+(?:no\s+key\s+)?update\b.*)?"
 _SELECT = re.compile(
-    rf"select\s+(?P<columns>.*?)\s+from\s+{_NAME}(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?", re.I | re.S
+    rf"select\s+(?P<columns>.*?)\s+from\s+{_NAME}{_ALIAS}(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?",
+    re.I | re.S,
 )
 _UPDATE = re.compile(
-    rf"update\s+{_NAME}\s+set\s+(?P<sets>.*?)(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?", re.I | re.S
+    rf"update\s+{_NAME}{_ALIAS}\s+set\s+(?P<sets>.*?)(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?", re.I | re.S
 )
-_DELETE = re.compile(rf"delete\s+from\s+{_NAME}(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?", re.I | re.S)
+_DELETE = re.compile(
+    rf"delete\s+from\s+{_NAME}{_ALIAS}(?:\s+where\s+(?P<where>.*?))?{_TAIL}\s*;?", re.I | re.S
+)
 _INSERT = re.compile(
     rf"insert\s+into\s+{_NAME}\s*\((?P<columns>[^()]*)\)\s*values\s*\((?P<values>[^()]*)\){_TAIL}\s*;?",
     re.I | re.S,

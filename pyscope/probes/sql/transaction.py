@@ -210,12 +210,13 @@ class Transaction:
         self.savepoints.append((name, len(self._writes)))
 
     def rolled_back_to(self, name: str) -> None:
-        """Forgets what has been written since."""
+        """Forgets what has been written since; since the latest, if none of that name was seen."""
         for at in range(len(self.savepoints) - 1, -1, -1):
             if self.savepoints[at][0] == name:
-                del self._writes[self.savepoints[at][1] :]
-                del self.savepoints[at:]
-                return
+                del self.savepoints[at + 1 :]
+                break
+        if self.savepoints:
+            del self._writes[self.savepoints.pop()[1] :]
 
     def tell(self) -> None:
         """Emits the rows, if something was written: reading alone harms nobody."""

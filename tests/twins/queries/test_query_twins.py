@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import pyscope
 from pyscope.analysis import queries
 from tests.twins.queries import CASES, QueryCase
-from tests.twins.queries.cases import recorded
+from tests.twins.queries.cases import Program, recorded
 from tests.twins.queries.library import Library, build
+from tests.twins.queries.quiet import QUIET
 
 _each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
@@ -61,3 +64,43 @@ def test_the_faulty_twin_is_found_at_its_place_and_the_fixed_one_is_not(
     fixed, trace = recorded(case.fixed, library, tmp_path / "fixed.pyscope")
     assert list(queries.find(trace)) == []
     assert fixed == faulty  # they do the same work
+
+
+@pytest.mark.parametrize("program", QUIET, ids=lambda program: program.__name__)
+def test_programs_with_good_reason_are_left_alone(program: Program, library: Library, tmp_path: Path) -> None:
+    _, trace = recorded(program, library, tmp_path / "run.pyscope")
+    assert list(queries.find(trace)) == []
+    if program.__name__.startswith("four_"):  # and these are just one below
+        assert len(queries.find(trace, threshold=4)) == 1
+
+
+def test_a_living_recording_says_what_the_saved_one_says(library: Library, tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    program = next(case.faulty for case in CASES if case.name == "two_levels")
+    with pyscope.record(path, modules=["tests.twins.queries.*"], probes=["sqlalchemy"], ring_mb=8):
+        program(library)
+        living = queries.find(pyscope.load(path))
+    saved = queries.find(pyscope.load(path))
+    assert len(living) == 2
+    assert [replace(issue, time_ns=0, duration_ns=0) for issue in living] == [
+        replace(issue, time_ns=0, duration_ns=0) for issue in saved
+    ]  # a saved recording's clock is measured over a longer time
+    assert living.query_count == saved.query_count == 18
+
+
+def test_what_loaded_the_parents_is_told_and_the_advice_covers_both_levels(library: Library, tmp_path: Path) -> None:
+    program = next(case.faulty for case in CASES if case.name == "two_levels")
+    _, trace = recorded(program, library, tmp_path / "run.pyscope")
+    outer, inner = queries.find(trace)
+    assert outer.parent_statement.startswith("SELECT authors.id")
+    assert (outer.parents, outer.query_count) == (6, 6)
+    assert "selectinload(Author.books)" in outer.suggestion
+    assert inner.parent_statement == outer.statement
+    assert (inner.parents, inner.query_count) == (12, 12)
+    assert "selectinload(Author.books).selectinload(Book.reviews)" in inner.suggestion
+
+
+def test_a_threshold_of_one_is_refused(library: Library, tmp_path: Path) -> None:
+    _, trace = recorded(QUIET[0], library, tmp_path / "run.pyscope")
+    with pytest.raises(ValueError, match="at least 2"):
+        queries.find(trace, threshold=1)

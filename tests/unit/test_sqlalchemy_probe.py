@@ -1,0 +1,353 @@
+"""The SQLAlchemy probe: what it tells, and that SQLAlchemy and the program are as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, ForeignKey, String, create_engine, event, exc, select, text, update
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
+from sqlalchemy.orm.instrumentation import ClassManager
+from sqlalchemy.pool import StaticPool
+
+from pyscope import probes
+from pyscope.errors import PyScopeWarning
+from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Load, Operation, Step, Touch
+from pyscope.probes import sqlalchemy as probe_module
+from pyscope.trace import Trace
+from tests.unit.watching import DEADLINE, watching
+
+SECRET = "correct horse battery staple"
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Team(Base):
+    __tablename__ = "teams"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    size: Mapped[int] = mapped_column(default=0)
+    members: Mapped[list[Member]] = relationship(back_populates="team")
+
+
+class Member(Base):
+    __tablename__ = "members"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    team_id: Mapped[int] = mapped_column(ForeignKey("teams.id", deferrable=True, initially="DEFERRED"))
+    team: Mapped[Team] = relationship(back_populates="members")
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Team(id=key, name=f"team {key}", members=[Member()]) for key in range(1, 4))
+        session.commit()
+    yield engine
+    engine.dispose()
+
+
+def statements(trace: Trace) -> list[Any]:
+    return list(trace.probe_events(STATEMENT).records())
+
+
+def steps(trace: Trace) -> list[Step]:
+    return [Step(row.step) for row in trace.probe_events(TRANSACTION).records()]
+
+
+def rows(trace: Trace) -> list[tuple[Touch, str, str]]:
+    return [(Touch(row.touch), row.table, row.columns) for row in trace.probe_events(ROW).records()]
+
+
+def found_state() -> dict[str, object]:
+    """Everything of SQLAlchemy's classes that listeners change."""
+    state: dict[str, object] = {}
+    for cls in (Engine, Dialect, ClassManager, Session):
+        state[f"{cls.__name__}._has_events"] = cls.__dict__.get("_has_events", "missing")
+        for name in cls.dispatch._event_names:
+            state[f"{cls.__name__}.{name}"] = list(getattr(cls.dispatch, name)._clslevel.get(cls, ()))
+    return state
+
+
+def test_sqlalchemy_is_left_as_it_was_found(engine: Engine, tmp_path: Path) -> None:
+    before = found_state()
+    with watching(tmp_path, "sqlalchemy"):
+        assert found_state() != before
+        with Session(engine) as session:
+            session.scalars(select(Team)).all()
+    assert found_state() == before
+
+
+def test_listeners_of_the_program_stay(engine: Engine, tmp_path: Path) -> None:
+    heard: list[str] = []
+
+    def listener(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        heard.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", listener)
+    try:
+        before = found_state()
+        with watching(tmp_path, "sqlalchemy"), engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+        assert found_state() == before
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 2"))
+        assert heard == ["SELECT 1", "SELECT 2"]
+    finally:
+        event.remove(Engine, "before_cursor_execute", listener)
+
+
+def test_engines_and_connections_are_seen_once_each_whenever_they_were_made(
+    engine: Engine, tmp_path: Path
+) -> None:
+    early = engine.connect()
+    with watching(tmp_path, "sqlalchemy") as watch:
+        early.execute(text("SELECT 'early connection'"))
+        with engine.execution_options(any_option=1).connect() as connection:
+            connection.execute(text("SELECT 'early engine' AS a"))
+        with create_engine("sqlite://").connect() as connection:
+            connection.execute(text("SELECT 'late engine' AS b"))
+    early.close()
+    assert [row.statement for row in statements(watch.trace)] == [
+        "SELECT ?",
+        "SELECT ? AS a",
+        "SELECT ? AS b",
+    ]
+
+
+def test_an_asynchronous_engine_is_attached_to_once(tmp_path: Path) -> None:
+    async def work() -> None:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.create_all)
+        async with AsyncSession(engine) as session:
+            session.add(Team(id=1, name="one"))
+            await session.commit()
+            await session.get(Team, 1, populate_existing=True)
+        await engine.dispose()
+
+    with watching(tmp_path, "sqlalchemy") as watch:
+        asyncio.run(work())
+    found = [row for row in statements(watch.trace) if row.operation != Operation.OTHER]
+    assert [(Operation(row.operation), Load(row.load)) for row in found] == [
+        (Operation.INSERT, Load.NONE),
+        (Operation.SELECT, Load.GET),
+    ]
+    assert all(row.duration_ns > 0 for row in found)
+    places = [place.function for row in found for place in row.stack if not place.file.startswith("<")]
+    assert places[0].endswith("work")  # beyond the greenlet
+
+
+def test_no_value_of_a_parameter_or_literal_is_recorded(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        session.scalars(select(Team).where(Team.name == SECRET)).all()
+        session.add(Team(id=77, name=SECRET))
+        session.flush()
+        session.execute(text(f"SELECT * FROM teams WHERE name = '{SECRET}' -- {SECRET}"))
+        with pytest.raises(exc.IntegrityError):
+            session.execute(text("INSERT INTO teams (id, name) VALUES (77, :name)"), {"name": SECRET})
+        session.rollback()
+        with pytest.raises(exc.OperationalError):
+            session.execute(text(f'SELECT nonsense FROM "{SECRET}x"'))
+    assert [row.error for row in statements(watch.trace)][-2:] == ["IntegrityError", "OperationalError"]
+    data = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+    trace_strings = [string for string in watch.trace.strings if SECRET in string]
+    assert trace_strings == [f'SELECT nonsense FROM "{SECRET}x"']  # a name, as far as anyone can tell
+    assert data
+
+
+def test_what_a_statement_was_sent_for(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        team = session.get_one(Team, 1)
+        assert team.members
+        session.expire(team)
+        assert team.name
+        session.refresh(team)
+        member = session.scalars(select(Member).where(Member.id == 2)).one()
+        assert member.team
+        session.scalars(select(Team).options(selectinload(Team.members))).all()
+        session.execute(text("SELECT count(*) FROM teams"))
+    assert [(Load(row.load).name, row.relationship) for row in statements(watch.trace)] == [
+        ("GET", ""),
+        ("COLLECTION", "Team.members"),
+        ("EXPIRED", "Team"),
+        ("REFRESH", "Team"),
+        ("QUERY", ""),
+        ("SCALAR", "Member.team"),
+        ("QUERY", ""),
+        ("EAGER", "Team.members"),
+        ("NONE", ""),
+    ]
+    lazy = statements(watch.trace)[1]
+    assert lazy.parent
+    assert lazy.parent_statement == statements(watch.trace)[0].statement
+
+
+def test_steps_of_transactions(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        session.get_one(Team, 1).size = 1
+        nested = session.begin_nested()
+        session.get_one(Team, 2).size = 2
+        session.flush()
+        nested.rollback()
+        with session.begin_nested():
+            session.get_one(Team, 3).size = 3
+        session.commit()
+        session.scalars(select(Team)).all()
+    assert steps(watch.trace) == [
+        Step.BEGIN,
+        Step.SAVEPOINT,
+        Step.ROLLBACK_TO,
+        Step.SAVEPOINT,
+        Step.RELEASE,
+        Step.COMMIT,
+        Step.BEGIN,
+        Step.ROLLBACK,
+    ]
+    written = [row for row in rows(watch.trace) if row[0] is Touch.WRITE]
+    assert written == [(Touch.WRITE, "teams", "size")] * 2  # not what the savepoint took back
+
+
+def test_a_transaction_that_only_reads_or_is_rolled_back_tells_no_rows(
+    engine: Engine, tmp_path: Path
+) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        session.scalars(select(Team)).all()
+        session.commit()
+        session.get_one(Team, 1).size = 5
+        session.flush()
+        session.rollback()
+    assert rows(watch.trace) == []
+
+
+def test_a_refused_commit_is_told(engine: Engine, tmp_path: Path) -> None:
+    with engine.connect() as connection:
+        connection.execute(text("PRAGMA foreign_keys = ON"))
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        session.add(Member(team_id=999))
+        with pytest.raises(exc.IntegrityError):
+            session.commit()
+    assert steps(watch.trace)[:3] == [Step.BEGIN, Step.COMMIT, Step.FAILED]
+
+
+def test_values_of_the_program_are_told_from_those_of_the_database(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        team = session.get_one(Team, 1)
+        team.size = Team.size + 1
+        team.name = "new"
+        session.flush()
+        session.execute(update(Team).where(Team.id == 2, Team.size == 0).values(size=5))
+        session.execute(update(Team).where(Team.id == 3, Team.size == 8).values(size=5))  # changes nothing
+        session.commit()
+    written = [row for row in trace_rows(watch.trace) if row.touch == Touch.WRITE]
+    assert [(row.columns, row.computed, row.guards) for row in written] == [
+        ("name", "size", ""),
+        ("size", "", "size"),
+    ]
+
+
+def trace_rows(trace: Trace) -> list[Any]:
+    return list(trace.probe_events(ROW).records())
+
+
+def test_what_is_remembered_is_bounded(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "_MOST_REMEMBERED", 50)
+    with Session(engine) as session:
+        session.add_all(Team(id=key, name="x") for key in range(100, 2000))
+        session.commit()
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
+        teams = session.scalars(select(Team)).all()
+        assert len(teams) > 1500
+        probe = watch.probe("sqlalchemy")
+        assert len(probe._young) <= 50
+        assert len(probe._old) <= 50
+        teams[0].size = 1
+        session.commit()
+    assert len(rows(watch.trace)) <= 1001
+
+
+def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
+    probes.acquire(["sqlalchemy"])
+    try:
+        with Session(engine) as session:
+            session.get_one(Team, 1).size = 9
+            session.commit()
+        probe: Any = probes.installed("sqlalchemy")
+        assert probe.faults == 0
+        assert probe._young == {}
+    finally:
+        probes.release(["sqlalchemy"])
+
+
+def test_threads_that_run_statements_do_not_notice_coming_and_going(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'busy.db'}")
+    Base.metadata.create_all(engine)
+    heard = threading.Event()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def _listener(*_arguments: Any) -> None:
+        heard.set()
+        sum(range(200))  # a listener that takes its time: threads change within it
+
+    failures: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            while not ended.is_set():
+                with engine.connect() as connection:
+                    connection.execute(text("SELECT 1 FROM teams"))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert heard.wait(DEADLINE)
+    before = found_state()
+    try:
+        for _ in range(5):
+            probes.acquire(["sqlalchemy"])
+            probes.release(["sqlalchemy"])
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+        engine.dispose()
+    assert failures == []
+    assert found_state() == before
+
+
+def test_a_probe_that_fails_removes_itself_and_the_program_goes_on(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object) -> str:
+        raise RuntimeError("broken on purpose")
+
+    before = found_state()
+    with watching(tmp_path, "sqlalchemy") as watch:
+        monkeypatch.setattr(probe_module, "template", broken)
+        with warnings.catch_warnings(record=True) as told, Session(engine) as session:
+            warnings.simplefilter("always")
+            for _ in range(20):
+                assert len(session.scalars(select(Team)).all()) == 3
+        assert [type(warning.message) for warning in told] == [PyScopeWarning]
+        assert "has removed itself" in str(told[0].message)
+        assert watch.probe("sqlalchemy").faults >= 10
+        end = time.monotonic() + DEADLINE
+        while found_state() != before:
+            assert time.monotonic() < end, "it is still there"
+            time.sleep(0.01)
