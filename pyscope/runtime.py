@@ -14,6 +14,7 @@ dataclasses of `pyscope.findings` in order of time.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import threading
@@ -25,7 +26,8 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope import config, probes, selection
+from pyscope import config, selection
+from pyscope import probes as probing
 from pyscope.config import ModuleSelector
 from pyscope.errors import ConfigError
 from pyscope.findings import (
@@ -83,6 +85,9 @@ class _Kind:
         self.undo = undo
         self.since = 0
         self.gathered: Any = None
+        self.unread: Trace | None = (
+            None  # of an ended kind: what `gathered` is to be made of when it is asked for
+        )
         self.active = False
         self.fresh = True  # nothing has been named to its probe yet
 
@@ -104,13 +109,14 @@ def _start(kind: str, made: _Kind, modules: Modules, probes: Iterable[str] = (),
         _kinds[kind] = made
 
 
-def _stop(kind: str) -> None:
+def _stop(kind: str, keep: Callable[[], Trace | None] | None = None) -> None:
+    """Ends a kind. `keep` gives the trace that stays readable; the session's as it is now by default."""
     with _lock:
         found = _kinds.get(kind)
         if found is None or not found.active:
             return
         try:
-            found.gathered = found.read(_session.trace(), found.since)
+            found.unread = (keep or _session.trace)()
         finally:
             found.active = False
             try:
@@ -124,7 +130,11 @@ def _get(kind: str, empty: Any) -> Any:
         found = _kinds.get(kind)
         if found is None:
             return empty
-        return found.read(_session.trace(), found.since) if found.active else found.gathered
+        if found.active:
+            return found.read(_session.trace(), found.since)
+        if found.unread is not None:
+            found.gathered, found.unread = found.read(found.unread, found.since), None
+        return empty if found.gathered is None else found.gathered
 
 
 def _active(kind: str) -> bool:
@@ -134,7 +144,7 @@ def _active(kind: str) -> bool:
 
 def _watch(kind: str, probe: str, subjects: Sequence[object]) -> None:
     """Names subjects to a probe; the kind ends again where it had only begun for one that is refused."""
-    watching: Any = probes.installed(probe)
+    watching: Any = probing.installed(probe)
     for subject in subjects:
         try:
             watching.watch(subject)
@@ -149,7 +159,7 @@ def _watch(kind: str, probe: str, subjects: Sequence[object]) -> None:
 
 def _there(names: Sequence[str]) -> list[str]:
     """Those of some probes whose library is installed: the others have nothing to watch."""
-    return [name for name in names if probes.has_library(name)]
+    return [name for name in names if probing.has_library(name)]
 
 
 def _in_forked_child() -> None:
@@ -167,12 +177,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def start_tracing(
-    modules: Modules = None, level: Level = "function_calls", *, path: str | os.PathLike[str] | None = None
+    modules: Modules = None,
+    level: Level = "function_calls",
+    *,
+    path: str | os.PathLike[str] | None = None,
+    probes: Sequence[str] = (),
 ) -> None:
     """Records the calls of `modules` (dotted globs or module objects; None: the program's own code).
 
     `level`: "function_calls", or "c_calls" for calls of C functions too. `path`: the recording goes into that file,
-    whole; without it the last 64 MiB are kept in memory. Raises ConfigError for bad arguments, RecorderError where
+    whole; without it the last 64 MiB are kept in memory. `probes`: what the recording holds beside calls, as in
+    `pyscope.start`. Raises ConfigError for bad arguments, RecorderError where
     recording cannot begin.
     """
     if level not in _LEVELS:
@@ -187,7 +202,7 @@ def start_tracing(
         rows = rows[np.argsort(columns["start_ns"][rows], kind="stable")]
         return [trace.call(int(row)) for row in rows]
 
-    _start("tracing", _Kind(read), modules, path=path, detail=_LEVELS[level])
+    _start("tracing", _Kind(read), modules, probes, path=path, detail=_LEVELS[level])
 
 
 def get_traces() -> list[Call]:
@@ -363,7 +378,7 @@ def start_resource_monitoring(
     with _lock:
         _start("resources", _Kind(read), [], ["resources"])
         if interval is not None:
-            probe: Any = probes.installed("resources")
+            probe: Any = probing.installed("resources")
             probe.interval = interval
         _watch("resources", "resources", processes or ())
 
@@ -502,9 +517,10 @@ def stop_all() -> None:
     """Ends every kind of monitoring and undoes every patch and subscription. Can be called at any time, repeatedly."""
     with _lock:
         problems: list[Exception] = []
+        trace = functools.cache(_session.trace)
         for kind in list(_kinds):
             try:
-                _stop(kind)
+                _stop(kind, trace)
             except Exception as error:
                 problems.append(error)
         for problem in problems:
@@ -514,7 +530,8 @@ def stop_all() -> None:
 def reset() -> None:
     """As `stop_all`, and forgets what was gathered: a fresh start, for tests."""
     with _lock:
-        stop_all()
+        for kind in list(_kinds):
+            _stop(kind, lambda: None)
         _kinds.clear()
 
 
@@ -539,10 +556,10 @@ class Controller:
             logger.warning("PyScope could not start; the service runs without it", exc_info=True)
 
     def stop(self) -> None:
-        """Ends every kind of monitoring."""
+        """Ends every kind of monitoring. Nothing is kept in memory: read before, or from the recording's file."""
         self.running = False
         try:
-            stop_all()
+            reset()
         except Exception:
             logger.warning("PyScope could not stop cleanly", exc_info=True)
 

@@ -1,42 +1,24 @@
 """PyScope inside TaskFlow, as any service would have it: one setting, and never in the way.
 
-Off, pyscope is not even imported. A recorder that cannot start leaves a warning and the service running.
+Off, pyscope is not even imported. A recorder that is missing or cannot start leaves a warning and the service running.
 """
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
-@contextmanager
-def recording(path: Path | None) -> Iterator[None]:
-    """Record TaskFlow's own modules into `path` while the block runs; None records nothing."""
-    started = path is not None and _start(path)
+def recording(path: Path | None) -> AbstractContextManager[Any]:
+    """Record TaskFlow's own modules, and what PyScope's probes see, into `path` while the block runs; None is off."""
+    if path is None:
+        return nullcontext()
     try:
-        yield
-    finally:
-        if started:
-            _stop()
-
-
-def _start(path: Path) -> bool:
-    try:
-        import pyscope
-
-        pyscope.start(path, modules=["taskflow.*"])
-    except Exception:
-        logger.warning("PyScope could not start; TaskFlow runs without it", exc_info=True)
-        return False
-    return True
-
-
-def _stop() -> None:
-    try:
-        import pyscope
-
-        pyscope.stop()
-    except Exception:
-        logger.warning("PyScope could not finish its recording", exc_info=True)
+        from pyscope import runtime
+    except ImportError:
+        logger.warning("PyScope is not installed; TaskFlow runs without it")
+        return nullcontext()
+    tracing = {"modules": ["taskflow.*"], "level": "function_calls", "path": path, "probes": ["auto"]}
+    return runtime.Controller(auto_start=True, default_tracing=tracing)

@@ -125,11 +125,14 @@ def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
 
     A probe that cannot be installed is a warning. With `required`, one whose library is not there raises MissingExtra.
     """
+    wanted = list(wanted)
     chosen = expand(wanted)
     with _lock:
+        if required:
+            for name in wanted:
+                if name != AUTOMATIC:
+                    _require(name)
         for name in chosen:
-            if required:
-                _require(name)
             _users[name] = _users.get(name, 0) + 1
             if _users[name] == 1:
                 probe = _installed[name] = make(name)

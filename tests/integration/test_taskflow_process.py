@@ -166,7 +166,7 @@ def test_a_recorder_that_cannot_start_leaves_a_warning_and_the_service_running(t
     with ServerProcess(tmp_path, database_in(tmp_path) | {"TASKFLOW_PYSCOPE": hopeless}) as server:
         assert httpx2.get(f"{server.url}/readyz", trust_env=False).status_code == 200
     assert server.stop() == 0
-    assert "PyScope could not start; TaskFlow runs without it" in server.log_tail()
+    assert "PyScope could not start; the service runs without it" in server.log_tail()
 
 
 def test_a_service_asked_to_record_itself_leaves_a_recording(tmp_path: Path) -> None:

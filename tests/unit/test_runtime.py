@@ -200,6 +200,7 @@ def test_a_controller_traces_while_its_block_runs() -> None:
         assert "outer" in names()
     assert not controller.running
     assert recorder.active() is None
+    assert runtime.get_traces() == []
 
 
 def test_a_controller_that_cannot_start_leaves_a_warning_and_the_program_running(
