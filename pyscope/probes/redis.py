@@ -19,7 +19,12 @@ from pyscope.probes.patches import Patches
 
 __all__ = ["RedisProbe", "patch"]
 
-_COMMAND = re.compile(r"[A-Z][A-Z0-9._-]{0,30}(?: [A-Z][A-Z0-9_-]{0,20})?", re.ASCII)
+# One word; two of the commands that have subcommands. What comes behind may be an argument.
+_COMMAND = re.compile(
+    r"[A-Z][A-Z0-9._-]{0,30}|(?:ACL|CLIENT|CLUSTER|COMMAND|CONFIG|FUNCTION|LATENCY|MEMORY|MODULE|OBJECT|PUBSUB|SCRIPT"
+    r"|SLOWLOG|XGROUP|XINFO) [A-Z-]{1,20}",
+    re.ASCII,
+)
 _commands: dict[str, str] = {}
 _MOST_COMMANDS = 1024
 
@@ -35,16 +40,17 @@ class RedisProbe(ClientProbe):
 class _Command:
     """A command under way, with all its attempts."""
 
-    __slots__ = ("_begin", "attempt")
+    __slots__ = ("_begin", "_chain", "attempt")
 
     def __init__(self, start: Callable[[int], Attempt]) -> None:
         self._begin = start
         self.attempt = start(0)
+        self._chain = self.attempt.id
 
     def try_again(self) -> None:
         """Begins the next attempt if the one before has ended."""
         if self.attempt.ended and self.attempt is not SILENT:
-            self.attempt = self._begin(self.attempt.id)
+            self.attempt = self._begin(self._chain)
 
 
 _current: ContextVar[_Command | None] = ContextVar("pyscope_redis_command", default=None)
