@@ -18,7 +18,7 @@ import redis
 from fastapi import FastAPI
 from pydantic import ValidationError
 
-from taskflow.data.cache import Cache
+from taskflow.data.cache import ANSWER_SECONDS, Cache
 from taskflow.data.models import TaskStatus
 from taskflow.data.repo import Progress
 from taskflow.data.valkey import EmbeddedValkey
@@ -196,26 +196,46 @@ def test_when_the_server_dies_answers_stay_right_and_readiness_says_so_until_it_
     ]
 
 
-def test_what_was_changed_while_the_server_hung_is_forgotten_before_it_is_used_again(
-    tmp_path: Path, valkey: Valkey
+@pytest.mark.parametrize("in_thread", [False, True], ids=["coroutine", "thread"])
+def test_what_was_changed_while_the_server_took_no_writes_is_forgotten_before_it_is_used_again(
+    tmp_path: Path, valkey: Valkey, in_thread: bool
 ) -> None:
-    async def work(cache: Cache) -> Progress | None:
-        await cache.store(await cache.look(1, TODAY), NUMBERS)
-        # It keeps its data, unlike one that dies.
+    with redis.Redis.from_url(valkey.url) as operator:
+
+        async def work(cache: Cache) -> Progress | None:
+            await cache.store(await cache.look(1, TODAY), NUMBERS)
+            # Full: it refuses writes, and unlike a server that dies it keeps what it has.
+            operator.config_set("maxmemory", 1)
+            if in_thread:
+                await asyncio.to_thread(cache.forget_in_thread, {1})
+            else:
+                await cache.forget({1})
+            assert cache.state.startswith("degraded")
+            operator.config_set("maxmemory", 0)
+
+            async def usable() -> bool:
+                return (await cache.look(1, TODAY)).storable
+
+            await until(usable)
+            return (await cache.look(1, TODAY)).progress
+
+        assert with_cache(tmp_path, valkey, work) is None
+
+
+def test_a_server_that_hangs_is_left_alone_for_a_while(tmp_path: Path, valkey: Valkey) -> None:
+    async def work(cache: Cache) -> list[bool]:
         os.kill(valkey.pid, signal.SIGSTOP)
         try:
-            await cache.forget({1})
-            assert cache.state.startswith("degraded")
+            first = await cache.look(1, TODAY)
+            began = time.perf_counter()
+            again = await cache.look(1, TODAY)
+            # Far less than the timeouts of a connection and of an answer.
+            asked = time.perf_counter() - began > ANSWER_SECONDS
         finally:
             os.kill(valkey.pid, signal.SIGCONT)
+        return [first.storable, again.storable, asked]
 
-        async def usable() -> bool:
-            return (await cache.look(1, TODAY)).storable
-
-        await until(usable)
-        return (await cache.look(1, TODAY)).progress
-
-    assert with_cache(tmp_path, valkey, work) is None
+    assert with_cache(tmp_path, valkey, work) == [False, False, False]
 
 
 def test_without_a_cache_by_its_setting_everything_works(tmp_path: Path) -> None:

@@ -78,6 +78,54 @@ class SyncDatabaseOf:
         self._database.close()
 
 
+def test_two_processes_that_read_and_then_write_wait_for_each_other(database_url: str) -> None:
+    settings = settings_of(database_url)
+    seed_taskflow(settings, projects=1, tasks=1)
+
+    def log(start: threading.Barrier) -> None:
+        # An engine and a line of its own, like another process.
+        with SyncDatabaseOf(settings) as database:
+            start.wait()
+            for _ in range(ROUNDS):
+                with database.writing() as repo:
+                    repo.set_minutes(1, repo.locked_task(1).minutes_spent + 1)
+
+    with SyncDatabaseOf(settings) as database:
+        with database.writing() as repo:
+            repo.set_minutes(1, 0)
+        start = threading.Barrier(2)
+        with ThreadPoolExecutor(2) as processes:
+            for finished in [processes.submit(log, start) for _ in range(2)]:
+                finished.result()
+        with database.reading() as repo:
+            assert repo.task(1).minutes_spent == 2 * ROUNDS
+
+
+def test_a_thread_waits_for_a_coroutine_longer_than_sqlite_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskflow.data.database.BUSY_TIMEOUT_MS", 1)
+    settings = taskflow_settings(tmp_path)
+    seed_taskflow(settings, projects=1, tasks=1)
+
+    async def run() -> None:
+        database = Database(settings)
+
+        def in_thread() -> None:
+            with database.sync.writing() as repo:
+                repo.add_minutes(1, 1)
+
+        async with database.writing() as repo:
+            await repo.add_minutes(1, 1)
+            waiting = asyncio.create_task(asyncio.to_thread(in_thread))
+            await asyncio.wait([waiting], timeout=0.5)
+            assert not waiting.done()
+        await waiting
+        await database.close()
+
+    asyncio.run(run())
+
+
 def test_a_transaction_of_a_thread_that_fails_leaves_nothing_and_frees_the_turn(database_url: str) -> None:
     settings = settings_of(database_url)
     seed_taskflow(settings, projects=1, tasks=0)
