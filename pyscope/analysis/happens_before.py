@@ -57,6 +57,7 @@ class Strand:
         default_factory=dict
     )  # lock (negative: it admits several): which acquisition
     inbox: object = None
+    woken: object = None
     used: bool = False  # accesses since the clock was last given away
     given: tuple[Clock, Clock] | None = None
 
@@ -222,6 +223,12 @@ class _History:
             created = self._channels.get(("task", key[0], key[2])) if key[2] else None
             if created is not None:
                 strand.take(created)
+        if key[2]:
+            # A callback of the loop may have woken the task: it runs after all that the callback knew.
+            loop_itself = self._strands.get((key[0], thread, 0))
+            if loop_itself is not None and loop_itself.hard is not strand.woken:
+                strand.woken = loop_itself.hard
+                strand.take((loop_itself.hard, loop_itself.full))
         loop = self._inboxes.get((key[0], thread))
         if loop is not None:
             inbox = self._channels.get(("loop", *loop))

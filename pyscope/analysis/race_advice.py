@@ -101,4 +101,5 @@ def _stretch(first: Location, last: Location) -> str:
         return f"the stretch from {_at(first)} to {_at(last)}"
     if first.line == last.line:
         return f"line {first.line} of {os.path.basename(first.file)} ({first.function})"
-    return f"lines {min(first.line, last.line)}–{max(first.line, last.line)} of {os.path.basename(first.file)} ({first.function})"
+    begin, end = sorted((first.line, last.line))
+    return f"lines {begin}–{end} of {os.path.basename(first.file)} ({first.function})"

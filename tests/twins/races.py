@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import pyscope
 from pyscope import probes
 from pyscope.analysis import races
+from pyscope.events.sync import ACCESS
 from pyscope.findings import Race
 from pyscope.probes.accesses import AccessProbe
 
@@ -124,4 +125,6 @@ def recorded(program: Program, path: Path, patience: float = PATIENCE) -> list[R
             asyncio.run(program(stage))
         else:
             program(stage)
-    return races.find(pyscope.load(path))
+    trace = pyscope.load(path)
+    assert len(trace.probe_events(ACCESS)), "nothing was watched"
+    return races.find(trace)

@@ -41,6 +41,7 @@ def patch(patches: Patches) -> None:
     for name in ("result", "exception"):
         patches.replace(future, name, functools.partial(_future_get, patches))
     patches.replace(future, "done", functools.partial(_future_done, patches))
+    patches.replace(future, "add_done_callback", functools.partial(_add_done_callback, patches))
     for owner in (concurrent.futures, concurrent.futures._base):
         patches.replace(owner, "wait", functools.partial(_wait, patches))
         patches.replace(owner, "as_completed", functools.partial(_as_completed, patches))
@@ -150,6 +151,19 @@ def _future_done(patches: Patches, original: Callable[..., bool]) -> Callable[..
         return answer
 
     return done
+
+
+def _add_done_callback(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def add_done_callback(self: Any, fn: Any) -> None:
+        finished = self._state == "FINISHED"
+        if finished and patches.on:
+            take(id(self), Channel.FUTURE)
+        original(self, fn)
+        if not finished and patches.on and self._state == "FINISHED":  # it has been called here
+            take(id(self), Channel.FUTURE)
+
+    return add_done_callback
 
 
 def _wait(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:

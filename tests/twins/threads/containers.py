@@ -259,7 +259,10 @@ CASES = [
         ("check_then_act", "Cache.entries", "observed"),
     ),
     RaceCase(
-        "keys of their own", get_is_none_faulty, other_keys_fixed, ("check_then_act", "Cache.entries", "observed")
+        "keys of their own",
+        get_is_none_faulty,
+        other_keys_fixed,
+        ("check_then_act", "Cache.entries", "observed"),
     ),
     RaceCase(
         "count by key", count_by_key_faulty, count_by_key_fixed, ("lost_update", "Cache.counts", "observed")

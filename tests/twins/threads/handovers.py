@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
@@ -278,11 +279,10 @@ def future_faulty(stage: Stage) -> None:
     work = stage.watch(Work())
     with ThreadPoolExecutor(2) as pool:
         total = work.total
-        future = pool.submit(_add, work, 2)
-        pause = threading.Thread(target=future.result)  # somebody else waits
-        pause.start()
-        while not future._state == "FINISHED":
-            pass
+        ended = _thread.allocate_lock()
+        ended.acquire()
+        pool.submit(_add, work, 2).add_done_callback(lambda _: ended.release())
+        ended.acquire()  # that of a future nobody asks
         work.total = total + 1
 
 

@@ -217,7 +217,10 @@ CASES = [
         ("check_then_act", "Stock.connection", "observed"),
     ),
     RaceCase(
-        "closing twice", close_twice_faulty, close_twice_fixed, ("check_then_act", "Stock.connection", "observed")
+        "closing twice",
+        close_twice_faulty,
+        close_twice_fixed,
+        ("check_then_act", "Stock.connection", "observed"),
     ),
     RaceCase("a torn read", torn_read_faulty, torn_read_fixed, ("data_race", "Stock.price", "observed")),
     RaceCase("acquire with a timeout", timed_acquire_faulty, timed_acquire_fixed, _LOST),

@@ -215,7 +215,10 @@ def unrelated_check_fixed(stage: Stage) -> None:
 _VERSION = ("lost_update", "Settings.version", "observed")
 CASES = [
     RaceCase(
-        "copy on write", copy_on_write_faulty, copy_on_write_fixed, ("lost_update", "Settings.table", "observed")
+        "copy on write",
+        copy_on_write_faulty,
+        copy_on_write_fixed,
+        ("lost_update", "Settings.table", "observed"),
     ),
     RaceCase("init before start", start_before_init_faulty, init_before_start_fixed, _VERSION),
     RaceCase("read only", counts_hits_faulty, read_only_fixed, ("lost_update", "Settings.hits", "observed")),
