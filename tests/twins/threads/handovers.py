@@ -281,8 +281,13 @@ def future_faulty(stage: Stage) -> None:
         total = work.total
         ended = _thread.allocate_lock()
         ended.acquire()
-        pool.submit(_add, work, 2).add_done_callback(lambda _: ended.release())
-        ended.acquire()  # that of a future nobody asks
+
+        def add() -> None:
+            _add(work, 2)
+            ended.release()
+
+        pool.submit(add)
+        ended.acquire()  # the future itself is never asked
         work.total = total + 1
 
 
