@@ -1,0 +1,356 @@
+"""Slow calls and blocked event loops: what took the time is named, and what is only long is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import requests
+from services import TLS, Answer, Service
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from pyscope.analysis import hotspots
+from pyscope.findings import PerformanceIssue
+from pyscope.probes.scope import Scope
+from pyscope.trace import Trace
+
+Record = Callable[..., Trace]
+SLOW = 0.3  # seconds; the thresholds of these tests are half of it
+LIMITS = {"slow_ms": SLOW * 500, "blocking_ms": SLOW * 500}
+PROBES = ["http", "retry", "sqlalchemy", "sync", "event_loop"]
+
+
+@pytest.fixture
+def issues(record: Record) -> Callable[..., list[PerformanceIssue]]:
+    """`issues(body, kind)` runs `body` recorded and returns the findings of a kind."""
+
+    def run(body: Callable[[], Any], kind: str, probes: list[str] | None = None) -> list[PerformanceIssue]:
+        trace = record(body, probes or PROBES)
+        return [issue for issue in hotspots.find(trace, **LIMITS) if issue.kind == kind]
+
+    return run
+
+
+Issues = Callable[..., list[PerformanceIssue]]
+SLOW_CALL, BLOCKING = "slow_call", "blocking_call_in_event_loop"
+
+
+def slowly(service: Service, count: int = 1, seconds: float = SLOW) -> None:
+    """The next answers of a service take their time."""
+    original = service.requests
+
+    class Waiting(list):  # type: ignore[type-arg]
+        def append(self, path: Any) -> None:
+            time.sleep(seconds)
+            super().append(path)
+
+    service.requests = Waiting(original)
+    service.answers = [Answer()] * count
+
+
+# --- slow calls ----------------------------------------------------------------------------------
+
+
+def leaf() -> None:
+    time.sleep(SLOW)
+
+
+def middle() -> None:
+    leaf()
+
+
+def outer() -> None:
+    middle()
+
+
+def test_the_call_that_takes_the_time_is_named_and_not_its_callers(issues: Issues) -> None:
+    [issue] = issues(outer, SLOW_CALL)
+    assert (issue.call_site.function, issue.call_site.file) == ("leaf", __file__)
+    assert [place.function for place in issue.stack] == ["leaf", "middle", "outer"]
+    assert (issue.count, issue.query_count) == (1, 0)
+    assert issue.total_ms >= SLOW * 1000
+    assert issue.parts is not None
+    assert issue.parts.wall_ns == issue.duration_ns >= SLOW * 1e9
+
+
+def test_a_call_below_the_threshold_is_not_slow(record: Record) -> None:
+    trace = record(outer)
+    longest = max(trace.calls["duration_ns"].tolist()) / 1e6
+    assert hotspots.find(trace, slow_ms=longest + 1) == []
+    assert len(hotspots.find(trace, slow_ms=SLOW * 1000)) == 1
+
+
+def test_slow_calls_of_one_function_are_one_finding(issues: Issues) -> None:
+    def thrice() -> None:
+        for _ in range(3):
+            outer()
+
+    [issue] = issues(thrice, SLOW_CALL)
+    assert (issue.call_site.function, issue.count) == ("leaf", 3)
+    assert issue.total_ms >= 3 * SLOW * 1000
+
+
+def test_a_call_with_many_callees_none_of_which_is_slow_is_itself(issues: Issues) -> None:
+    def small() -> None:
+        time.sleep(SLOW / 10)
+
+    def request() -> None:
+        many()
+
+    def many() -> None:
+        for _ in range(10):
+            small()
+
+    [issue] = issues(request, SLOW_CALL)
+    assert issue.call_site.function.endswith("many")
+
+
+def test_the_part_of_sql(issues: Issues, tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'data'}")
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _: Any) -> None:
+        connection.create_function("pause", 1, time.sleep)
+
+    def load() -> None:
+        with engine.connect() as connection:
+            for _ in range(2):
+                connection.execute(text(f"SELECT pause({SLOW / 2})"))
+
+    [issue] = issues(load, SLOW_CALL)
+    engine.dispose()
+    assert issue.query_count == 2
+    assert issue.parts is not None
+    assert issue.parts.sql_share > 0.5
+    assert "EXPLAIN" in issue.suggestion
+
+
+def test_the_part_of_other_services(issues: Issues, service: Service) -> None:
+    slowly(service, 2)
+
+    def ask() -> None:
+        for _ in range(2):
+            requests.get(service.url)
+
+    found = issues(ask, SLOW_CALL)
+    [issue] = [issue for issue in found if issue.call_site.function.endswith("ask")]
+    assert issue.parts is not None
+    assert issue.parts.external_count == 2
+    assert issue.parts.external_share > 0.8
+    assert "side by side" in issue.suggestion
+    assert "2 attempts" in issue.explanation
+
+
+def test_the_part_of_lock_waits(issues: Issues) -> None:
+    def wait(lock: Any) -> None:
+        with lock:
+            pass
+
+    def body() -> None:
+        lock = threading.Lock()
+        held = threading.Event()
+
+        def hold() -> None:
+            with lock:
+                held.set()
+                time.sleep(SLOW)
+
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait()
+        wait(lock)
+        holder.join()
+
+    by_name = {issue.call_site.function.rpartition(".")[2]: issue for issue in issues(body, SLOW_CALL)}
+    parts = by_name["wait"].parts
+    assert parts is not None
+    assert parts.lock_share > 0.5
+    assert "lock" in by_name["wait"].suggestion
+
+
+def test_coroutines_that_only_wait_their_turn_are_not_slow(issues: Issues) -> None:
+    async def consumer(queue: asyncio.Queue[int]) -> None:
+        while await queue.get():
+            pass
+
+    async def main() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        task = asyncio.create_task(consumer(queue))
+        await asyncio.sleep(SLOW)
+        queue.put_nowait(0)
+        await task
+
+    assert issues(lambda: asyncio.run(main()), SLOW_CALL) == []
+
+
+def test_a_coroutine_that_somebody_waits_for_is_slow_whatever_it_does(issues: Issues) -> None:
+    async def handler() -> None:
+        await asyncio.sleep(SLOW)
+
+    async def main() -> None:
+        with Scope("request", "GET /"):
+            await handler()
+
+    [issue] = issues(lambda: asyncio.run(main()), SLOW_CALL)
+    assert issue.call_site.function.endswith("handler")
+    assert issue.scope > 0
+
+
+def test_statements_of_an_asynchronous_engine_count_for_the_coroutine(issues: Issues, tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'data'}")
+    slow = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT count(*) FROM n"
+    )
+
+    async def load() -> None:
+        async with engine.connect() as connection:
+            await connection.execute(text(slow))
+
+    async def main() -> None:
+        await load()
+        await engine.dispose()
+
+    trace_issues = issues(lambda: asyncio.run(main()), SLOW_CALL)
+    found = [issue for issue in trace_issues if issue.call_site.function.endswith("load")]
+    assert len(found) == 1
+    assert found[0].parts is not None
+    assert found[0].parts.sql_share > 0.5
+
+
+# --- blocked event loops -------------------------------------------------------------------------
+
+
+def compute() -> None:
+    end = time.perf_counter() + SLOW
+    while time.perf_counter() < end:
+        pass
+
+
+async def by_sleep(service: Service) -> None:
+    await asyncio.sleep(0)
+    time.sleep(SLOW)
+    await asyncio.sleep(0)
+
+
+async def by_computing(service: Service) -> None:
+    await asyncio.sleep(0)
+    compute()
+
+
+async def by_a_call(service: Service) -> None:
+    await asyncio.sleep(0)
+    outer()
+
+
+async def by_requests(service: Service) -> None:
+    await asyncio.sleep(0)
+    slowly(service)
+    requests.get(service.url)
+
+
+async def by_sql(service: Service) -> None:
+    await asyncio.sleep(0)
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        connection.connection.create_function("pause", 1, time.sleep)  # type: ignore[attr-defined]
+        connection.execute(text(f"SELECT pause({SLOW})"))
+    engine.dispose()
+
+
+async def by_a_lock(service: Service) -> None:
+    await asyncio.sleep(0)
+    lock = threading.Lock()
+    lock.acquire()
+    threading.Timer(SLOW, lock.release).start()
+    lock.acquire()
+    lock.release()
+
+
+async def in_a_thread(service: Service) -> None:
+    await asyncio.to_thread(time.sleep, SLOW)
+    await asyncio.to_thread(outer)
+
+
+async def by_awaiting(service: Service) -> None:
+    slowly(service)
+    async with httpx2.AsyncClient(verify=TLS) as client:
+        await client.get(service.url)
+
+
+async def by_an_asyncio_lock(service: Service) -> None:
+    lock = asyncio.Lock()
+    await lock.acquire()
+    asyncio.get_running_loop().call_later(SLOW, lock.release)
+    async with lock:
+        pass
+
+
+async def in_small_steps(service: Service) -> None:
+    for _ in range(30):
+        time.sleep(SLOW / 30)
+        await asyncio.sleep(0)
+
+
+FAULTY = [
+    (by_sleep, "by_sleep", "by_sleep"),
+    (by_computing, "compute", "compute"),
+    (by_a_call, "leaf", "leaf"),
+    (by_requests, "by_requests", "urllib3: GET / to"),
+    (by_sql, "by_sql", "SQL: SELECT pause"),
+    (by_a_lock, "by_a_lock", "a lock that another thread holds"),
+]
+
+
+@pytest.mark.parametrize("with_probe", [True, False])
+@pytest.mark.parametrize(("way", "place", "what"), FAULTY)
+def test_what_blocks_a_loop_is_named(
+    issues: Issues, service: Service, way: Any, place: str, what: str, with_probe: bool
+) -> None:
+    probes = [name for name in PROBES if with_probe or name != "event_loop"]
+    [issue] = issues(lambda: asyncio.run(way(service)), BLOCKING, probes)
+    assert (issue.call_site.file, issue.call_site.function.rpartition(".")[2]) == (__file__, place)
+    assert issue.explanation.startswith(what)
+    assert "asyncio" in issue.suggestion
+    assert issue.duration_ns >= SLOW * 1e9 * 0.9
+    assert issue.count == 1
+
+
+@pytest.mark.parametrize("way", [in_a_thread, by_awaiting, by_an_asyncio_lock, in_small_steps])
+def test_what_does_not_block_a_loop_is_no_finding(issues: Issues, service: Service, way: Any) -> None:
+    assert issues(lambda: asyncio.run(way(service)), BLOCKING, ["http", "sqlalchemy", "sync"]) == []
+
+
+def test_a_stretch_below_the_threshold_is_no_finding(record: Record, service: Service) -> None:
+    trace = record(lambda: asyncio.run(by_computing(service)), ["http"])
+    longest = max(trace.calls["duration_ns"].tolist()) / 1e6
+    assert hotspots.find(trace, slow_ms=1e9, blocking_ms=longest + 1) == []
+    assert len(hotspots.find(trace, slow_ms=1e9, blocking_ms=SLOW * 1000)) == 1
+
+
+def test_a_place_that_blocks_again_and_again_is_one_finding(issues: Issues, service: Service) -> None:
+    async def thrice() -> None:
+        for _ in range(3):
+            await by_computing(service)
+
+    [issue] = issues(lambda: asyncio.run(thrice()), BLOCKING)
+    assert issue.count == 3
+    assert issue.total_ms >= 3 * SLOW * 1000
+
+
+def test_what_blocks_is_told_with_its_task(issues: Issues, service: Service) -> None:
+    async def main() -> None:
+        await asyncio.create_task(by_computing(service), name="the culprit")
+
+    [issue] = issues(lambda: asyncio.run(main()), BLOCKING)
+    assert issue.context == "the culprit"
+
+
+def test_the_same_work_outside_a_loop_is_no_finding(issues: Issues) -> None:
+    assert issues(compute, BLOCKING) == []

@@ -1,0 +1,362 @@
+"""Each request to an ASGI application is a scope, and passes through untouched."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import fastapi
+import httpx2
+import pytest
+import uvicorn
+from services import TLS
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Mount, Route
+from websockets.sync.client import connect
+
+import pyscope
+from pyscope import emitter, probes
+from pyscope.analysis.time_parts import of_scopes
+from pyscope.events.scope import SCOPE_BEGIN
+from pyscope.probes.asgi import Middleware
+from pyscope.probes.scope import Scope
+from pyscope.scopes import ScopeRow
+from pyscope.trace import Trace
+
+Record = Callable[..., Trace]
+
+
+class Boom(Exception):
+    """What a handler raises."""
+
+
+def burn(seconds: float) -> None:
+    """Uses CPU time of this thread."""
+    begin = time.thread_time()
+    while time.thread_time() - begin < seconds:
+        pass
+
+
+def application() -> fastapi.FastAPI:
+    app = fastapi.FastAPI()
+    router = fastapi.APIRouter(prefix="/api")
+
+    @router.get("/items/{item}")
+    async def item(item: int) -> dict[str, int]:
+        await asyncio.sleep(0)
+        return {"item": item, "scope": emitter.scope.get()}
+
+    @app.get("/burn")
+    async def burning() -> str:
+        await asyncio.sleep(0.05)
+        burn(0.05)
+        await asyncio.sleep(0.05)
+        return "ash"
+
+    @app.get("/boom")
+    async def boom() -> None:
+        raise Boom
+
+    @app.get("/denied")
+    async def denied() -> None:
+        raise fastapi.HTTPException(403)
+
+    @app.get("/blocking")
+    def blocking() -> int:
+        return emitter.scope.get()
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def lines() -> Any:
+            for number in range(3):
+                await asyncio.sleep(0.01)
+                yield f"{number}\n"
+
+        return StreamingResponse(lines())
+
+    @app.websocket("/socket/{name}")
+    async def socket_of(websocket: fastapi.WebSocket, name: str) -> None:
+        await websocket.accept()
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close()
+
+    app.include_router(router)
+    app.mount("/sub", Starlette(routes=[Route("/leaf/{name}", lambda request: PlainTextResponse("leaf"))]))
+    return app
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[str]:
+    """A real server in a thread while the block runs; gives its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def ask(app: Any, *paths: str) -> list[httpx2.Response]:
+    with serving(app) as url, httpx2.Client(verify=TLS, timeout=60) as client:
+        return [client.get(url + path) for path in paths]
+
+
+@pytest.fixture
+def scopes(record: Record) -> Callable[..., list[ScopeRow]]:
+    return lambda body, **settings: list(record(body, ["asgi"], **settings).scopes)
+
+
+Scopes = Callable[..., list[ScopeRow]]
+
+
+def test_a_request_has_its_scope_with_method_route_and_status(scopes: Scopes) -> None:
+    answers: list[httpx2.Response] = []
+    found = scopes(
+        lambda: answers.extend(
+            ask(application(), "/api/items/42?secret=1", "/denied", "/nowhere/7", "/sub/leaf/x")
+        )
+    )
+    assert [(row.kind, row.name, row.route, row.status, row.outcome) for row in found] == [
+        ("request", "GET /api/items/{}", "/api/items/{item}", 200, "returned"),
+        ("request", "GET /denied", "/denied", 403, "returned"),
+        ("request", "GET /nowhere/{}", "", 404, "returned"),
+        ("request", "GET /sub/leaf/x", "/sub/leaf/{name}", 200, "returned"),
+    ]
+    assert answers[0].json() == {"item": 42, "scope": found[0].id}
+    assert all(row.end_ns > row.start_ns and row.parent == 0 for row in found)
+    assert len({row.id for row in found}) == 4
+
+
+def test_an_exception_reaches_the_server_and_is_told(scopes: Scopes) -> None:
+    answers: list[httpx2.Response] = []
+    [row] = scopes(lambda: answers.extend(ask(application(), "/boom")))
+    assert answers[0].status_code == 500
+    assert (row.status, row.outcome, row.error) == (500, "raised", "Boom")
+
+
+def test_cpu_time_is_that_of_the_request_and_not_of_others(scopes: Scopes) -> None:
+    app = application()
+
+    def body() -> None:
+        with serving(app) as url:
+
+            async def both() -> None:
+                async with httpx2.AsyncClient(verify=TLS, timeout=60) as client:
+                    await asyncio.gather(client.get(url + "/burn"), client.get(url + "/stream"))
+
+            asyncio.run(both())
+
+    by_route = {row.route: row for row in scopes(body)}
+    assert 0.05e9 <= by_route["/burn"].cpu_ns < by_route["/burn"].duration_ns - 0.05e9
+    assert 0 < by_route["/stream"].cpu_ns < 0.05e9
+
+
+def test_threads_of_a_request_are_in_its_scope(scopes: Scopes) -> None:
+    answers: list[httpx2.Response] = []
+    [row] = scopes(lambda: answers.extend(ask(application(), "/blocking")))
+    assert answers[0].json() == row.id
+
+
+def test_a_streamed_answer_lasts_to_its_end(scopes: Scopes) -> None:
+    answers: list[httpx2.Response] = []
+    [row] = scopes(lambda: answers.extend(ask(application(), "/stream")))
+    assert answers[0].text == "0\n1\n2\n"
+    assert row.duration_ns >= 0.03e9
+
+
+def test_a_websocket_is_a_scope(scopes: Scopes) -> None:
+    def body() -> None:
+        with serving(application()) as url, connect(url.replace("http", "ws") + "/socket/room7a9f") as socket:
+            socket.send("hello")
+            assert socket.recv() == "hello"
+
+    [row] = scopes(body)
+    assert (row.name, row.route, row.status) == ("WEBSOCKET /socket/{}", "/socket/{name}", 101)
+
+
+def test_an_application_that_is_served_already_is_watched_and_left(scopes: Scopes) -> None:
+    app = application()
+    with serving(app) as url, httpx2.Client(verify=TLS) as client:
+        assert client.get(url + "/api/items/1").json()["scope"] == 0
+        # An answer can be there before its handler has ended; the next on the same connection cannot.
+        row, _ = scopes(lambda: [client.get(url + "/api/items/2") for _ in range(2)])
+        assert row.route == "/api/items/{item}"
+        assert client.get(url + "/api/items/3").json()["scope"] == 0
+
+
+def test_a_request_that_is_wrapped_twice_counts_once(scopes: Scopes) -> None:
+    app = Middleware(Middleware(application()))
+    assert len(scopes(lambda: ask(app, "/api/items/1"))) == 1
+
+
+def test_middleware_with_tasks_of_its_own_keeps_the_scope(scopes: Scopes) -> None:
+    app = application()
+
+    async def passing(request: Any, call_next: Any) -> Any:
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+    answers: list[httpx2.Response] = []
+    [row] = scopes(lambda: answers.extend(ask(app, "/api/items/42")))
+    assert answers[0].json()["scope"] == row.id
+    assert (row.route, row.status) == ("/api/items/{item}", 200)
+
+
+def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    [row] = scopes(lambda: ask(Middleware(app), "/things/9"))
+    assert (row.name, row.route, row.status) == ("GET /things/{}", "", 204)
+
+
+def drive(app: Any) -> tuple[str, Any]:
+    """Calls an application as a server would, and says what came out."""
+
+    async def receive() -> Any:
+        await asyncio.sleep(30)
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def run() -> Any:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+        task = asyncio.ensure_future(app(scope, receive, send))
+        await asyncio.sleep(0.01)
+        task.cancel("enough")
+        return await task
+
+    try:
+        return "returned", asyncio.run(run())
+    except BaseException as error:
+        return type(error).__name__, str(error)
+
+
+def test_cancellations_and_what_a_handler_makes_of_them_are_the_same(scopes: Scopes) -> None:
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def refuses(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        except asyncio.CancelledError:
+            return
+
+    async def replaces(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await receive()
+        except asyncio.CancelledError:
+            raise SystemError("other") from None
+
+    class Custom:
+        def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+            return waits(scope, receive, send)
+
+    def stops(scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        raise Boom("at once")
+
+    for app in (waits, refuses, replaces, Custom(), stops):
+        plain = drive(app)
+        watched: list[Any] = []
+        [row] = scopes(lambda app=app, watched=watched: watched.append(drive(Middleware(app))))
+        assert watched == [plain]
+        assert row.outcome == {"returned": "returned", "CancelledError": "cancelled"}.get(plain[0], "raised")
+
+
+def test_scopes_lie_in_each_other(record: Record) -> None:
+    def body() -> None:
+        with Scope("message", "assign"):
+            with Scope("report", "annual") as report:
+                report.status = 7
+            with pytest.raises(Boom), Scope("task", "boom"):
+                raise Boom
+
+    trace = record(body)
+    message, report, task = trace.scopes
+    assert (report.parent, task.parent, message.parent) == (message.id, message.id, 0)
+    assert (report.kind, report.name, report.status) == ("report", "annual", 7)
+    assert (task.outcome, task.error) == ("raised", "Boom")
+    assert trace.scopes.get(task.id) == task
+    assert trace.scopes.get(12345) is None
+    assert all(row.cpu_ns >= 0 for row in trace.scopes)
+
+
+def test_a_scope_that_has_not_ended_is_open(tmp_path: Any) -> None:
+    with pyscope.record(tmp_path / "run", modules=["pyscope.*"]):
+        scope = Scope("request", "GET /").enter()
+        emitter.scope.reset(scope._token)  # type: ignore[arg-type]
+    [row] = pyscope.load(tmp_path / "run").scopes
+    assert (row.outcome, row.cpu_ns) == ("open", -1)
+    assert row.end_ns >= row.start_ns
+
+
+def test_events_and_time_of_a_request_are_told_by_scope(record: Record, tmp_path: Any) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'data'}")
+    app = fastapi.FastAPI()
+
+    async def query() -> int:
+        async with engine.connect() as connection:
+            for _ in range(3):
+                await connection.execute(text("SELECT 1"))
+        return emitter.scope.get()
+
+    @app.get("/query")
+    async def handler() -> int:
+        return await query()
+
+    trace = record(lambda: ask(app, "/query", "/nothing"), ["asgi", "sqlalchemy"])
+    with_sql, without = of_scopes(trace)
+    assert with_sql.parts.sql_count == 3
+    assert 0 < with_sql.parts.sql_ns < with_sql.parts.wall_ns
+    assert 0 < with_sql.parts.sql_share < 1
+    assert with_sql.parts.cpu_share is not None
+    assert (without.parts.sql_count, without.status) == (0, 404)
+
+
+def test_starlette_is_as_it_was_after_the_probe_is_gone() -> None:
+    before = dict(vars(Starlette))
+    held = probes.acquire(["asgi"])
+    assert Starlette.__call__ is not before["__call__"]
+    probes.release(held)
+    assert all(before[name] is vars(Starlette)[name] for name in before | dict(vars(Starlette)))
+
+
+def test_nothing_is_told_of_lifespans(record: Record) -> None:
+    started = []
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> Any:
+        started.append(app)
+        yield
+
+    async def run() -> None:
+        app = Starlette(routes=[Mount("/", routes=[])], lifespan=lifespan)
+        messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+        sent = []
+
+        async def receive() -> Any:
+            return next(messages)
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await app({"type": "lifespan", "state": {}}, receive, send)
+        assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+    trace = record(lambda: asyncio.run(run()))
+    assert len(trace.probe_events(SCOPE_BEGIN)) == 0
+    assert started
