@@ -15,7 +15,7 @@ NATIVE := $(wildcard native/*)
 PYTEST_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-native test-python bench lint format wheel clean check-python
+.PHONY: help demo test test-native test-python bench bench-findings lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
@@ -36,6 +36,9 @@ test-python: $(VENV)/built.stamp
 
 bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
 	$(SHARED) $(BIN)/python -m benchmarks
+
+bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
+	$(SHARED) $(BIN)/python -m benchmarks.findings
 
 lint: $(VENV)/deps.stamp  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import estimator, instructions, worker
+from benchmarks import estimator, instructions, variants, worker
 from benchmarks.estimator import BASELINE, CONTROL, Interval, Samples, Verdict
 from benchmarks.figure import Figure, percent, points, quantity
 from benchmarks.interpreters import Interpreter
@@ -18,6 +18,7 @@ from benchmarks.variants import DUTY_CYCLE, EMPTY
 HOOK_NS: Final = 6.0  # what a recorder may add to a clock reading
 OWN_BOUND: Final = {"3.11": 0.04, "3.12": 0.01, "3.13": 0.01}
 EVERYTHING_BOUND: Final = 0.05
+PROBES_BOUND: Final = 0.05
 EVERYTHING_POINTS: Final = 0.02
 SAME: Final = 0.01  # closer than this, two programs count as equal
 BYTES_ON_DISK: Final = 4.0
@@ -136,6 +137,29 @@ def _service(interpreter: Interpreter, effort: Effort, function: str, title: str
         yield levels.row(name)
 
 
+def probes(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """All probes at once, and the share of each: CPU time a request over HTTP."""
+    each = variants.with_each_probe()
+    names = [variants.ALL_PROBES, variants.OWN]
+    samples = _samples(
+        interpreter, "service:served", effort, names=names, rounds=effort.rounds, pairs=effort.pairs
+    )
+    levels = _Levels("TaskFlow over HTTP", interpreter.version, samples)
+    yield levels.row(variants.ALL_PROBES, at_most=PROBES_BOUND)
+    yield levels.share(variants.ALL_PROBES, variants.OWN)
+    samples = _samples(
+        interpreter,
+        "service:served",
+        effort,
+        names=[variants.OWN, *each],
+        rounds=max(2, effort.rounds // 3),
+        pairs=1,
+    )
+    levels = _Levels("TaskFlow over HTTP", interpreter.version, samples)
+    for name in each:
+        yield levels.share(name, variants.OWN)
+
+
 class _Levels:
     """Rows of one set of samples, with its control."""
 
@@ -164,6 +188,12 @@ class _Levels:
             verdict = estimator.at_most(found, 1 + at_most, noise=self._noise, room=at_most)
         title = f"{self._title}: {label or name}"
         return Figure(title, self._version, asked, percent(found), self._control, verdict, found)
+
+    def share(self, name: str, base: str) -> Figure:
+        """What a probe adds to recording without it."""
+        found = estimator.ratio_difference(self._samples, name, base)
+        title = f"{self._title}: {name}, its share"
+        return Figure(title, self._version, "", points(found), self._control, Verdict.INFORMATION, found)
 
     def above(self, name: str, floor: str, label: str, at_most: float) -> Figure:
         """How much more a variant adds than another."""
@@ -318,6 +348,7 @@ GROUPS: Final[dict[str, Group]] = {
     "event": event,
     "http": http,
     "in-process": in_process,
+    "probes": probes,
     "installed": installed,
     "memory": memory,
     "size": size,

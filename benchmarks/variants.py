@@ -19,8 +19,13 @@ Switch = Callable[[], Callable[[], dict[str, float]]]  # turns it on; the result
 EMPTY: Final = "empty "  # then the backend's name
 DUTY_CYCLE: Final = "everything + C calls by duty cycle"
 
+OWN: Final = "own modules"
+ALL_PROBES: Final = f"{OWN} + all probes"
+WITH_PROBE: Final = f"{OWN} + "  # then the probe's name
+
 PYSCOPE: Final[dict[str, dict[str, Any]]] = {
-    "own modules": {"modules": ["taskflow.*"]},
+    OWN: {"modules": ["taskflow.*"]},
+    ALL_PROBES: {"modules": ["taskflow.*"], "probes": ["auto"]},
     "everything": {"modules": ["*"]},
     "everything, flight": {"modules": ["*"], "mode": "flight"},
     "everything, frame": {"modules": ["*"], "backend": "frame"},
@@ -34,6 +39,13 @@ PYSCOPE: Final[dict[str, dict[str, Any]]] = {
 def backends() -> list[str]:
     """The native backends that this interpreter has."""
     return ["monitoring", "frame", "setprofile"] if sys.version_info >= (3, 12) else ["frame", "setprofile"]
+
+
+def with_each_probe() -> list[str]:
+    """The variants with one probe each, of those that "auto" stands for."""
+    from pyscope import probes
+
+    return [f"{WITH_PROBE}{name}" for name in probes.names(automatic=True)]
 
 
 def available(name: str) -> bool:
@@ -54,7 +66,11 @@ def switch(name: str) -> Switch:
         return _viztracer
     if name == "cProfile":
         return _cprofile
-    settings = PYSCOPE[name]
+    settings = PYSCOPE.get(name)
+    if settings is None and name.startswith(WITH_PROBE):
+        settings = {"modules": ["taskflow.*"], "probes": [name.removeprefix(WITH_PROBE)]}
+    if settings is None:
+        raise KeyError(name)
     return lambda: _pyscope(settings)
 
 
