@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.flows import flow_of_contexts
 from pyscope.analysis.query_advice import advice, explained
 from pyscope.events.sql import STATEMENT, Load, Operation
@@ -26,13 +27,12 @@ if TYPE_CHECKING:
     from pyscope.probe_events import ProbeEvents
     from pyscope.trace import Trace
 
-__all__ = ["THRESHOLD", "call_site", "find"]
+__all__ = ["THRESHOLD", "find"]
 
 THRESHOLD = 5
 BURST_NS = 1_000_000_000
 """Statements without an instance that are further apart are not one loop: a poller's, say."""
 
-_NOWHERE = Location("", 0, "")
 _OF_ATTRIBUTES = (Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.SUBCLASS, Load.EXPIRED, Load.REFRESH)
 _OF_PROGRAM = (Load.NONE, Load.QUERY)
 _POLLED = (Load.EXPIRED, Load.REFRESH)
@@ -48,11 +48,6 @@ def find(trace: Trace, threshold: int = THRESHOLD) -> PerformanceIssues:
     if threshold < 2:
         raise ValueError(f"threshold is {threshold}; it must be at least 2: one query is no repetition")
     return PerformanceIssues(_Search(trace, threshold).issues())
-
-
-def call_site(stack: tuple[Location, ...]) -> Location:
-    """The innermost place of a stack in the program's own code, with line 0 if there is none."""
-    return next((location for location in stack if not location.file.startswith("<sqlalchemy")), _NOWHERE)
 
 
 @dataclass(slots=True)

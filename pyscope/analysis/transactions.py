@@ -10,23 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.flows import flow_of_contexts
 from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Step, Touch
 from pyscope.findings import Access
-from pyscope.rows import Location
 
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["Committed", "History", "Use", "call_site"]
+__all__ = ["Committed", "History", "Use"]
 
-_NOWHERE = Location("", 0, "")
 _NONE: frozenset[str] = frozenset()
-
-
-def call_site(stack: tuple[Location, ...]) -> Location:
-    """The innermost place of a stack in the program's own code, with line 0 if there is none."""
-    return next((place for place in stack if not place.file.startswith("<sqlalchemy")), _NOWHERE)
 
 
 @dataclass(slots=True)

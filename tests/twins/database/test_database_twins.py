@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import pyscope
 from pyscope.analysis import database_races
+from pyscope.findings import Race
 from tests.integration.servers import postgres_server
 from tests.twins.database import CASES, DatabaseCase
 from tests.twins.database.bank import Bank, opened
-from tests.twins.database.cases import recorded
+from tests.twins.database.cases import Program, recorded
+from tests.twins.database.quiet import QUIET
+from tests.twins.database.updates import model_read_and_written
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +59,42 @@ def test_the_race_of_the_faulty_twin_is_found_and_the_fixed_one_has_none(
     right, trace = recorded(case.fixed, bank, tmp_path / "fixed.pyscope")
     assert right
     assert database_races.find(trace) == []
+
+
+@pytest.mark.parametrize("program", QUIET, ids=lambda program: program.__name__)
+def test_nothing_is_found_where_no_harm_is_done(
+    program: Program, postgres_bank: Bank, tmp_path: Path
+) -> None:
+    postgres_bank.fill()
+    right, trace = recorded(program, postgres_bank, tmp_path / "run.pyscope")
+    assert right
+    assert database_races.find(trace) == []
+
+
+def test_a_living_recording_says_what_the_saved_one_says(postgres_bank: Bank, tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    postgres_bank.fill()
+    with pyscope.record(path, modules=["tests.twins.database.*"], probes=["sqlalchemy"], ring_mb=8):
+        model_read_and_written(postgres_bank)
+        living = database_races.find(pyscope.load(path))
+    saved = database_races.find(pyscope.load(path))
+    assert len(living) == 1
+    # A saved recording's clock is measured over a longer time: times may differ a little.
+    assert [_without_times(race) for race in living] == [_without_times(race) for race in saved]
+
+
+def _without_times(race: Race) -> Race:
+    return replace(race, accesses=tuple(replace(access, time_ns=0) for access in race.accesses))
+
+
+def test_a_race_that_happens_again_and_again_is_told_once(postgres_bank: Bank, tmp_path: Path) -> None:
+    postgres_bank.fill()
+
+    def again(bank: Bank) -> bool:
+        return all(not model_read_and_written(bank) for _ in range(3))
+
+    _, trace = recorded(again, postgres_bank, tmp_path / "run.pyscope")
+    [race] = database_races.find(trace)
+    assert race.count == 3
+    assert "with_for_update" in race.suggestion
+    assert [access.operation for access in race.accesses] == ["read", "write", "write"]
