@@ -13,6 +13,7 @@ from taskflow.web.app import create_app
 from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
 
 SHOWN = 30
+SHOWN_TABLES = ("projects", "tasks", "users", "task_watchers")
 FIXED_STATEMENTS = 6  # project, numbers by status, overdue, tasks, assignees, watchers
 
 
@@ -24,7 +25,8 @@ async def dashboard_with_statements(
     statements: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.startswith("SELECT"):
+        # Other parts of TaskFlow look into tables of their own meanwhile.
+        if statement.startswith("SELECT") and any(f"FROM {table}" in statement for table in SHOWN_TABLES):
             statements.append(statement)
 
     async with (
