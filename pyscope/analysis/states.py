@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from pyscope.events.state import STATE_CHANGE, Seen, ValueKind
+from pyscope.events.state import STATE_CHANGE, STATES, Seen, ValueKind
 from pyscope.findings import StateChange
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ __all__ = ["find", "transition"]
 
 Value = str | int | float | bool | None
 
-_STATES = ("status", "state")
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CONSTANTS: dict[str, Value] = {"None": None, "True": True, "False": False}
@@ -29,7 +28,7 @@ def find(trace: Trace) -> list[StateChange]:
     events = trace.probe_events(STATE_CHANGE)
     found = []
     for row in events.records():
-        if row.initial and row.attribute not in _STATES:
+        if row.initial and row.attribute not in STATES:
             continue
         new = _value(row.new_kind, row.new)
         found.append(
@@ -57,7 +56,7 @@ def find(trace: Trace) -> list[StateChange]:
 
 def transition(owner: str, attribute: str, new: Value) -> str:
     """The name of a change: `task_assigned`, or `<attribute>_changed`."""
-    if attribute in _STATES and isinstance(new, str) and _WORD.match(new):
+    if attribute in STATES and isinstance(new, str) and _WORD.match(new):
         return f"{_HUMP.sub('_', owner).lower()}_{new.lower().replace('-', '_')}"
     return f"{attribute or 'content'}_changed"
 

@@ -6,7 +6,10 @@ from enum import IntEnum
 
 from pyscope.events import EventType
 
-__all__ = ["STATE_CHANGE", "Seen", "ValueKind"]
+__all__ = ["STATES", "STATE_CHANGE", "Seen", "ValueKind"]
+
+STATES = ("status", "state")
+"""The attributes whose words name a transition. Of others the values that a constructor gives are no changes."""
 
 
 class ValueKind(IntEnum):

@@ -171,6 +171,8 @@ def test_secrets_are_not_told(tmp_path: Path) -> None:
     task.api_token = "abc"  # type: ignore[attr-defined]
     [change] = changes(tmp_path, task, lambda: setattr(task, "api_token", "xyz"))
     assert (change.old, change.new) == ("(hidden)", "(hidden)")
+    [change] = changes(tmp_path, task, lambda: task.notes.update(password="xyz", name="Ada"))
+    assert change.new == "{'password': (hidden), 'name': 'Ada'}"
 
 
 def test_deleted_and_new_attributes_are_changes(tmp_path: Path) -> None:
@@ -554,5 +556,26 @@ def test_threads_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
             thread.join()
 
     found = changes(tmp_path, task, body)
-    assert len(found) == 4 * 199  # the first value of each is that of a new attribute
+    assert len(found) == 4 * 200
     assert {change.thread for change in found} == {f"writer {i}" for i in range(4)}
+
+
+def test_what_a_constructor_gives_is_no_change_also_after_it_has_called_methods(tmp_path: Path) -> None:
+    class Careful(Task):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tag("first")
+            self.late = 1
+
+    def body() -> None:
+        careful = Careful()
+        careful.added = 2  # type: ignore[attr-defined]
+        careful.tag("second")
+
+    found = changes(tmp_path, Careful, body)
+    assert brief(found) == [
+        ("status", None, "open"),
+        ("tags", "[]", "['first']"),
+        ("added", None, 2),
+        ("tags", "['first']", "['first', 'second']"),
+    ]

@@ -14,6 +14,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import pykka  # imported already: this module is for programs that use it
+from pykka import _ref, messages
+
 from pyscope.probes import actors
 from pyscope.probes.classes import is_a, type_name
 from pyscope.probes.patches import Patches
@@ -27,8 +30,6 @@ envelope it read last."""
 
 def patch(patches: Patches, library: ModuleType) -> None:
     """Watches sending, handling, and the begin and end of actors."""
-    from pykka import _ref
-
     patches.replace(_ref, "Envelope", _envelope_class)
     patches.replace(library.ActorRef, "tell", functools.partial(_tell, patches))
     patches.replace(library.ActorRef, "ask", functools.partial(_ask, patches))
@@ -40,8 +41,6 @@ def patch(patches: Patches, library: ModuleType) -> None:
 
 def actor_of(target: object) -> object | None:
     """The actor of a reference or a proxy, or the actor itself."""
-    import pykka
-
     if is_a(target, pykka.Actor):
         return target
     if is_a(target, pykka.ActorRef):
@@ -114,8 +113,6 @@ def _tell(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _ask(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
-    import pykka
-
     @functools.wraps(original)
     def ask(self: Any, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
         if not patches.on:
@@ -201,8 +198,6 @@ def _registry(patches: Patches, what: str, original: Callable[..., Any]) -> Any:
 
 def _name(message: object) -> str:
     """A proxy's call by its path; any other message by its type."""
-    from pykka import messages
-
     kind = type(message)
     if kind is messages.ProxyCall or kind is messages.ProxyGetAttr or kind is messages.ProxySetAttr:
         return ".".join(message.attr_path)  # type: ignore[attr-defined]

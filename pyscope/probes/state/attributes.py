@@ -9,15 +9,22 @@ import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from pyscope.events.state import STATES
 from pyscope.probes import class_patches
 from pyscope.probes.class_patches import Layer
 from pyscope.probes.classes import mro
 
 __all__ = ["AttributeHooks", "Observer"]
 
+CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__", "_declarative_constructor"})
+"""Functions whose writes give an object its first state; the last is SQLAlchemy's."""
+
 
 class Observer(Protocol):
-    """Who is told of writes. Neither method raises."""
+    """Who is told of writes. No method raises."""
+
+    def after_first_write(self, instance: object, name: str) -> None:
+        """A constructor has given an attribute, not one of `STATES`, its value."""
 
     def before_write(self, instance: object, name: str) -> Any:
         """An attribute is about to be written; what this returns is handed to `after_write`, None: don't call it."""
@@ -69,10 +76,18 @@ class AttributeHooks:
         kind, tells, observer = layer.kind, self._tells, self._observer
 
         def __setattr__(instance: Any, name: str, value: Any, /) -> None:
-            before = observer.before_write(instance, name) if tells(kind, instance) else None
+            if not tells(kind, instance):
+                layer.below(instance, name, value)
+                return
+            constructing = sys._getframe(1).f_code.co_name in CONSTRUCTORS
+            if constructing and name not in STATES:
+                layer.below(instance, name, value)
+                observer.after_first_write(instance, name)
+                return
+            before = observer.before_write(instance, name)
             layer.below(instance, name, value)
             if before is not None:
-                observer.after_write(instance, name, value, before, _constructing())
+                observer.after_write(instance, name, value, before, constructing)
 
         return __setattr__
 
@@ -86,8 +101,3 @@ class AttributeHooks:
                 observer.after_write(instance, name, None, before, False)
 
         return __delattr__
-
-
-def _constructing() -> bool:
-    """Whether the write stands in an `__init__`."""
-    return sys._getframe(2).f_code.co_name == "__init__"

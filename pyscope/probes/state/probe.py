@@ -7,7 +7,7 @@ from typing import Any
 from pyscope import emitter
 from pyscope.events.state import STATE_CHANGE, Seen
 from pyscope.probes import Probe, actors, on_import
-from pyscope.probes.classes import mro, namespace, type_name
+from pyscope.probes.classes import forget_layouts, mro, namespace, type_name
 from pyscope.probes.state import values
 from pyscope.probes.state.attributes import AttributeHooks
 from pyscope.probes.state.boundaries import Boundaries
@@ -55,6 +55,7 @@ class StateProbe(Probe):
         self._boundaries.remove_all()
         self._attributes.unhook_all()
         self._snapshots.clear()
+        forget_layouts()
         self._watched = Watched()
 
     def watch(self, target: object) -> None:
@@ -81,7 +82,7 @@ class StateProbe(Probe):
 
     def before_write(self, instance: object, name: str) -> Frozen | None:
         """How an attribute is, if its object is watched."""
-        if instance not in self._watched or not emitter.active():
+        if instance not in self._watched or not emitter.active() or name.startswith("_sa_"):
             return None
         try:
             return values.freeze(self._read(instance, name))
@@ -90,6 +91,16 @@ class StateProbe(Probe):
         except Exception:
             self.fault()
             return None
+
+    def after_first_write(self, instance: object, name: str) -> None:
+        """Takes a constructor's write for granted."""
+        if self._snapshots.has(instance):
+            try:
+                self._snapshots.note(instance, name, values.freeze(self._read(instance, name)))
+            except RuntimeError:
+                return
+            except Exception:
+                self.fault()
 
     def after_write(
         self, instance: object, name: str, value: Any, before: Frozen, constructing: bool
@@ -103,7 +114,7 @@ class StateProbe(Probe):
                 stored = value
             after = values.freeze(stored)
             if after != before:
-                self._tell(instance, Seen.WRITE, name, before, after, constructing or before == ABSENT)
+                self._tell(instance, Seen.WRITE, name, before, after, constructing)
                 self._snapshots.note(instance, name, after)
         except RuntimeError:
             return

@@ -55,6 +55,10 @@ class Snapshots:
             if old != new and _counts(instance, name, old, new):
                 yield name, old, new
 
+    def has(self, instance: object) -> bool:
+        """Whether an object has been looked at."""
+        return id(instance) in self._of
+
     def note(self, instance: object, name: str, frozen: Frozen) -> None:
         """An attribute was written, and that has been told."""
         snapshot = self._of.get(id(instance))

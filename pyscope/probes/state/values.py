@@ -7,13 +7,13 @@ used: `__eq__`, `__hash__`, `__repr__`, `__getattr__` and properties never run.
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 from collections import deque
-from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, Final
 
 from pyscope.events.state import ValueKind
-from pyscope.probes.classes import mro, namespace, type_name
+from pyscope.probes.classes import layout, mro, namespace, type_name
 
 __all__ = [
     "ABSENT",
@@ -49,6 +49,7 @@ _SCALARS = frozenset(map(id, (str, int, bool, float, type(None), bytes, complex)
 _CONTAINERS = frozenset(map(id, (list, tuple, deque, set, frozenset)))
 
 
+@functools.lru_cache(1024)
 def hides(name: str) -> bool:
     """Whether an attribute's name says that its value is a secret."""
     lowered = name.lower()
@@ -138,7 +139,7 @@ def _described(frozen: Frozen) -> str:
     if len(frozen) == 2:  # too deep
         return f"<{tag} of {frozen[1]}>"
     if tag == "dict":
-        items = [f"{_described(key)}: {_described(item)}" for key, item in _shown(frozen[2])]
+        items = [f"{_described(key)}: {_secret_or_described(key, item)}" for key, item in _shown(frozen[2])]
     else:
         items = [_described(item) for item in _shown(frozen[2])]
     left_out = frozen[1] - len(items)
@@ -151,21 +152,24 @@ def _described(frozen: Frozen) -> str:
     return f"{opening}{inside}{closing}" if items or tag != "set" else "set()"
 
 
+def _secret_or_described(key: Frozen, value: Frozen) -> str:
+    return "(hidden)" if key[0] == "str" and hides(key[1]) else _described(value)
+
+
 def _shown(items: tuple[Any, ...]) -> tuple[Any, ...]:
     return items[:16]
 
 
 def own_dict(instance: object) -> dict[str, Any] | None:
     """An object's `__dict__`, read past whatever its class says; None if it has none."""
-    for kind in mro(type(instance)):
-        found = namespace(kind).get("__dict__")
-        if type(found) is GetSetDescriptorType:
-            try:
-                attributes = found.__get__(instance)
-            except (AttributeError, TypeError):
-                return None
-            return attributes if type(attributes) is dict else None
-    return None
+    dict_of = layout(type(instance)).dict_of
+    if dict_of is None:
+        return None
+    try:
+        attributes = dict_of(instance)
+    except (AttributeError, TypeError):
+        return None
+    return attributes if type(attributes) is dict else None
 
 
 def read(instance: object, name: str) -> Any:
@@ -173,18 +177,17 @@ def read(instance: object, name: str) -> Any:
     attributes = own_dict(instance)
     if attributes is not None and name in attributes:
         return attributes[name]
+    slot = layout(type(instance)).slots.get(name)
+    if slot is not None:
+        try:
+            return slot(instance)
+        except AttributeError:
+            return ABSENT
     for kind in mro(type(instance)):
         names = namespace(kind)
         if name in names:
             found = names[name]
-            if type(found) is MemberDescriptorType:
-                try:
-                    return found.__get__(instance)
-                except AttributeError:
-                    return ABSENT
-            if _is_descriptor(type(found)):
-                return UNKNOWN
-            return found
+            return UNKNOWN if _is_descriptor(type(found)) else found
     return ABSENT
 
 
@@ -206,13 +209,12 @@ def is_bare_container(instance: object) -> bool:
 def attributes(instance: object) -> dict[str, Any]:
     """The attributes that an object has itself, in its dict and its slots."""
     found = dict(own_dict(instance) or {})
-    for kind in mro(type(instance)):
-        for name, descriptor in list(namespace(kind).items()):
-            if type(descriptor) is MemberDescriptorType and name not in found:
-                try:
-                    found[name] = descriptor.__get__(instance)
-                except AttributeError:
-                    pass
+    for name, slot in layout(type(instance)).slots.items():
+        if name not in found:
+            try:
+                found[name] = slot(instance)
+            except AttributeError:
+                pass
     return found
 
 
