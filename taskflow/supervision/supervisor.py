@@ -12,7 +12,7 @@ from pykka.messages import ProxyCall
 
 from taskflow.supervision.actor import StartFailed, SupervisedActor, is_own_thread
 from taskflow.supervision.events import EventKind, Listener, Listeners, SupervisorEvent
-from taskflow.supervision.exits import Exit, ExitKind
+from taskflow.supervision.exits import Exit, ExitKind, Killed
 from taskflow.supervision.intensity import RestartIntensity
 from taskflow.supervision.mailbox import SystemMessage
 from taskflow.supervision.specs import ChildCounts, ChildInfo, ChildSpec, ChildStatus, ChildType, Restart
@@ -221,16 +221,20 @@ class Supervisor(SupervisedActor):
     # Starting and ending children
 
     def _start(self, child: _Child, reason: str = "", again: bool = False) -> None:
-        child.restarting = False
         if again:
             child.restart_count += 1
+        actor = None
         try:
             actor = self._made(child.spec)
             actor.launch(self._note_exit, child.spec.start_seconds)
+            child.actor = actor
         except StartFailed as failure:
             self._tell(EventKind.CHILD_TERMINATED, child, str(failure))
             raise
-        child.actor = actor
+        except Killed:
+            if actor is not None:
+                actor.kill()  # nobody else knows of it yet
+            raise
         self._tell(EventKind.CHILD_RESTARTED if again else EventKind.CHILD_STARTED, child, reason)
 
     def _made(self, spec: ChildSpec) -> SupervisedActor:

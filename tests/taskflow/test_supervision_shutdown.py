@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from taskflow.supervision import ChildSpec, ChildType, ExitKind, StartFailed, SupervisedActor, Supervisor
+from taskflow.supervision import (
+    ChildSpec,
+    ChildType,
+    Exit,
+    ExitKind,
+    Interrupted,
+    StartFailed,
+    SupervisedActor,
+    Supervisor,
+)
+from taskflow.supervision.exits import Killed
 from tests.taskflow.children import Child, Diary, Recorder, Stuck, no_threads_left, wait_until
 
 
@@ -134,6 +144,56 @@ def test_a_killed_supervisor_takes_its_children_along() -> None:
         assert a.exit is not None
         assert b.exit is not None
         stuck.released.set()
+
+
+def test_a_killed_supervisor_restarts_nobody() -> None:
+    for _ in range(20):
+        diary = Diary()
+        inner = ChildSpec(
+            "inner",
+            lambda diary=diary: Supervisor("inner", [diary.spec("a"), diary.spec("b")], max_restarts=10**9),
+            type=ChildType.SUPERVISOR,
+            shutdown="kill",
+        )
+        with no_threads_left():
+            with Supervisor("root", [inner]):
+                pass
+            assert all(child.exit is not None for child in diary.made)
+        assert [name for name, _ in diary.entries] == ["a", "b"]
+
+
+def test_a_supervisor_killed_while_a_child_starts_takes_that_child_along() -> None:
+    stuck = Stuck()
+
+    class Slow(SupervisedActor):
+        def on_start(self) -> None:
+            stuck()
+
+    root = Supervisor("root", [])
+    with no_threads_left():
+        root.launch()
+        starting = root.actor_ref.proxy().start_child(ChildSpec("slow", Slow))
+        stuck.entered.wait()
+        root.kill()
+        stuck.released.set()
+        with pytest.raises(Interrupted):
+            starting.get()
+
+
+def test_a_kill_that_strikes_while_the_actor_ends_spoils_nothing() -> None:
+    struck: list[str] = []
+
+    def watcher(_actor: SupervisedActor, exit: Exit) -> None:
+        struck.append(str(exit))
+        if len(struck) == 1:
+            raise Killed
+
+    child = Child("a", Diary())
+    with no_threads_left():
+        child.launch(watcher)
+        assert child.actor_ref.stop()
+        assert child.join()
+    assert struck == ["normal", "normal"]
 
 
 def test_a_failing_start_ends_those_that_run_and_leaves_nothing() -> None:

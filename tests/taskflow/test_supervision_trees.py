@@ -156,6 +156,23 @@ def test_a_supervisor_can_be_ended_in_the_middle_of_a_crash_loop() -> None:
         assert root.shutdown().kind is ExitKind.SHUTDOWN
 
 
+def test_a_child_in_a_crash_loop_can_be_terminated_and_stays_down() -> None:
+    diary = Diary()
+    with no_threads_left(), Supervisor("root", [diary.spec("a")], max_restarts=10**9) as root:
+        diary.failing_starts["a"] = 10**9
+        child = root.whereis("a")
+        assert child is not None
+        child.actor_ref.tell("crash")
+        wait_until(lambda: len(diary.entries) > 5)
+        root.terminate_child("a")  # the next try is in the mailbox already
+        tries = len(diary.entries)
+        assert [child.status for child in root.which_children()] == [ChildStatus.DOWN]
+        assert len(diary.entries) == tries
+        diary.failing_starts.clear()
+        root.restart_child("a")
+        assert [child.status for child in root.which_children()] == [ChildStatus.RUNNING]
+
+
 def test_a_failing_listener_harms_nobody_and_one_removed_hears_nothing() -> None:
     class Failing:
         def on_event(self, event: SupervisorEvent) -> None:
