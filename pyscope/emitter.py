@@ -42,6 +42,9 @@ class _Nowhere:
 
 
 _nowhere = _Nowhere()
+generation = 0
+"""Grows with each recording: strings and stacks of another recording have other numbers."""
+
 _connected = False
 emit = _nowhere.emit
 intern = _nowhere.intern
@@ -50,8 +53,9 @@ stack = _nowhere.stack
 
 def connect(sink: Sink) -> None:
     """From now on events go to `sink`."""
-    global emit, intern, stack, _connected
+    global emit, intern, stack, generation, _connected
     emit, intern, stack = sink.emit, sink.intern, sink.stack
+    generation += 1
     _connected = True
 
 

@@ -11,27 +11,31 @@ from types import FunctionType, MemberDescriptorType
 from typing import Any, Protocol
 
 from pyscope.probes import class_patches
-from pyscope.probes.class_patches import Layer
-from pyscope.probes.state.values import mro, namespace
+from pyscope.probes.class_patches import MISSING, Layer
+from pyscope.probes.state.values import mro, namespace, type_name
 
 __all__ = ["AccessHooks", "Recorder", "holds_data"]
 
 _plain_get = object.__getattribute__
+_plain_set = object.__setattr__
 
 
 class Recorder(Protocol):
-    """Who is told. None of these raises."""
+    """Who is told. None of these raises. `label` is "Class.attribute"."""
+
+    numbers: dict[int, int]
+    """Address of a watched object: its number."""
 
     def number_of(self, instance: object) -> int:
-        """The number of a watched object, 0 for one that is not."""
+        """The number of an object that is not among `numbers`; 0 for one that is not watched."""
 
-    def read(self, number: int, instance: object, name: str, value: object) -> None:
+    def read(self, number: int, label: str, value: object) -> None:
         """A watched object's attribute was read."""
 
-    def before_write(self, number: int, instance: object, name: str, value: object, deletes: bool) -> object:
+    def before_write(self, number: int, label: str, value: object, deletes: bool) -> object:
         """It is about to be written or deleted. Returns the value to write."""
 
-    def undone(self, number: int, instance: object, name: str) -> None:
+    def undone(self, number: int, label: str) -> None:
         """It was not: an exception."""
 
 
@@ -42,7 +46,7 @@ class AccessHooks:
         self._recorder = recorder
         self._hooked: dict[int, list[Layer]] = {}
         self._outermost: dict[int, tuple[type, type | None]] = {}
-        self.on = True
+        self._labels: dict[int, tuple[type, dict[str, str]]] = {}
 
     def hook(self, kind: type) -> bool:
         """Hooks a class; once is enough. False if it cannot be changed."""
@@ -64,7 +68,6 @@ class AccessHooks:
 
     def unhook_all(self) -> None:
         """Every class is as it was."""
-        self.on = False
         for layers in list(self._hooked.values())[::-1]:
             for layer in layers:
                 class_patches.take(layer)
@@ -81,64 +84,92 @@ class AccessHooks:
             known = self._outermost[id(own)] = own, first
         return known[1] is kind
 
+    def _label(self, kind: type, own: type, name: str) -> str:
+        """What an attribute is called; empty if it is not to be told of, or another hook tells."""
+        known = self._labels.get(id(own))
+        if known is None:
+            known = self._labels[id(own)] = own, {}
+        label = known[1].get(name)
+        if label is None:
+            label = known[1][name] = f"{type_name(own)}.{name}" if holds_data(own, name) else ""
+        return label if label and self._tells(kind, own) else ""
+
     def _getter(self, layer: Layer) -> Callable[..., Any]:
-        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+        kind, recorder, label_of = layer.kind, self._recorder, self._label
+        number_of, numbers, read = recorder.number_of, recorder.numbers, recorder.read
         next_one = next((base for base in mro(kind)[1:] if "__getattribute__" in namespace(base)), object)
-        plain = layer.found is class_patches.MISSING and next_one is object
-        is_data: dict[str, bool] = {}
+        plain = next_one is object
+        labels: dict[str, str] = {}  # of instances of the class itself
 
         def __getattribute__(instance: Any, name: str, /) -> Any:
-            own = type(instance)
-            if own is kind:
-                value = _plain_get(instance, name) if plain else layer.below(instance, name)
-                data = is_data.get(name)
-                if data is None:
-                    data = is_data[name] = holds_data(kind, name)
+            if type(instance) is kind:
+                value = (
+                    _plain_get(instance, name)
+                    if plain and layer.found is MISSING
+                    else layer.below(instance, name)
+                )
+                label = labels.get(name)
+                if label is None:
+                    label = labels[name] = label_of(kind, kind, name)
             else:
                 value = layer.below(instance, name)
-                data = tells(kind, own) and holds_data(own, name)
-            if data and hooks.on:
-                number = recorder.number_of(instance)
+                label = label_of(kind, type(instance), name)
+            if label:
+                number = numbers.get(id(instance)) or number_of(instance)
                 if number:
-                    recorder.read(number, instance, name, value)
+                    read(number, label, value)
             return value
 
         return __getattribute__
 
     def _setter(self, layer: Layer) -> Callable[..., None]:
-        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+        kind, recorder, label_of = layer.kind, self._recorder, self._label
+        number_of, numbers = recorder.number_of, recorder.numbers
+        next_one = next((base for base in mro(kind)[1:] if "__setattr__" in namespace(base)), object)
+        labels: dict[str, str] = {}  # of instances of the class itself
 
         def __setattr__(instance: Any, name: str, value: Any, /) -> None:
-            own = type(instance)
             number = 0
-            if hooks.on and tells(kind, own) and holds_data(own, name):
-                number = recorder.number_of(instance)
+            plain = False
+            if type(instance) is kind:
+                plain = next_one is object and layer.found is MISSING
+                label = labels.get(name)
+                if label is None:
+                    label = labels[name] = label_of(kind, kind, name)
+            else:
+                label = label_of(kind, type(instance), name)
+            if label:
+                number = numbers.get(id(instance)) or number_of(instance)
                 if number:
-                    value = recorder.before_write(number, instance, name, value, False)
+                    value = recorder.before_write(number, label, value, False)
             try:
-                layer.below(instance, name, value)
+                if plain:
+                    _plain_set(instance, name, value)
+                else:
+                    layer.below(instance, name, value)
             except BaseException:
                 if number:
-                    recorder.undone(number, instance, name)
+                    recorder.undone(number, label)
                 raise
 
         return __setattr__
 
     def _deleter(self, layer: Layer) -> Callable[..., None]:
-        kind, tells, hooks, recorder = layer.kind, self._tells, self, self._recorder
+        kind, recorder, label_of = layer.kind, self._recorder, self._label
+        number_of, numbers = recorder.number_of, recorder.numbers
 
         def __delattr__(instance: Any, name: str, /) -> None:
-            own = type(instance)
             number = 0
-            if hooks.on and tells(kind, own) and holds_data(own, name):
-                number = recorder.number_of(instance)
+            label = label_of(kind, type(instance), name)
+            if label:
+                number = numbers.get(id(instance)) or number_of(instance)
                 if number:
-                    recorder.before_write(number, instance, name, None, True)
+                    recorder.before_write(number, label, None, True)
             try:
                 layer.below(instance, name)
             except BaseException:
                 if number:
-                    recorder.undone(number, instance, name)
+                    recorder.undone(number, label)
                 raise
 
         return __delattr__

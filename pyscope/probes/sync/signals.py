@@ -9,12 +9,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from time import perf_counter_ns
+from types import FrameType
 from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sync import LOCK, LOCK_MADE, SIGNAL, Channel, LockStep, SignalStep
 from pyscope.probes.patches import Patches
-from pyscope.probes.sync.callers import in_standard_library
 from pyscope.probes.sync.strands import task_in_hand
 
 __all__ = ["capacity_of", "give", "patch", "semaphore_made", "take"]
@@ -23,9 +23,15 @@ MANY = 1 << 30  # as good as no limit
 
 _SIGNAL, _GIVE, _TAKE = SIGNAL.kind, int(SignalStep.GIVE), int(SignalStep.TAKE)
 _LOCK, _ACQUIRED, _RELEASED = LOCK.kind, int(LockStep.ACQUIRED), int(LockStep.RELEASED)
-_OWN = (
-    threading.__dict__
-)  # what threading does with its own events and conditions is told by what it does with them
+_INTERNAL = frozenset(  # what these do with their own events and conditions is told by what they do with them
+    (
+        "threading",
+        "queue",
+        "concurrent.futures._base",
+        "concurrent.futures.thread",
+        "concurrent.futures.process",
+    )
+)
 
 
 def give(channel: int, kind: int, item: int = 0) -> None:
@@ -36,6 +42,10 @@ def give(channel: int, kind: int, item: int = 0) -> None:
 def take(channel: int, kind: int, item: int = 0, waited: int = 0) -> None:
     """What follows happens after what was before the GIVE."""
     emitter.emit(_SIGNAL, _TAKE, channel, int(kind), item, task_in_hand(), waited)
+
+
+def _internal(frame: FrameType) -> bool:
+    return frame.f_globals.get("__name__") in _INTERNAL
 
 
 def patch(patches: Patches) -> None:
@@ -65,7 +75,7 @@ def patch(patches: Patches) -> None:
 def _giving(patches: Patches, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if patches.on and sys._getframe(1).f_globals is not _OWN:
+        if patches.on and not _internal(sys._getframe(1)):
             give(id(self), kind)
         return original(self, *args, **kwargs)
 
@@ -76,7 +86,7 @@ def _asking(patches: Patches, kind: int, original: Callable[..., bool]) -> Calla
     @functools.wraps(original)
     def method(self: Any) -> bool:
         answer = original(self)
-        if answer and patches.on and sys._getframe(1).f_globals is not _OWN:
+        if answer and patches.on and not _internal(sys._getframe(1)):
             take(id(self), kind)
         return answer
 
@@ -86,7 +96,7 @@ def _asking(patches: Patches, kind: int, original: Callable[..., bool]) -> Calla
 def _waiting(patches: Patches, kind: int, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not patches.on or sys._getframe(1).f_globals is _OWN:
+        if not patches.on or _internal(sys._getframe(1)):
             return original(self, *args, **kwargs)
         began = perf_counter_ns()
         answer = original(self, *args, **kwargs)
@@ -142,7 +152,7 @@ def _semaphore_init(patches: Patches, original: Callable[..., None]) -> Callable
     @functools.wraps(original)
     def __init__(self: Any, value: int = 1) -> None:
         original(self, value)
-        if patches.on and sys._getframe(1).f_globals is not _OWN:
+        if patches.on and not _internal(sys._getframe(1)):
             semaphore_made(self, value)
 
     return __init__
@@ -151,7 +161,7 @@ def _semaphore_init(patches: Patches, original: Callable[..., None]) -> Callable
 def _by_an_executor() -> bool:
     """Executors count idle workers with a semaphore: that orders nothing that the program means."""
     frame = sys._getframe(2)
-    return frame.f_globals is not _OWN and in_standard_library(frame)
+    return frame.f_globals.get("__name__") == "concurrent.futures.thread"
 
 
 def _semaphore_acquire(patches: Patches, original: Callable[..., bool]) -> Callable[..., bool]:
