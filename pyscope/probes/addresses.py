@@ -15,7 +15,6 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z_-]{0,23}\d{0,2}(?:\.[A-Za-z]{1,8})?", re.AS
 _METHOD = re.compile(r"[A-Z]{1,12}", re.ASCII)
 
 
-@lru_cache(maxsize=4096)
 def template(path: str) -> str:
     """A path with `{}` for each part that varies: `/users/42/tasks?x=1` is `/users/{}/tasks`."""
     path = path.partition("?")[0].partition("#")[0].partition(";")[0]
@@ -24,6 +23,7 @@ def template(path: str) -> str:
     return "/".join(kept) + ("/…" if len(parts) > len(kept) else "") or "/"
 
 
+@lru_cache(maxsize=4096)
 def operation(method: str, path: str) -> str:
     """An HTTP request's name: `GET /users/{}`."""
     if not _METHOD.fullmatch(method):
@@ -31,6 +31,7 @@ def operation(method: str, path: str) -> str:
     return f"{method} {template(path)}"
 
 
+@lru_cache(maxsize=1024)
 def peer(host: str, port: int | None, scheme: str = "") -> str:
     """`host:port`, with the scheme's own port where none is given; `host` alone when that is unknown."""
     host = host.rpartition("@")[2].lower()

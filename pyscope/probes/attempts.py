@@ -114,21 +114,19 @@ def begin(
     """
     if not emitter.active():
         return SILENT
-    group, number = retrying.get()
     attempt = Attempt(emitter.next_id(), service == "http")
     intern = emitter.intern
     emitter.emit(
         _BEGIN,
         attempt.id,
         chain,
-        group,
-        number,
+        *retrying.get(),
         intern(service),
         intern(operation),
         intern(peer),
         intern(client),
         blocking,
-        timeout * 1e9 if type(timeout) in (int, float) else 0,  # type: ignore[operator]
+        timeout * 1e9 if type(timeout) is float or type(timeout) is int else 0,
         same,
         emitter.stack(_STACK),
     )
@@ -137,8 +135,20 @@ def begin(
 
 def fingerprint(*parts: object) -> int:
     """A number that is equal for equal strings and bytes in one process, and tells nothing of them; else 0."""
-    kept = [part[:_LARGEST_BODY] for part in parts if type(part) in (str, bytes)]  # type: ignore[index]
-    return hash((_SALT, *kept)) if len(kept) == len(parts) else 0
+    for part in parts:
+        if type(part) is not str and (type(part) is not bytes or len(part) > _LARGEST_BODY):
+            return _of_parts(parts)
+    return hash((_SALT, parts))
+
+
+def _of_parts(parts: tuple[object, ...]) -> int:
+    """Of long bodies the begin counts, and the length; what is neither text nor bytes is unknown."""
+    kept: list[object] = []
+    for part in parts:
+        if type(part) is not str and type(part) is not bytes:
+            return 0
+        kept += part[:_LARGEST_BODY], len(part)
+    return hash((_SALT, *kept))
 
 
 # --- exceptions ----------------------------------------------------------------------------------

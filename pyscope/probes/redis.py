@@ -40,17 +40,37 @@ class RedisProbe(ClientProbe):
 class _Command:
     """A command under way, with all its attempts."""
 
-    __slots__ = ("_begin", "_chain", "attempt")
+    __slots__ = ("_blocking", "_chain", "_client", "_name", "_peer", "_same", "_timeout", "attempt")
 
-    def __init__(self, start: Callable[[int], Attempt]) -> None:
-        self._begin = start
-        self.attempt = start(0)
+    def __init__(
+        self, name: str, where: str, client: str, blocking: bool, timeout: float | None, same: int
+    ) -> None:
+        self._name = name
+        self._peer = where
+        self._client = client
+        self._blocking = blocking
+        self._timeout = timeout
+        self._same = same
+        self._chain = 0
+        self._begin()
         self._chain = self.attempt.id
 
+    def _begin(self) -> None:
+        self.attempt: Attempt = begin(
+            "redis",
+            self._name,
+            self._peer,
+            self._client,
+            chain=self._chain,
+            blocking=self._blocking,
+            timeout=self._timeout,
+            same=self._same,
+        )
+
     def try_again(self) -> None:
-        """Begins the next attempt if the one before has ended."""
+        """Begins the next attempt if the one before has ended. Never raises: the first has begun in the same way."""
         if self.attempt.ended and self.attempt is not SILENT:
-            self.attempt = self._begin(self._chain)
+            self._begin()
 
 
 _current: ContextVar[_Command | None] = ContextVar("pyscope_redis_command", default=None)
@@ -140,19 +160,7 @@ def _begin(
             where = "unix"
         else:
             where = peer(settings.get("host", "localhost"), settings.get("port", 6379))
-        timeout = settings.get("socket_timeout")
-        return _Command(
-            lambda chain: begin(
-                "redis",
-                name,
-                where,
-                client,
-                chain=chain,
-                blocking=blocking,
-                timeout=timeout,
-                same=same,
-            )
-        )
+        return _Command(name, where, client, blocking, settings.get("socket_timeout"), same)
     except Exception:
         fault("redis")
         return None

@@ -324,6 +324,7 @@ def test_what_blocks_a_loop_is_named(
 
 @pytest.mark.parametrize("way", [in_a_thread, by_awaiting, by_an_asyncio_lock, in_small_steps])
 def test_what_does_not_block_a_loop_is_no_finding(issues: Issues, service: Service, way: Any) -> None:
+    asyncio.run(way(service))  # what is imported then, or first connected, may take long
     assert issues(lambda: asyncio.run(way(service)), BLOCKING, ["http", "sqlalchemy", "sync"]) == []
 
 
