@@ -30,7 +30,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextvars import Token
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from pyscope import emitter, probes
 from pyscope.events import actors as events
@@ -59,6 +59,15 @@ Look = Callable[[object, str, Seen], None]
 _ADAPTERS = {"pykka": "pyscope.probes.actors.pykka"}
 MOST_ACTORS = 10_000
 
+_BEGIN, _END = SCOPE_BEGIN.kind, SCOPE_END.kind
+_SENT, _RECEIVED, _HANDLED = (
+    events.MESSAGE_SENT.kind,
+    events.MESSAGE_RECEIVED.kind,
+    events.MESSAGE_HANDLED.kind,
+)
+_UNKNOWN = (0, 0, 0)
+"""The letter of a message whose sending was not seen."""
+
 _looks: tuple[Look, ...] = ()
 _numbers: dict[str, int] = {}
 
@@ -71,12 +80,8 @@ class ActorsProbe(ClientProbe):
     adapters: ClassVar[Mapping[str, str]] = _ADAPTERS
 
 
-class Letter(NamedTuple):
-    """What travels with a message: its number, the scope that it was sent from, and when (perf_counter_ns)."""
-
-    message: int
-    scope: int
-    sent_ns: int
+Letter = tuple[int, int, int]
+"""What travels with a message: its number, the scope that it was sent from, and when (perf_counter_ns)."""
 
 
 def sent(identity: str, actor: str, message: str, length: int = -1) -> Letter | None:
@@ -84,10 +89,10 @@ def sent(identity: str, actor: str, message: str, length: int = -1) -> Letter | 
     if not emitter.active():
         return None
     try:
-        letter = Letter(emitter.next_id(), emitter.scope.get(), time.perf_counter_ns())
+        letter = emitter.next_id(), emitter.scope.get(), time.perf_counter_ns()
         emitter.emit(
-            events.MESSAGE_SENT.kind,
-            letter.message,
+            _SENT,
+            letter[0],
             number_of(identity),
             length,
             emitter.intern(message),
@@ -103,18 +108,19 @@ def sent(identity: str, actor: str, message: str, length: int = -1) -> Letter | 
 def answered(identity: str, letter: Letter | None) -> None:
     """The sender of a message has its answer."""
     if letter is not None and emitter.active():
-        emitter.emit(events.MESSAGE_ANSWERED.kind, letter.message, number_of(identity))
+        emitter.emit(events.MESSAGE_ANSWERED.kind, letter[0], number_of(identity))
 
 
 def received(
     actor: object, identity: str, name: str, message: str, letter: Letter | None, length: int = -1
 ) -> Handling:
     """An actor begins with a message, in the calling thread or task."""
-    handling = Handling(actor, message, number_of(identity), letter)
-    try:
-        handling.begin(name, length)
-    except Exception:
-        fault()
+    handling = Handling(actor, message)
+    if emitter.active():
+        try:
+            handling.begin(name, number_of(identity), letter, length)
+        except Exception:
+            fault()
     return handling
 
 
@@ -137,53 +143,27 @@ def lives(identity: str, name: str, what: str, error: BaseException | None = Non
 class Handling:
     """A message in hand: its scope, from the begin to the end."""
 
-    __slots__ = (
-        "_actor",
-        "_cpu_ns",
-        "_letter",
-        "_message",
-        "_name",
-        "_number",
-        "_start_ns",
-        "_token",
-        "scope",
-    )
+    __slots__ = ("_actor", "_cpu_ns", "_message", "_name", "_number", "_start_ns", "_token", "scope")
 
-    def __init__(self, actor: object, name: str, number: int, letter: Letter | None) -> None:
+    def __init__(self, actor: object, name: str) -> None:
         self.scope = 0
         self._actor = actor
         self._name = name
-        self._number = number
-        self._letter = letter
-        self._message = letter.message if letter is not None else 0
         self._token: Token[int] | None = None
-        self._start_ns = self._cpu_ns = 0
 
-    def begin(self, actor: str, length: int) -> None:
+    def begin(self, actor: str, number: int, letter: Letter | None, length: int) -> None:
         """Called by `received`."""
-        if not emitter.active():
-            return
-        self._start_ns, self._cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
-        letter, name = self._letter, emitter.intern(self._name)
-        self.scope = emitter.next_id()
-        emitter.emit(
-            SCOPE_BEGIN.kind,
-            self.scope,
-            letter.scope if letter is not None else 0,
-            emitter.intern("message"),
-            emitter.intern(f"{actor}.{self._name}"),
-        )
-        self._token = emitter.scope.set(self.scope)
-        waited = self._start_ns - letter.sent_ns if letter is not None else -1
-        emitter.emit(
-            events.MESSAGE_RECEIVED.kind,
-            self._message,
-            self._number,
-            waited,
-            length,
-            name,
-            emitter.intern(actor),
-        )
+        emit, intern = emitter.emit, emitter.intern
+        self._cpu_ns = time.thread_time_ns()
+        self._start_ns = start = time.perf_counter_ns()
+        self._number = number
+        message, parent, sent_ns = letter if letter is not None else _UNKNOWN
+        self._message = message
+        self.scope = scope = emitter.next_id()
+        emit(_BEGIN, scope, parent, intern("message"), intern(f"{actor}.{self._name}"))
+        self._token = emitter.scope.set(scope)
+        waited = start - sent_ns if sent_ns else -1
+        emit(_RECEIVED, message, number, waited, length, intern(self._name), intern(actor))
         for look in _looks:
             look(self._actor, self._name, Seen.BETWEEN)
 
@@ -194,21 +174,15 @@ class Handling:
         try:
             for look in _looks:
                 look(self._actor, self._name, Seen.BOUNDARY)
+            emit, intern = emitter.emit, emitter.intern
             duration = time.perf_counter_ns() - self._start_ns
-            outcome = emitter.intern("returned" if error is None else "raised")
-            emitter.emit(
-                events.MESSAGE_HANDLED.kind, self._message, self._number, duration, outcome, described(error)
-            )
-            emitter.emit(
-                SCOPE_END.kind,
-                self.scope,
-                duration,
-                time.thread_time_ns() - self._cpu_ns,
-                0,
-                0,
-                outcome,
-                emitter.intern(type_name(type(error))) if error is not None else 0,
-            )
+            cpu = time.thread_time_ns() - self._cpu_ns
+            if error is None:
+                outcome, kind, words = intern("returned"), 0, ""
+            else:
+                outcome, kind, words = intern("raised"), intern(type_name(type(error))), described(error)
+            emit(_HANDLED, self._message, self._number, duration, outcome, words)
+            emit(_END, self.scope, duration, cpu, 0, 0, outcome, kind)
         except Exception:
             fault()
         finally:

@@ -8,6 +8,7 @@ envelope for the thread.
 from __future__ import annotations
 
 import functools
+import queue
 import threading
 import weakref
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from types import ModuleType
 from typing import Any
 
 import pykka  # imported already: this module is for programs that use it
-from pykka import _ref, messages
+from pykka import _ref
+from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr
 
 from pyscope.probes import actors
 from pyscope.probes.classes import is_a, type_name
@@ -59,14 +61,16 @@ def mailbox_length(actor: object) -> int | None:
 
 def _envelope_class(base: Any) -> Any:
     """A class of envelopes that carry a letter."""
-    message_of = base.__dict__["message"]
+    message_of, answer_of = base.__dict__["message"], base.__dict__["reply_to"]
 
     class Envelope(base):  # type: ignore[misc]
         __slots__ = ("__weakref__", "letter")
 
         def __init__(self, message: Any, reply_to: Any = None) -> None:
-            self.letter = _posted(message)
-            super().__init__(message, reply_to)
+            reference = getattr(_here, "to", None)
+            self.letter = None if reference is None else _posted(reference, message)
+            message_of.__set__(self, message)
+            answer_of.__set__(self, reply_to)
 
         @property
         def message(self) -> Any:
@@ -85,10 +89,7 @@ def _envelope_class(base: Any) -> Any:
     return Envelope
 
 
-def _posted(message: Any) -> actors.Letter | None:
-    reference = getattr(_here, "to", None)
-    if reference is None:
-        return None
+def _posted(reference: Any, message: Any) -> actors.Letter | None:
     _here.to = None
     try:
         name = type_name(reference.actor_class)
@@ -199,13 +200,17 @@ def _registry(patches: Patches, what: str, original: Callable[..., Any]) -> Any:
 def _name(message: object) -> str:
     """A proxy's call by its path; any other message by its type."""
     kind = type(message)
-    if kind is messages.ProxyCall or kind is messages.ProxyGetAttr or kind is messages.ProxySetAttr:
+    if kind is ProxyCall or kind is ProxyGetAttr or kind is ProxySetAttr:
         return ".".join(message.attr_path)  # type: ignore[attr-defined]
-    return type_name(kind).lstrip("_")
+    name = type_name(kind)
+    return name.lstrip("_") if name[0] == "_" else name
 
 
 def _length(holder: Any) -> int:
     try:
-        return int(holder.actor_inbox.qsize())
+        inbox = holder.actor_inbox
+        if type(inbox) is queue.Queue:
+            return len(inbox.queue)  # as qsize, which would take the lock
+        return int(inbox.qsize())
     except Exception:  # an inbox of another kind
         return -1
