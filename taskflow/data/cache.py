@@ -119,11 +119,13 @@ class Cache:
         if self._awaited is None or not await self._settle():
             return Found(project_id, today)
         try:
-            generation, stored = await self._awaited.hmget(self._key(project_id), GENERATION, PROGRESS)  # type: ignore[misc]
+            # Strings: the pool decodes answers, which the client's types do not know.
+            answer: list[Any] = await self._awaited.hmget(self._key(project_id), GENERATION, PROGRESS)
         except (RedisError, OSError) as error:
             self._failed(error)
             return Found(project_id, today)
         self._worked()
+        generation, stored = answer
         progress = _decoded(stored, generation, today) if stored else None
         return Found(project_id, today, progress, generation, storable=True)
 
