@@ -80,9 +80,15 @@ _LEVELS = {"function_calls": None, "c_calls": "c_calls"}
 class _Kind:
     """One kind of monitoring in force, or ended: `read` makes its findings of a trace and the time it began."""
 
-    def __init__(self, read: Callable[[Trace, int], Any], undo: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        read: Callable[[Trace, int], Any],
+        undo: Callable[[], None] = lambda: None,
+        probe: str | None = None,
+    ) -> None:
         self.read = read
         self.undo = undo
+        self.probe = probe  # one that is asked to `look_now` before its events are read
         self.since = 0
         self.gathered: Any = None
         self.unread: Trace | None = (
@@ -95,6 +101,12 @@ class _Kind:
 _lock = threading.RLock()
 _session = Session()
 _kinds: dict[str, _Kind] = {}
+
+
+def _look_now(kind: _Kind) -> None:
+    probe: Any = probing.installed(kind.probe) if kind.probe is not None else None
+    if probe is not None and probe.active:
+        probe.look_now()
 
 
 def _start(kind: str, made: _Kind, modules: Modules, probes: Iterable[str] = (), **options: Any) -> None:
@@ -116,6 +128,7 @@ def _stop(kind: str, keep: Callable[[], Trace | None] | None = None) -> None:
         if found is None or not found.active:
             return
         try:
+            _look_now(found)
             found.unread = (keep or _session.trace)()
         finally:
             found.active = False
@@ -131,6 +144,7 @@ def _get(kind: str, empty: Any) -> Any:
         if found is None:
             return empty
         if found.active:
+            _look_now(found)
             return found.read(_session.trace(), found.since)
         if found.unread is not None:
             found.gathered, found.unread = found.read(found.unread, found.since), None
@@ -259,7 +273,7 @@ def monitor_process(subject: object, what: str = "state_changes") -> None:
 
     with _lock:
         if not _active("state"):
-            _start("state", _Kind(read), [], ["state"])
+            _start("state", _Kind(read, probe="state"), [], ["state"])
         _watch("state", "state", [subject])
 
 
@@ -376,7 +390,7 @@ def start_resource_monitoring(
         return _only(resources.find(trace, since=since), metrics)
 
     with _lock:
-        _start("resources", _Kind(read), [], ["resources"])
+        _start("resources", _Kind(read, probe="resources"), [], ["resources"])
         if interval is not None:
             probe: Any = probing.installed("resources")
             probe.interval = interval

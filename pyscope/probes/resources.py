@@ -9,6 +9,7 @@ stands for it, and says so.
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 import time
@@ -48,6 +49,7 @@ class ResourcesProbe(Probe):
         self._mailboxes: list[tuple[Callable[[], object], int, str]] = []
         self._threads: dict[int, tuple[int, int]] = {}  # tid: CPU time, when
         self._count = 0
+        self._sampling = _thread.allocate_lock()
         self._thread = Background(self._sample_on, self.fault)
 
     def install(self) -> None:
@@ -58,12 +60,17 @@ class ResourcesProbe(Probe):
 
     def uninstall(self) -> None:
         self._thread.stop()
-        if self._processes.get(os.getpid()) is not None:
-            self._sample()  # so that the peak is that of the end
+        self.look_now()  # so that the peak is that of the end
         for process in self._processes.values():
             process.close()
         self._processes, self._threads = {}, {}
         self._declared, self._mailboxes = set(), []
+
+    def look_now(self) -> None:
+        """Takes a sample besides: what is told is as of now."""
+        if os.getpid() in self._processes and emitter.active():
+            with self._sampling:
+                self._sample()
 
     def watch(self, target: object) -> None:
         """Samples also an operating system's process id, or the mailbox of an actor (itself, its reference or
@@ -93,7 +100,8 @@ class ResourcesProbe(Probe):
     def _sample_on(self) -> None:
         while not self._thread.pause(max(0.001, self.interval)):
             if emitter.active():
-                self._sample()
+                with self._sampling:
+                    self._sample()
 
     def _sample(self) -> None:
         tick = emitter.next_id()

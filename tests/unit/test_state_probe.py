@@ -579,3 +579,17 @@ def test_what_a_constructor_gives_is_no_change_also_after_it_has_called_methods(
         ("added", None, 2),
         ("tags", "['first']", "['first', 'second']"),
     ]
+
+
+def test_the_runtime_tells_of_what_no_call_has_followed_yet() -> None:
+    from pyscope import runtime
+
+    task = Task()
+    runtime.monitor_process(task)
+    try:
+        task.notes["a"] = 1
+        assert brief(runtime.get_state_changes()) == [("notes", "{}", "{'a': 1}")]
+        task.notes["b"] = 2
+    finally:
+        runtime.stop_all()
+    assert [change.new for change in runtime.get_state_changes()] == ["{'a': 1}", "{'a': 1, 'b': 2}"]

@@ -44,12 +44,16 @@ class StateProbe(Probe):
         except Exception:
             self.fault()
 
-    def uninstall(self) -> None:
+    def look_now(self) -> None:
+        """Compares the declared objects and classes: what no call has followed yet would not be known."""
         for instance in [*self._watched.classes(), *self._watched.objects()]:
             try:
                 self._compare(instance, "", Seen.BETWEEN)
             except Exception:
                 self.faults += 1
+
+    def uninstall(self) -> None:
+        self.look_now()
         actors.forget_message_boundaries(self.look)
         self._updates.uninstall()
         self._boundaries.remove_all()
