@@ -329,7 +329,7 @@ class Trace:
 
     def _children(self, row: int) -> NDArray[np.intp]:
         order, parents = self._by_parent
-        first, last = np.searchsorted(parents, [row, row + 1])
+        first, last = np.searchsorted(parents, np.array([row, row + 1], parents.dtype))
         return order[first:last]
 
     # conversions

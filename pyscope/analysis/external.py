@@ -8,18 +8,13 @@ the same call of the program or in calls that it made in the same way, once the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pyscope.events.external import (
-    EXTERNAL_ANSWER,
-    EXTERNAL_BEGIN,
-    EXTERNAL_END,
-    RETRY_BEGIN,
-    RETRY_END,
-    RETRY_WAIT,
-    AttemptOutcome,
-)
+import numpy as np
+
+from pyscope.analysis.sends import OUTCOMES, Retry, Send, Sends
+from pyscope.events.external import RETRY_BEGIN, RETRY_END, RETRY_WAIT, AttemptOutcome
 from pyscope.findings import Attempt, ExternalCall
 from pyscope.rows import Location
 
@@ -28,58 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = ["find"]
 
-_OUTCOMES = {
-    AttemptOutcome.SUCCEEDED: "succeeded",
-    AttemptOutcome.FAILED: "failed",
-    AttemptOutcome.TIMED_OUT: "timed_out",
-    AttemptOutcome.CANCELLED: "cancelled",
-}
 _OPEN = "open"
 _NO_PLACE = Location("", 0, "")
-FIRST_REFUSAL = 400
 _DEEPEST = 32  # calls between a loop and what it repeats
-
-Retry = tuple[int, int]  # group and number
-
-
-@dataclass(slots=True)
-class _Send:
-    """One attempt as it was recorded, and what is known of its end."""
-
-    id: int
-    chain: int
-    retry: Retry
-    service: str
-    operation: str
-    peer: str
-    client: str
-    timeout_ns: int
-    fingerprint: int
-    stack: int
-    start_ns: int
-    thread: int
-    context: int
-    call: int
-    scope: int
-    end_ns: int = 0
-    outcome: str = _OPEN
-    status: int = 0
-    error: str = ""
-    shown: int = 0  # the stack to show, where it is not the one to compare
-
-    @property
-    def failed(self) -> bool:
-        return self.outcome not in ("succeeded", _OPEN)
 
 
 @dataclass(slots=True)
 class _Logical:
     """One call with its attempts so far."""
 
-    sends: list[_Send]
-    root: Retry = (0, 0)  # the outermost retry attempt of the last one
+    sends: list[Send]
     repeated_by: str = ""
-    waits: dict[int, int] = field(default_factory=dict)  # position in sends -> told wait before it
 
 
 def find(trace: Trace) -> list[ExternalCall]:
@@ -94,7 +48,8 @@ def find(trace: Trace) -> list[ExternalCall]:
     grouped = _Grouped(retries, calls)
     loops = _Loops(trace, calls)
     chains: dict[int, _Logical] = {}
-    for send in _sends(trace):
+    sends = Sends(trace)
+    for send in _mails(list(sends.at(np.flatnonzero(~sends.plain)))):
         root = retries.root(send.retry)
         logical = chains.get(send.chain) if send.chain else None
         if logical is not None:
@@ -104,58 +59,19 @@ def find(trace: Trace) -> list[ExternalCall]:
             logical = grouped.place(send, root)
         else:
             logical = loops.place(send)
-        logical.root = root
         if send.client in ("urllib3", "redis", "valkey"):
             chains[send.chain or send.id] = logical
-    found = [_call(trace, logical, retries) for logical in calls]
+    names = _Names(trace)
+    found = [_alone(names, send) for send in sends.at(np.flatnonzero(sends.plain))]
+    found += [_call(names, logical, retries) for logical in calls]
     found += retries.without_sends(trace, grouped.seen)
     return sorted(found, key=lambda call: call.start_ns)
 
 
-def _sends(trace: Trace) -> list[_Send]:
-    begins = trace.probe_events(EXTERNAL_BEGIN)
-    strings = trace.strings
-    lasts = [process.end_ns for process in trace.processes]
-    starts = _lists(
-        begins, "attempt", "chain", "group", "number", "timeout_ns", "fingerprint", "stack", "time_ns"
-    )
-    names = (
-        [strings[index] for index in begins[name].tolist()]
-        for name in ("service", "operation", "peer", "client")
-    )
-    places = _lists(begins, "thread", "context", "call", "scope", "process")
-    sends = []
-    for start, name, (*place, process) in zip(
-        zip(*starts, strict=True), zip(*names, strict=True), zip(*places, strict=True), strict=True
-    ):
-        identity, chain, group, number, *rest = start
-        fields: tuple[Any, ...] = (identity, chain, (group, number), *name, *rest, *place, lasts[process])
-        sends.append(_Send(*fields))
-    by_id = {send.id: send for send in sends}
-    answers = trace.probe_events(EXTERNAL_ANSWER)
-    for identity, status, time in zip(*_lists(answers, "attempt", "status", "time_ns"), strict=True):
-        send = by_id.get(identity)
-        if send is not None:  # whoever has the answer may leave its body: that is no failure
-            refused = send.service == "http" and status >= FIRST_REFUSAL
-            send.status, send.end_ns = status, time
-            send.outcome = "failed" if refused else "succeeded"
-            send.error = f"HTTP {status}" if refused else ""
-    ends = trace.probe_events(EXTERNAL_END)
-    for identity, duration, outcome, status, error in zip(
-        *_lists(ends, "attempt", "duration_ns", "outcome", "status", "error"), strict=True
-    ):
-        send = by_id.get(identity)
-        if send is not None:
-            send.end_ns = send.start_ns + duration
-            send.outcome = _OUTCOMES.get(outcome, "failed")
-            send.status, send.error = status, strings[error]
-    return _mails(sends)
-
-
-def _mails(sends: list[_Send]) -> list[_Send]:
+def _mails(sends: list[Send]) -> list[Send]:
     """A connection to a mail server and the mail that follows it are one attempt to send that mail."""
     kept = []
-    connected: dict[tuple[int, int, str, Retry], _Send] = {}
+    connected: dict[tuple[int, int, str, Retry], Send] = {}
     for send in sends:
         if send.service == "smtp":
             where = send.thread, send.context, send.peer, send.retry
@@ -274,7 +190,7 @@ class _Retries:
     def _attempt(self, trace: Trace, row: Any, before: Any) -> Attempt:
         end = self.ends.get((row.group, row.number))
         duration = end.duration_ns if end else trace.processes[row.process].end_ns - row.time_ns
-        outcome = _OUTCOMES.get(end.outcome, "failed") if end else _OPEN
+        outcome = OUTCOMES.get(end.outcome, "failed") if end else _OPEN
         error = end.error if end else ""
         if outcome == "succeeded" and (row.group, row.number) in self.waits:
             outcome, error = "failed", "the result was not accepted"
@@ -294,7 +210,7 @@ class _Grouped:
         ] = {}  # number of the attempt, position in it
         self.seen: set[int] = set()  # root groups with sends
 
-    def place(self, send: _Send, root: Retry) -> _Logical:
+    def place(self, send: Send, root: Retry) -> _Logical:
         group, number = root
         self.seen.add(group)
         key = (group, *_name(send))
@@ -314,7 +230,7 @@ class _Grouped:
         return logical
 
 
-def _continues(last: _Send, send: _Send) -> bool:
+def _continues(last: Send, send: Send) -> bool:
     """Whether a further send in the same retry attempt is about the same call."""
     return last.failed and last.end_ns <= send.start_ns
 
@@ -327,7 +243,7 @@ class _Loops:
         self._calls = calls
         self._failed: dict[tuple[Any, ...], _Logical] = {}
 
-    def place(self, send: _Send) -> _Logical:
+    def place(self, send: Send) -> _Logical:
         # A mail whose connection failed is not known.
         key = (send.thread, send.stack, *_name(send), 0 if send.service == "smtp" else send.fingerprint)
         logical = self._failed.get(key)
@@ -343,7 +259,7 @@ class _Loops:
             self._failed.pop(key, None)
         return logical
 
-    def _repeats(self, last: _Send, send: _Send) -> bool:
+    def _repeats(self, last: Send, send: Send) -> bool:
         if last.end_ns > send.start_ns:
             return False
         if last.fingerprint and send.fingerprint and last.fingerprint != send.fingerprint:
@@ -374,14 +290,38 @@ class _Loops:
         return False, False
 
 
-def _name(send: _Send) -> tuple[str, str, str]:
+def _name(send: Send) -> tuple[str, str, str]:
     """What attempts of one call have in common."""
     return send.service, send.operation, send.peer
 
 
-def _call(trace: Trace, logical: _Logical, retries: _Retries) -> ExternalCall:
+class _Names:
+    """Names and stacks of a trace, each made once."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.stack = trace.stack
+        self.threads = [thread.name for thread in trace.threads]
+        self._contexts = trace.contexts
+        self._known: dict[int, str | None] = {0: None}
+
+    def context(self, number: int) -> str | None:
+        """The name of a task or greenlet."""
+        if number not in self._known:
+            self._known[number] = self._contexts[number].name
+        return self._known[number]
+
+
+def _alone(names: _Names, send: Send) -> ExternalCall:
+    """A call that succeeded at once."""
+    attempt = Attempt(
+        send.start_ns, send.end_ns - send.start_ns, send.outcome, "", 0, send.status, send.timeout_ns
+    )
+    return _external_call(names, [send], (attempt,), "")
+
+
+def _call(names: _Names, logical: _Logical, retries: _Retries) -> ExternalCall:
     sends = logical.sends
-    first, last = sends[0], sends[-1]
+    last = sends[-1]
     for at, send in enumerate(sends):
         # A program that goes on after a cancellation had set itself a time limit.
         if send.outcome == "cancelled" and (
@@ -405,25 +345,32 @@ def _call(trace: Trace, logical: _Logical, retries: _Retries) -> ExternalCall:
                 send.timeout_ns,
             )
         )
-    stack = trace.stack(first.shown or first.stack)
+    return _external_call(names, sends, tuple(attempts), logical.repeated_by if len(sends) > 1 else "")
+
+
+def _external_call(
+    names: _Names, sends: list[Send], attempts: tuple[Attempt, ...], repeated_by: str
+) -> ExternalCall:
+    first, last = sends[0], sends[-1]
+    stack = names.stack(first.shown or first.stack)
     return ExternalCall(
-        service=first.service,
-        operation=first.operation,
-        peer=first.peer,
-        attempts=tuple(attempts),
-        timed_out=any(send.outcome == "timed_out" for send in sends),
-        retries=len(sends) - 1,
-        outcome=last.outcome,
-        start_ns=first.start_ns,
-        duration_ns=max(0, last.end_ns - first.start_ns),
-        client=first.client,
-        repeated_by=logical.repeated_by if len(sends) > 1 else "",
-        call_site=stack[0] if stack else _NO_PLACE,
-        stack=stack,
-        scope=first.scope,
-        thread=trace.threads[first.thread].name,
-        context=trace.contexts[first.context].name if first.context else None,
-        call=first.call,
+        first.service,
+        first.operation,
+        first.peer,
+        attempts,
+        any(attempt.outcome == "timed_out" for attempt in attempts),
+        len(sends) - 1,
+        last.outcome,
+        first.start_ns,
+        max(0, last.end_ns - first.start_ns),
+        first.client,
+        repeated_by,
+        stack[0] if stack else _NO_PLACE,
+        stack,
+        first.scope,
+        names.threads[first.thread],
+        names.context(first.context),
+        first.call,
     )
 
 

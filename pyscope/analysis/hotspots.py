@@ -102,6 +102,15 @@ class _ProgramFrames:
         self._context: NDArray[np.int32] = trace.calls["context"]
         self._parent = placement.parent
         self._scopes = _ScopeTimes(trace)
+        self._switched: dict[int, NDArray[np.int64]] = {}
+
+    def _in_tasks(self, thread: int) -> NDArray[np.int64]:
+        """When calls in tasks and greenlets began on a thread, in order."""
+        found = self._switched.get(thread)
+        if found is None:
+            found = np.sort(self._start[(self._thread == thread) & (self._context > 0)])
+            self._switched[thread] = found
+        return found
 
     def waited_for(self, row: int) -> bool:
         """Whether a call is part of a request, message or report: somebody waits for it, whatever it does."""
@@ -114,12 +123,10 @@ class _ProgramFrames:
         if self.waited_for(row):
             return False
         if not context:
-            same = (
-                (self._thread == thread) & (self._context > 0) & (self._start >= start) & (self._start < end)
-            )
-            if same.any():  # it ran an event loop
+            first, last = np.searchsorted(self._in_tasks(thread), [start, end])
+            if last > first:  # it ran an event loop
                 return True
-        return int(self._parent[row]) < 0 and int((self._parent == row).sum()) > 1
+        return int(self._parent[row]) < 0 and len(self._trace.call(row).children()) > 1
 
 
 class _ScopeTimes:
