@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import random
 import signal
 import sys
 import time
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(plan: LoadPlan) -> LoadReport:
     """Drive `plan` to its end, or until SIGINT or SIGTERM; the report is of what was done until then."""
     plan.check()
+    random.seed(plan.random_seed)  # by which Locust chooses what a client does next
     load = _prepare(plan)
     environment = LoadEnvironment(load, CLIENTS[plan.scenario])
     _count(environment)
