@@ -46,6 +46,9 @@ class Probe:
         """Ends it: the library is as it was found."""
         raise NotImplementedError
 
+    def deepen(self) -> None:
+        """Somebody asks for this probe by its name, not as one of all: what it watches may cost more now."""
+
     def fault(self) -> None:
         """Counts an error of the probe itself, caught where it arose. Too many, and the probe removes itself."""
         self.faults += 1
@@ -140,6 +143,8 @@ def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
                     _install(probe)
                 else:
                     on_import.call(probe.library, lambda probe=probe: _install(probe))  # type: ignore[misc]
+            if name in wanted:
+                _deepen(_installed[name])
     return chosen
 
 
@@ -174,6 +179,13 @@ def _install(probe: Probe) -> None:
             _warn(
                 f"the probe {probe.name!r} could not be installed: {error!r}; what it watches is not recorded"
             )
+
+
+def _deepen(probe: Probe) -> None:
+    try:
+        probe.deepen()
+    except Exception as error:
+        _warn(f"the probe {probe.name!r} watches less than it was asked to: {error!r}")
 
 
 def has_library(name: str) -> bool:

@@ -7,6 +7,9 @@ its outcome is.
 
 Not seen: locks taken from `_thread` directly, threads started by `_thread.start_new_thread`, and what C extensions
 do among themselves.
+
+As one of all probes it tells only of waits for locks, which is cheap. Named, as the search for races names it, it
+tells every step that orders what threads and tasks do.
 """
 
 from __future__ import annotations
@@ -31,15 +34,25 @@ class SyncProbe(Probe):
         super().__init__()
         self._patches: Patches | None = None
         self._reach: Reach | None = None
+        self._stands_for: dict[int, Any] = {}
         self.unseen_files: frozenset[str] = frozenset()
         """Files of functions that may hold a lock that is not seen."""
 
     def install(self) -> None:
-        patches = self._patches = Patches()
-        stands_for: dict[int, Any] = {}
+        self._patches = Patches()
         try:
-            stands_for |= locks.patch(patches)
-            stands_for |= queues.patch(patches)
+            self._stands_for = locks.patch(self._patches)
+        except BaseException:
+            self.uninstall()
+            raise
+
+    def deepen(self) -> None:
+        """From now on every step is told that orders what threads and tasks do, not only the waits for locks."""
+        patches = self._patches
+        if patches is None or self._reach is not None:
+            return
+        try:
+            stands_for = self._stands_for | queues.patch(patches)
             for part in (signals, threads, tasks, asyncio_locks):
                 part.patch(patches)
             self._reach = Reach(stands_for)
@@ -48,9 +61,11 @@ class SyncProbe(Probe):
         except BaseException:
             self.uninstall()
             raise
+        locks.tell_every_use(True)
         on_import.call("uvloop", self._patch_uvloop)
 
     def uninstall(self) -> None:
+        locks.tell_every_use(False)
         if self._reach is not None:
             self._reach.undo()
             self._reach = None
@@ -65,9 +80,9 @@ class SyncProbe(Probe):
             self._reach.object(watched, name)
             self.unseen_files = frozenset(self._reach.unseen)
 
-    def in_place_of(self, raw: Any, name: str) -> Any:
-        """What stands for a lock of the interpreter's own."""
-        return self._reach.replacement(raw, name) if self._reach is not None else raw
+    def in_place_of(self, raw: Any, instance: object, name: str) -> Any:
+        """What is to be stored in a watched object's attribute in place of a lock of the interpreter's own."""
+        return self._reach.attribute(instance, name, raw) if self._reach is not None else raw
 
     def _patch_uvloop(self) -> None:
         if self._patches is not None:

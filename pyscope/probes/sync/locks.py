@@ -20,7 +20,10 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.sync.callers import caller, in_standard_library
 from pyscope.probes.sync.strands import task_in_hand
 
-__all__ = ["RAW_LOCK", "RAW_RLOCK", "TracedLock", "TracedRLock", "patch", "traced"]
+__all__ = ["RAW_LOCK", "RAW_RLOCK", "TracedLock", "TracedRLock", "patch", "tell_every_use", "traced"]
+
+SHORTEST_WAIT_NS = 10_000
+"""A wait that is told where uses of locks are not: a shorter one is no wait to speak of."""
 
 RAW_LOCK: type = type(_thread.allocate_lock())
 RAW_RLOCK: type = _thread.RLock
@@ -28,6 +31,12 @@ _HAS_COUNT = hasattr(RAW_RLOCK, "_recursion_count")
 _CONDITION = threading.Condition.__init__.__code__
 
 _LOCK, _ACQUIRED, _RELEASED = LOCK.kind, int(LockStep.ACQUIRED), int(LockStep.RELEASED)
+
+
+class _Detail:
+    """Whether every use of a lock is told, or only the waits for one that somebody holds."""
+
+    every_use = False
 
 
 class _Traced:
@@ -56,6 +65,8 @@ class _Traced:
             began = perf_counter_ns()
             raw.acquire()
             waited = perf_counter_ns() - began
+        if not (_Detail.every_use or waited >= SHORTEST_WAIT_NS):
+            return True
         try:
             emitter.emit(_LOCK, _ACQUIRED, self._number, 1, task_in_hand(), waited)
         except BaseException:  # a signal handler's
@@ -64,7 +75,8 @@ class _Traced:
         return True
 
     def release(self) -> None:
-        emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+        if _Detail.every_use:
+            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
         self._raw.release()
 
     __enter__ = acquire
@@ -73,7 +85,8 @@ class _Traced:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+            if _Detail.every_use:
+                emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
         finally:
             self._raw.release()
 
@@ -117,8 +130,7 @@ class TracedRLock(_Traced):
 
     def release(self) -> None:
         raw = self._raw
-        depth = self._depth()
-        if depth == 1:
+        if _Detail.every_use and self._depth() == 1:
             emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
         raw.release()
 
@@ -126,7 +138,7 @@ class TracedRLock(_Traced):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._depth() == 1:
+            if _Detail.every_use and self._depth() == 1:
                 emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
         finally:
             self._raw.release()
@@ -136,12 +148,14 @@ class TracedRLock(_Traced):
         return owned
 
     def _release_save(self) -> Any:
-        emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+        if _Detail.every_use:
+            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
         return self._raw._release_save()
 
     def _acquire_restore(self, state: Any) -> None:
         self._raw._acquire_restore(state)
-        emitter.emit(_LOCK, _ACQUIRED, self._number, 1, task_in_hand(), 0)
+        if _Detail.every_use:
+            emitter.emit(_LOCK, _ACQUIRED, self._number, 1, task_in_hand(), 0)
 
     def _depth(self) -> int:
         """How often the calling thread has acquired it."""
@@ -152,6 +166,11 @@ class TracedRLock(_Traced):
 
     if _HAS_COUNT:
         _recursion_count = _depth
+
+
+def tell_every_use(on: bool) -> None:
+    """Whether acquisitions that did not wait, and releases, are told too, as the search for races needs."""
+    _Detail.every_use = on
 
 
 def traced(raw: Any, name: str = "", stack: int = 0) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
@@ -48,7 +49,7 @@ class Reach:
         self._undo: list[Callable[[], None]] = []
         self._traced: dict[int, Any] = {}  # address of a raw lock (held by what stands for it): that
         self._seen: set[int] = set()
-        self._held: list[Any] = []  # so that addresses in `_seen` stay their own
+        self._held: list[Any] = []  # so that addresses in `_seen` stay their own meanwhile
         self._file = ""
         self.unseen: set[str] = set()
 
@@ -61,19 +62,26 @@ class Reach:
                 if type(name) is not str or name.startswith("__"):
                     continue
                 factory = self._stands_for.get(id(value))
-                if factory is not None:
+                if factory is not None and not name.endswith("Type"):  # on 3.13 the factory is the type
                     self._put(namespace, name, value, factory)
                 elif self._is_lock(value):
                     self._put(namespace, name, value, self.replacement(value, f"{module.__name__}.{name}"))
                 else:
                     self._enter(value, f"{module.__name__}.{name}", 0)
         self._frames()
+        self._forget()
 
     def object(self, value: Any, name: str) -> None:
         """Replaces what a watched object's attributes lead to."""
-        self._seen.discard(id(value))
         self._file = ""
         self._enter(value, name, 0, whole=True)
+        self._forget()
+
+    def attribute(self, instance: Any, name: str, raw: Any) -> Any:
+        """What is to be stored in an object's attribute in place of a lock; that is put back at the end."""
+        replacement = self.replacement(raw, f"{type(instance).__name__}.{name}")
+        self._put_back_later(instance, name, raw, replacement)
+        return replacement
 
     def undo(self) -> None:
         """Puts everything back, unless the program has put something else there since."""
@@ -83,6 +91,8 @@ class Reach:
             except Exception:
                 continue
         self._traced.clear()
+
+    def _forget(self) -> None:
         self._seen.clear()
         self._held.clear()
 
@@ -163,7 +173,8 @@ class Reach:
         if type(namespace) is dict:
             for name, value in list(namespace.items()):
                 if self._is_lock(value):
-                    self._put(namespace, name, value, self.replacement(value, f"{owner}.{name}"))
+                    namespace[name] = self.replacement(value, f"{owner}.{name}")
+                    self._put_back_later(instance, name, value, namespace[name])
                 else:
                     self._enter(value, f"{owner}.{name}", level + 1)
         for base in _mro_of(type(instance)):
@@ -174,7 +185,9 @@ class Reach:
                     except AttributeError:
                         continue
                     if self._is_lock(value):
-                        self._slot(descriptor, instance, value, self.replacement(value, f"{owner}.{name}"))
+                        replacement = self.replacement(value, f"{owner}.{name}")
+                        descriptor.__set__(instance, replacement)
+                        self._put_back_later(instance, name, value, replacement)
                     else:
                         self._enter(value, f"{owner}.{name}", level + 1)
 
@@ -206,10 +219,12 @@ class Reach:
             if key in before:
                 after[key] = getattr(replacement, key)
         own.update(after)
+        reference = weakref.ref(condition)
 
         def undo() -> None:
-            if own.get("_lock") is replacement:
-                own.update(before)
+            living = reference()
+            if living is not None and living.__dict__.get("_lock") is replacement:
+                living.__dict__.update(before)
 
         self._undo.append(undo)
 
@@ -248,12 +263,29 @@ class Reach:
 
         self._undo.append(undo)
 
-    def _slot(self, descriptor: Any, instance: Any, raw: Any, replacement: Any) -> None:
-        descriptor.__set__(instance, replacement)
+    def _put_back_later(self, instance: Any, name: str, raw: Any, replacement: Any) -> None:
+        try:
+            reference: Callable[[], Any] = weakref.ref(instance)
+        except TypeError:
+            reference = lambda: instance  # noqa: E731
 
         def undo() -> None:
-            if descriptor.__get__(instance, type(instance)) is replacement:
-                descriptor.__set__(instance, raw)
+            living = reference()
+            if living is None:
+                return
+            try:
+                own = object.__getattribute__(living, "__dict__")
+            except AttributeError:
+                own = {}
+            if own.get(name) is replacement:
+                own[name] = raw
+                return
+            for base in _mro_of(type(living)):
+                descriptor = _namespace_of(base).get(name)
+                if type(descriptor) is MemberDescriptorType:
+                    if descriptor.__get__(living, base) is replacement:
+                        descriptor.__set__(living, raw)
+                    return
 
         self._undo.append(undo)
 
