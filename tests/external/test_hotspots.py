@@ -206,7 +206,7 @@ def test_a_coroutine_that_somebody_waits_for_is_slow_whatever_it_does(issues: Is
 def test_statements_of_an_asynchronous_engine_count_for_the_coroutine(issues: Issues, tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'data'}")
     slow = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT count(*) FROM n"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1500000) SELECT count(*) FROM n"
     )
 
     async def load() -> None:
