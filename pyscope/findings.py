@@ -144,9 +144,9 @@ class PerformanceIssue:
     instances whose attribute sent them, empty if unknown. `relationship`: that attribute, "Task.assignee", or empty.
     `call_site`, `stack`: where in the program's own code, innermost first. `suggestion`: what to change. `total_ms`:
     all of them together, in milliseconds. `scope`: as in `Trace.scopes`, 0 for none. `cause`: of queries, why they were
-    sent: "collection", "scalar", "deferred", "subclass", "expired", "refresh", "get" or "statement". `parents`: distinct
-    instances, or distinct values where no instance is known. `explanation`: what happened, in one sentence. `count`: how often;
-    `time_ns`, `duration_ns` are of the worst. `parts`: where the time of all of them went.
+    sent: "collection", "scalar", "deferred", "subclass", "expired", "refresh", "get" or "statement". `parents`:
+    distinct instances, or distinct values where no instance is known. `explanation`: what happened, in one sentence.
+    `count`: how often; `time_ns`, `duration_ns` are of the worst. `parts`: where the time of all of them went.
     """
 
     kind: str
