@@ -23,6 +23,7 @@ QUEUES: Final = 4
 SHARED: Final = 4
 INTERRUPTED_SECONDS: Final = 5.0
 USAGE_ERROR: Final = 2
+INTERRUPTED: Final = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,9 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(name)s: %(message)s")
     try:
         report = run(LoadPlan.from_options(options))
-    except LoadError as error:
+    except (LoadError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return USAGE_ERROR
+    except KeyboardInterrupt:  # before the first request of a client
+        return INTERRUPTED
     sys.stdout.write((json.dumps(report.as_dict(), indent=2) if options.json else report.as_table()) + "\n")
     return 1 if report.errors else 0
 
@@ -44,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(plan: LoadPlan) -> LoadReport:
     """Drive `plan` to its end, or until SIGINT or SIGTERM; the report is of what was done until then."""
     plan.check()
+    if plan.ledger is not None:
+        plan.ledger.touch()  # an unusable path is better known before the load
     random.seed(plan.random_seed)  # by which Locust chooses what a client does next
     load = _prepare(plan)
     environment = LoadEnvironment(load, CLIENTS[plan.scenario])

@@ -20,6 +20,7 @@ MOST_LOOKS: Final = 200
 LOOK_AGAIN_SECONDS: Final = 0.5
 ALREADY_WATCHING: Final = {409: "watching already"}
 LAST_WATCHER: Final = {409: "the last watcher stays"}
+NOTHING_TO_REPORT: Final = {422: "no task in that year"}
 NEXT_STEP: Final = {"assign": "start", "start": "complete"}
 
 
@@ -77,8 +78,8 @@ class Worker(SimulatedClient):
             self.load.ledger.add_minutes(task_id, minutes)
 
     def watch_for_a_while(self) -> None:
-        """Watch an urgent task that others watch too, and then no longer."""
-        if not self.load.shared:
+        """Watch an urgent task that others watch too, and then no longer; only as a user of one's own."""
+        if not self.load.shared or self.number > len(self.load.users):
             return
         task_id = self.chance.choice(self.load.shared)
         body = {"user_id": self.user_id}
@@ -113,7 +114,7 @@ class Worker(SimulatedClient):
     def report(self) -> None:
         """An annual report: ask for it, see how it gets on, fetch it."""
         year = {"year": self.chance.choice(YEARS)}
-        asked = self.send("report", "POST", "/reports", year)
+        asked = self.send("report", "POST", "/reports", year, NOTHING_TO_REPORT)
         for _ in range(MOST_LOOKS):
             if asked is None or asked["status"] not in UNDER_WAY:
                 break

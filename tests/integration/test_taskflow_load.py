@@ -273,6 +273,15 @@ def test_an_address_where_nothing_answers_is_refused_with_status_2() -> None:
     assert f"no TaskFlow answers at http://127.0.0.1:{port}" in done.stderr
 
 
+def test_a_ledger_that_cannot_be_written_is_refused_before_the_load(
+    taskflow_url: str, tmp_path: Path
+) -> None:
+    done = run(taskflow_url, "--ledger", str(tmp_path / "no such folder" / "ledger.json"))
+    assert done.returncode == 2
+    assert "No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_percentiles_are_latencies_that_really_occurred() -> None:
     row = timing("x", [float(value) for value in range(100, 0, -1)], errors=0)
     assert (row.p50_ms, row.p95_ms, row.p99_ms, row.max_ms) == (50, 95, 99, 100)
