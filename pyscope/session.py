@@ -50,6 +50,7 @@ class Session:
         """
         settings = config.resolve(modules=modules)
         chosen = None if modules is None else settings.modules
+        wanted = list(wanted)
         before = self._modules.copy()
         self._modules[kind] = chosen
         held: list[str] = []
@@ -59,7 +60,7 @@ class Session:
             if self.active:
                 self._select(detail)
             else:
-                self._begin(path, detail)
+                self._begin(path, detail, wanted)
         except BaseException:
             self._modules = before
             probes.release(held)
@@ -93,7 +94,7 @@ class Session:
             return None
         return tuple(dict.fromkeys(glob for modules in self._modules.values() for glob in modules or ()))
 
-    def _begin(self, path: Any, detail: str | None) -> None:
+    def _begin(self, path: Any, detail: str | None, wanted: list[str]) -> None:
         found = recorder.active()
         if found is not None:
             self._recording, self._own = found, False
@@ -109,8 +110,14 @@ class Session:
             os.close(handle)
             os.unlink(self._scratch)
             path, mode = self._scratch, "stream"
+        children = path is not None
         settings = config.resolve(
-            path=path, mode=mode, detail=detail, modules=self._union(), children=path is not None
+            path=path,
+            mode=mode,
+            detail=detail,
+            modules=self._union(),
+            children=children,
+            probes=wanted if children else [],  # the children's too
         )
         self._recording = recorder.begin_reselectable(settings)
         self._own = True

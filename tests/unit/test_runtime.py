@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 
 import pyscope
 from pyscope import emitter, recorder, runtime
+from pyscope.analysis import external
 from pyscope.errors import ConfigError, RecorderError
 
 
@@ -150,6 +152,16 @@ def test_a_recording_goes_into_a_file_where_one_is_named(tmp_path: Path) -> None
     assert "outer" in names()
     runtime.stop_tracing()
     assert [call.function for call in pyscope.load(tmp_path / "run").find(function="outer")] == ["outer"]
+
+
+def test_child_processes_of_a_recording_in_a_file_carry_its_probes(tmp_path: Path) -> None:
+    path = tmp_path / "calls.pyscope"
+    runtime.start_tracing(path=path, modules=[__name__], probes=["smtp"])
+    program = "import smtplib\ntry: smtplib.SMTP('127.0.0.1', 1)\nexcept OSError: pass"
+    subprocess.run([sys.executable, "-c", program], check=True)
+    runtime.stop_tracing()
+    [call] = external.find(pyscope.load(path))
+    assert (call.service, call.outcome) == ("smtp", "failed")
 
 
 def test_threads_may_call_it_at_any_time() -> None:
