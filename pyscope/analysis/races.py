@@ -278,9 +278,10 @@ def _note(trace: Trace, found: dict[Any, _Found], attribute: int, inside: bool, 
     if known is None:
         found[key] = _Found(broken.kind, attribute, inside, touches, broken.observed)
         return
-    known.count += 1
     if broken.observed and not known.observed:
-        known.observed, known.touches = True, touches
+        known.observed, known.touches, known.count = True, touches, 1
+    elif broken.observed == known.observed:
+        known.count += 1
 
 
 def _without_shadows(trace: Trace, found: Iterable[_Found]) -> list[_Found]:

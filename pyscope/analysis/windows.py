@@ -236,6 +236,8 @@ def _possible(window: _Window, writes: Sequence[Touch]) -> Broken | None:
             continue  # they take turns on one thread, and the window is one turn
         if happened_before(foreign.moment, read.moment) or happened_before(write.moment, foreign.moment):
             continue
+        if happened_before(read.moment, foreign.moment) and happened_before(foreign.moment, write.moment):
+            continue  # handed over, and handed back
         if common_lock(read, write, foreign):
             continue
         split = any(

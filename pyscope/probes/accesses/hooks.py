@@ -32,7 +32,7 @@ class Recorder(Protocol):
     def read(self, number: int, label: str, value: object) -> None:
         """A watched object's attribute was read."""
 
-    def before_write(self, number: int, label: str, value: object, deletes: bool) -> object:
+    def before_write(self, number: int, label: str, instance: object, value: object, deletes: bool) -> object:
         """It is about to be written or deleted. Returns the value to write."""
 
     def undone(self, number: int, label: str) -> None:
@@ -141,7 +141,7 @@ class AccessHooks:
             if label:
                 number = numbers.get(id(instance)) or number_of(instance)
                 if number:
-                    value = recorder.before_write(number, label, value, False)
+                    value = recorder.before_write(number, label, instance, value, False)
             try:
                 if plain:
                     _plain_set(instance, name, value)
@@ -164,7 +164,7 @@ class AccessHooks:
             if label:
                 number = numbers.get(id(instance)) or number_of(instance)
                 if number:
-                    recorder.before_write(number, label, None, True)
+                    recorder.before_write(number, label, instance, None, True)
             try:
                 layer.below(instance, name)
             except BaseException:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 from types import FrameType
 from typing import Any
 
 from pyscope.probes.accesses.sites import KeySource
 from pyscope.probes.state.values import mro, namespace
 
-__all__ = ["UNKNOWN_KEY", "key_of"]
+__all__ = ["UNKNOWN_KEY", "constant_key", "key_of"]
 
 UNKNOWN_KEY = -1
 """One element, but which one is not known."""
 
 _SIMPLE = frozenset(map(id, (str, int, bool, bytes, float, type(None))))
+_SNAPSHOTS = sys.version_info < (3, 13)  # a frame's f_locals is a copy that the frame keeps
 _salt = os.urandom(8)
 _absent = object()
 
 
-def key_of(source: KeySource | None, frame: FrameType) -> int:
+def constant_key(source: KeySource | None) -> KeySource | int | None:
+    """The number of a key that stands in the code; another source as it is."""
+    return _number(source[1]) if source is not None and source[0] == "constant" else source
+
+
+def key_of(source: Any, frame: FrameType) -> int:
     """The number of a key; UNKNOWN_KEY where it cannot be told. 0 is never returned."""
     if source is None:
         return UNKNOWN_KEY
@@ -47,7 +55,10 @@ def _value(source: KeySource, frame: FrameType) -> Any:
 
 def _variable(name: str, frame: FrameType) -> Any:
     values = frame.f_locals
-    return values.get(name, _absent)
+    found = values.get(name, _absent)
+    if _SNAPSHOTS and frame.f_code.co_flags & inspect.CO_OPTIMIZED and sys.getrefcount(values) <= 3:
+        values.clear()  # a copy that would keep what it holds alive; nobody else has it
+    return found
 
 
 def _number(value: Any) -> int:

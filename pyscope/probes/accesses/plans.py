@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pyscope import emitter, probes
 from pyscope.events.sync import AccessFlag
+from pyscope.probes.accesses.keys import constant_key
 from pyscope.probes.accesses.sites import KeySource, Sites, Use
 from pyscope.probes.sync import SyncProbe
 from pyscope.selection import library_prefixes
@@ -29,7 +30,7 @@ class ContentPlan(NamedTuple):
     """Of what is done to the container that an attribute holds."""
 
     operation: int
-    key: KeySource | None
+    key: KeySource | int | None  # a number if it is always the same
     keyed: bool
     flags: int
     level: int
@@ -79,7 +80,7 @@ class Places:
             contents.append(
                 ContentPlan(
                     int(content.operation),
-                    content.key,
+                    constant_key(content.key),
                     content.keyed,
                     flags | unseen,
                     level,

@@ -150,20 +150,22 @@ class AccessProbe(Probe):
         by_position = id(type(value)) in _BY_POSITION
         for operation, source, keyed, flags, level, lines in plan.contents:
             key = 0
-            if keyed and (source is not None or not by_position):
+            if type(source) is int:
+                key = source
+            elif keyed and (source is not None or not by_position):
                 key = key_of(source, self._places.frame(sys._getframe(3)))
             emitter.emit(
                 _ACCESS, number, operation, flags, key, level, task, step, plan.label_number, lines, stack
             )
 
-    def before_write(self, number: int, label: str, value: object, deletes: bool) -> object:
+    def before_write(self, number: int, label: str, instance: object, value: object, deletes: bool) -> object:
         """An attribute is about to be written. A lock that does not tell gives way to one that does."""
         try:
             kind = type(value)
             if (kind is RAW_LOCK or kind is RAW_RLOCK) and not deletes:
                 sync = probes.installed("sync")
                 if isinstance(sync, SyncProbe):
-                    value = sync.in_place_of(value, label)
+                    value = sync.in_place_of(value, instance, label.rpartition(".")[2])
             stack = emitter.stack(32)
             plan = self._writes.get(stack)
             if plan is None or plan.label is not label or plan.generation != emitter.generation:
