@@ -61,7 +61,7 @@ class Settings(BaseSettings):
         default=2000, ge=1, le=1_000_000, description="most commands on tasks that wait; further ones get 503"
     )
     command_seconds: float = Field(
-        default=30.0, gt=0, le=600, description="how long a command may wait and take; then it gets 503"
+        default=60.0, gt=0, le=600, description="how long a command may wait and take; then it gets 503"
     )
     worker_queue: int = Field(
         default=1000, ge=1, le=1_000_000, description="most messages a project's worker keeps; the oldest go"

@@ -207,10 +207,13 @@ def test_crash_loop_exceeds_the_restart_intensity_and_the_api_keeps_answering(sq
         assert (exceeded.supervisor, exceeded.child, exceeded.restart_count) == ("projects", "project 1", 21)
         assert "is in a crash loop" in exceeded.reason
         # Escalated once; from then on the unlucky project has no worker, and everyone else has one.
-        answer = await client.get("/projects/1/statistics")
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"]
-        assert answer.json()["type"] == "urn:taskflow:problem:busy"
+        with watching(app) as seen:
+            answer = await client.get("/projects/1/statistics")
+            assert answer.status_code == 503
+            assert answer.headers["retry-after"]
+            assert answer.json()["type"] == "urn:taskflow:problem:busy"
+            assert "cannot be started" in answer.json()["detail"]
+        assert seen.told == [("child_terminated", "project 1")]
         await completed_task(client, project=1)
         await completed_task(client, project=2)
         assert await statistics(client, project=2) == await stored_numbers(client, project=2)
