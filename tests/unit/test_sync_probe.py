@@ -431,6 +431,25 @@ def test_threads_tell_of_their_lives_and_fail_as_ever(recorded: Recorded) -> Non
         ThreadStep.JOINED,
     ]
     assert {row.name for row in rows} == {"worker"}
+    assert "worker" in [each.name for each in trace.threads]
+    assert "run" not in vars(thread)
+
+
+def test_a_thread_runs_its_own_run_whatever_that_is(recorded: Recorded) -> None:
+    ran = []
+
+    class Worker(threading.Thread):
+        def run(self) -> None:
+            ran.append(self.run.__func__ is Worker.run)  # type: ignore[attr-defined]
+
+    given = threading.Thread(name="given")
+    given.run = lambda: ran.append("given")  # type: ignore[method-assign]
+    mine = given.run
+    for thread in (Worker(), given):
+        thread.start()
+        thread.join()
+    assert ran == [True, "given"]
+    assert given.run is mine
 
 
 def test_executors_work_as_ever(recorded: Recorded) -> None:

@@ -55,18 +55,48 @@ def _tell(step: ThreadStep, thread: Any) -> None:
 def _start(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def start(self: Any) -> None:
-        if patches.on:
-            _tell(ThreadStep.STARTED, self)
-        original(self)
+        if not patches.on:
+            original(self)
+            return
+        _tell(ThreadStep.STARTED, self)
+        begin = _Begin(self, patches)
+        try:
+            original(self)
+        except BaseException:
+            begin.remove()
+            raise
 
     return start
+
+
+class _Begin:
+    """Stands for a thread's `run` until the thread calls it: before, the thread has not got its name."""
+
+    def __init__(self, thread: Any, patches: Patches) -> None:
+        self._thread = thread
+        self._patches = patches
+        self._before = thread.__dict__.get("run", self)
+        thread.__dict__["run"] = self
+
+    def remove(self) -> None:
+        """Leaves the thread as it was."""
+        own = self._thread.__dict__
+        if own.get("run") is self:
+            if self._before is self:
+                del own["run"]
+            else:
+                own["run"] = self._before
+
+    def __call__(self) -> None:
+        self.remove()
+        if self._patches.on:
+            _tell(ThreadStep.BEGAN, self._thread)
+        self._thread.run()
 
 
 def _bootstrap_inner(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
     def _bootstrap_inner(self: Any) -> None:
-        if patches.on:
-            _tell(ThreadStep.BEGAN, self)
         original(self)
         if patches.on:
             _tell(ThreadStep.ENDED, self)
