@@ -26,7 +26,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope import config, selection
+from pyscope import config, recorder, selection
 from pyscope import probes as probing
 from pyscope.config import ModuleSelector
 from pyscope.errors import ConfigError
@@ -52,6 +52,7 @@ __all__ = [
     "get_state_changes",
     "get_supervisor_events",
     "get_traces",
+    "is_recording",
     "monitor_concurrency",
     "monitor_process",
     "monitor_supervisor_tree",
@@ -185,6 +186,12 @@ def _in_forked_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_forked_child)
+
+
+def is_recording() -> bool:
+    """Whether this process is being recorded: by `pyscope run`, `pyscope.start` or something started here."""
+    recording = recorder.active()
+    return recording is not None and recording.active
 
 
 # --- calls ---------------------------------------------------------------------------------------

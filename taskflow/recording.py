@@ -4,6 +4,7 @@ Off, pyscope is not even imported. A recorder that is missing or cannot start le
 """
 
 import logging
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,3 +23,16 @@ def recording(path: Path | None) -> AbstractContextManager[Any]:
         return nullcontext()
     tracing = {"modules": ["taskflow.*"], "level": "function_calls", "path": path, "probes": ["auto"]}
     return runtime.Controller(auto_start=True, default_tracing=tracing)
+
+
+def watch(supervisor: object) -> None:
+    """Let PyScope follow a supervision tree, if it records this process: by our setting, or from outside."""
+    if "pyscope.recorder" not in sys.modules:
+        return
+    from pyscope import runtime
+
+    try:
+        if runtime.is_recording():
+            runtime.monitor_supervisor_tree(supervisor)
+    except Exception:
+        logger.warning("PyScope does not follow the supervisors", exc_info=True)

@@ -28,6 +28,7 @@ BLOCKING_MS = 100.0  # as asyncio's own slow_callback_duration
 
 _MOST_OF_IT = 0.5  # a callee with so much of a call's time is the slow one
 _MOST_CANDIDATES = 20_000
+_OPEN_ENDED = ("generator", "async_generator")
 _ENDED = tuple(OUTCOMES.index(name) for name in ("returned", "raised", "closed"))
 
 
@@ -67,7 +68,10 @@ def _slow_calls(
     mine = slow[parent[slow] >= 0]
     blamed[parent[mine][duration[mine] >= _MOST_OF_IT * duration[parent[mine]]]] = True
     frames = _ProgramFrames(trace, placement)
-    rows = [row for row in slow[~blamed[slow]].tolist() if not frames.has(row)]
+    # A generator is mostly a context manager, open for as long as its block; an import is slow once.
+    passed_over = np.array([f.kind in _OPEN_ENDED or f.qualname == "<module>" for f in trace.functions], bool)
+    candidates = slow[~blamed[slow] & ~passed_over[calls["function"][slow]]]
+    rows = [row for row in candidates.tolist() if not frames.has(row)]
     if not rows:
         return []
     parts = of_calls(trace, placement, waits)
@@ -102,6 +106,7 @@ class _ProgramFrames:
         self._context: NDArray[np.int32] = trace.calls["context"]
         self._parent = placement.parent
         self._scopes = _ScopeTimes(trace)
+        self._served = len(trace.scopes) > 0
         self._switched: dict[int, NDArray[np.int64]] = {}
 
     def _in_tasks(self, thread: int) -> NDArray[np.int64]:
@@ -122,6 +127,8 @@ class _ProgramFrames:
         start, end = int(self._start[row]), int(self._end[row])
         if self.waited_for(row):
             return False
+        if self._served:  # what belongs to no scope of a service is the service's own running
+            return True
         if not context:
             first, last = np.searchsorted(self._in_tasks(thread), [start, end])
             if last > first:  # it ran an event loop

@@ -23,6 +23,7 @@ from pyscope.analysis import (
     supervision,
     time_parts,
 )
+from pyscope.events.actors import ACTOR
 from pyscope.findings import ExternalCall, PerformanceIssue, Race, ScopeTime, SupervisorEvent
 from pyscope.rows import Location
 
@@ -36,6 +37,7 @@ Found = TypeVar("Found")
 # How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
 CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
 _STATES = ("succeeded", "open")
+_ON_PURPOSE = ("", "normal", "shutdown", "exited", "killed by SIGTERM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
         *_performance([*queries.find(trace), *hotspots.find(trace)]),
         *_races([*races.find(trace), *database_races.find(trace)]),
         *_external(external.find(trace)),
-        *_supervision(supervision.find(trace)),
+        *_supervision([*supervision.find(trace), *_actors(trace)]),
     ]
     found.sort(key=lambda row: (-row.severity, -row.weight, row.time_ns))
     transitions: dict[str, int] = defaultdict(int)
@@ -185,14 +187,28 @@ def _external(found: list[ExternalCall]) -> Iterable[Ranked]:
         )  # fmt: skip
 
 
+def _actors(trace: Trace) -> list[SupervisorEvent]:
+    """Actors that died of an exception and of which no supervisor told: it was not watched, or there is none."""
+    told = {event.reason for event in supervision.find(trace)}
+    return [
+        SupervisorEvent(
+            "child_terminated", "no supervisor watched", row.name, row.reason, -1, row.time_ns, 0, row.stack
+        )
+        for row in trace.probe_events(ACTOR).records()
+        if row.what == "failed" and row.reason not in told
+    ]
+
+
 def _supervision(found: list[SupervisorEvent]) -> Iterable[Ranked]:
     crashed = [
         event
         for event in found
         if event.kind == "max_restarts_exceeded"
-        or (event.kind == "child_terminated" and event.reason not in ("", "normal", "shutdown", "exited"))
+        or (event.kind == "child_terminated" and event.reason not in _ON_PURPOSE)
     ]
-    for group in _grouped(crashed, lambda event: (event.kind, event.supervisor, event.reason)):
+    for group in _grouped(
+        crashed, lambda event: (event.kind, event.supervisor, event.reason.partition(":")[0])
+    ):
         first = group[0]
         children = sorted({event.child for event in group})
         who = ", ".join(children[:3]) + (f" and {len(children) - 3} more" if len(children) > 3 else "")

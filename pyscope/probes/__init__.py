@@ -58,12 +58,11 @@ class Probe:
                 self.uninstall()
             except Exception:
                 self.faults += 1
-            warnings.warn(
-                f"the probe {self.name!r} failed {MOST_FAULTS} times and has removed itself; "
-                "the program is not affected",
-                PyScopeWarning,
-                stacklevel=3,
-            )
+            message = f"the probe {self.name!r} failed {MOST_FAULTS} times and has removed itself"
+            try:
+                warnings.warn(f"{message}; the program is not affected", PyScopeWarning, stacklevel=3)
+            except PyScopeWarning:  # under -W error; nothing of ours is raised into the program
+                sys.stderr.write(f"pyscope: {message}\n")
 
 
 class _Row(NamedTuple):

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from taskflow.application import Application
-from taskflow.recording import recording
+from taskflow.recording import recording, watch
 from taskflow.settings import Settings
 from taskflow.web import (
     board,
@@ -32,6 +32,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     application: Application = app.state.taskflow
     with recording(application.settings.pyscope):
         async with application:
+            watch(application.actors.supervisor)
             yield
 
 
