@@ -14,6 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pyscope.analysis.race_advice import in_words
 from pyscope.analysis.transactions import Committed, History, Use
 from pyscope.events.sql import Touch
 from pyscope.findings import Race
@@ -155,16 +156,19 @@ def _lost_update(history: History, read: Use, foreign: Use, other: Committed, wr
         history.access("write", foreign, other.visible_ns if grade == "observed" else 0),
         history.access("write", write),
     ]
+    known, theirs, own = (in_words(access.location) for access in accesses)
     accesses.sort(key=lambda access: access.time_ns)
+    changed = ", ".join(columns)
     if grade == "observed":
         explanation = (
-            f"A transaction read a row of {write.table}; another changed {', '.join(columns)} of it and committed; the "
-            "first then wrote over that a value computed from what it had read. The other's change is lost."
+            f"A transaction read a row of {write.table} at {known}; another changed {changed} of it at {theirs} and "
+            f"committed; the first then wrote over that, at {own}, a value computed from what it had read. The other's "
+            "change is lost."
         )
     else:
         explanation = (
-            f"Two transactions that were open at the same time both changed {', '.join(columns)} of one row of "
-            f"{write.table}, one of them from a value it had read without a lock. This time neither came in between."
+            f"Two transactions that were open at the same time both changed {changed} of one row of {write.table}, "
+            f"at {own} from a value read without a lock at {known}, and at {theirs}. This time neither came in between."
         )
     suggestion = _SUGGEST_UPDATE.format(column=columns[0])
     return Race("lost_update", subject, tuple(accesses), grade, explanation, suggestion)
@@ -205,7 +209,7 @@ def _write_skew(history: History, first: Committed, second: Committed) -> Iterat
     if one is None or two is None or not (one_strong or two_strong):
         yield from _group_skew(history, first, second)
         return
-    yield _skew(history, [one, two], "observed" if one_strong and two_strong else "possible")
+    yield _row_skew(history, [one, two], "observed" if one_strong and two_strong else "possible")
 
 
 def _missed(reader: Committed, writer: Committed) -> tuple[tuple[Use, Use] | None, bool]:
@@ -226,21 +230,34 @@ def _missed(reader: Committed, writer: Committed) -> tuple[tuple[Use, Use] | Non
     return weak, False
 
 
-def _skew(history: History, missed: list[tuple[Use, Use]], grade: str) -> Race:
+def _row_skew(history: History, missed: list[tuple[Use, Use]], grade: str) -> Race:
     tables = sorted({f"{write.table}.{','.join(sorted(write.changed))}" for _, write in missed})
-    accesses = [history.access("read", read) for read, _ in missed]
-    accesses += [history.access("write", write) for _, write in missed]
-    accesses.sort(key=lambda access: access.time_ns)
-    table = missed[0][1].table
+    (first, _), (second, theirs) = missed
     explanation = (
-        f"Two transactions were open at the same time; each read a row of {table} that the other then changed, and "
-        "changed another row itself. Each was right by what it had read; together they may break what both had checked."
+        "Two transactions were open at the same time; each read a row that the other then changed "
+        f"({_one_or_both(history, first, second)}), and changed another row of {theirs.table} itself "
+        f"({_one_or_both(history, *(write for _, write in missed))}). Each was right by what it had read; together "
+        "they may break what both had checked."
     )
-    return Race("write_skew", " and ".join(tables), tuple(accesses), grade, explanation, _SUGGEST_SKEW)
+    return _skew(history, missed, " and ".join(tables), grade, explanation, _SUGGEST_SKEW)
+
+
+def _skew(
+    history: History, missed: list[tuple[Use, Use]], subject: str, grade: str, why: str, cure: str
+) -> Race:
+    accesses = [history.access("read", read) for read, _ in missed]
+    for _, write in missed:
+        accesses.append(history.access("delete" if write.touch is Touch.DELETE else "write", write))
+    accesses.sort(key=lambda access: access.time_ns)
+    return Race("write_skew", subject, tuple(accesses), grade, why, cure)
+
+
+def _one_or_both(history: History, *uses: Use) -> str:
+    return " and ".join(dict.fromkeys(in_words(history.access("", use).location) for use in uses))
 
 
 def _group_skew(history: History, first: Committed, second: Committed) -> Iterator[Race]:
-    """Both counted or summed the same rows of a table, and each then changed another row of it."""
+    """Both counted or summed the same rows of a table, and each then changed or deleted another of them."""
     groups = {use.row: use for use in first.uses if use.touch is Touch.READ_GROUP}
     for use in second.uses:
         mine = groups.get(use.row)
@@ -248,14 +265,33 @@ def _group_skew(history: History, first: Committed, second: Committed) -> Iterat
             continue
         if mine.end_ns >= second.visible_ns or use.end_ns >= first.visible_ns:
             continue
-        one = [write for write in first.uses if write.touch is Touch.WRITE and write.table == use.table]
-        two = [write for write in second.uses if write.touch is Touch.WRITE and write.table == use.table]
+        one, two = ([write for write in who.uses if _leaves(write, use)] for who in (first, second))
         rows = {write.row for write in one} & {write.row for write in two}
         one = [write for write in one if write.row not in rows]
         two = [write for write in two if write.row not in rows]
         if one and two:
-            yield _skew(history, [(mine, two[0]), (use, one[0])], "observed")
+            yield _counted_skew(history, [(mine, two[0]), (use, one[0])])
             return
+
+
+def _leaves(write: Use, group: Use) -> bool:
+    """Whether a write may take a row out of a group, or change what was summed of it."""
+    return write.table == group.table and write.touch in (Touch.WRITE, Touch.DELETE)
+
+
+def _counted_skew(history: History, missed: list[tuple[Use, Use]]) -> Race:
+    reads, writes = [read for read, _ in missed], [write for _, write in missed]
+    table = reads[0].table
+    columns = {column for write in writes for column in write.changed} or reads[0].columns
+    deletes = {write.touch for write in writes} == {Touch.DELETE}
+    explanation = (
+        f"Two transactions were open at the same time; each counted or summed the same rows of {table} "
+        f"({_one_or_both(history, *reads)}), and then {'deleted' if deletes else 'changed'} one of them that the other "
+        f"did not ({_one_or_both(history, *writes)}). Each was right by what it had counted; together they may break "
+        "what both had checked."
+    )
+    subject = f"{table}.{','.join(sorted(columns))}"
+    return _skew(history, missed, subject, "observed", explanation, _SUGGEST_COUNT)
 
 
 # --- check, then insert --------------------------------------------------------------------------
@@ -279,8 +315,9 @@ def _double_inserts(history: History, users: Users) -> Iterator[Race]:
         ]
         accesses.sort(key=lambda access: access.time_ns)
         explanation = (
-            f"Two transactions looked into {check.table} by {columns}, and each then inserted a row there before it "
-            "could see the other's: what was checked no longer holds."
+            f"Two transactions looked into {check.table} by {columns} ({_one_or_both(history, check, two[0])}), and "
+            f"each then inserted a row there ({_one_or_both(history, insert, two[1])}) before it could see the "
+            "other's: what was checked no longer holds."
         )
         counted = _AGGREGATE.search(history.text_of(check)) is not None
         suggestion = _SUGGEST_COUNT if counted else _SUGGEST_INSERT.format(table=check.table, columns=columns)

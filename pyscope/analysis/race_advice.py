@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyscope.findings import Access
 from pyscope.rows import Location
 
-__all__ = ["Actor", "explain", "suggest"]
+__all__ = ["Actor", "explain", "in_words", "suggest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Actor:
 
 def explain(kind: str, subject: str, actor: Actor, observed: bool) -> str:
     """What happened, or could, in one or two sentences."""
-    read, foreign, write = (_at(access.location) for access in (actor.read, actor.foreign, actor.write))
+    read, foreign, write = (in_words(access.location) for access in (actor.read, actor.foreign, actor.write))
     could = "wrote" if observed else "may write"
     if kind == "check_then_act":
         return (
@@ -59,10 +59,10 @@ def explain(kind: str, subject: str, actor: Actor, observed: bool) -> str:
 def suggest(kind: str, subject: str, actor: Actor) -> str:
     """What to change, and where."""
     read, write = actor.read.location, actor.write.location
-    foreign = _at(actor.foreign.location)
+    foreign = in_words(actor.foreign.location)
     if actor.read.operation == "iterate":
         return (
-            f"Iterate over a copy at {_at(read)}: list(...)."
+            f"Iterate over a copy at {in_words(read)}: list(...)."
             if actor.on_tasks
             else (
                 f"Iterate over a copy, list(...), made under the lock that the write at {foreign} holds as well."
@@ -78,9 +78,9 @@ def suggest(kind: str, subject: str, actor: Actor) -> str:
     cure = f"Hold {lock} ({with_word} …:) around {stretch}, and hold the same one at {foreign}"
     if actor.on_tasks:
         again = "check again" if kind == "check_then_act" else "read again"
-        return f"{cure}; or {again} after the last await before {_at(write)}."
+        return f"{cure}; or {again} after the last await before {in_words(write)}."
     if kind == "check_then_act":
-        return f"{cure}; or check again under the lock right before {_at(write)}."
+        return f"{cure}; or check again under the lock right before {in_words(write)}."
     return f"{cure}."
 
 
@@ -90,7 +90,8 @@ def _name(access: Access, on_tasks: bool) -> str:
     return f"task {access.context}" if access.context else f"thread {access.thread}"
 
 
-def _at(location: Location) -> str:
+def in_words(location: Location) -> str:
+    """A place as it stands in a sentence."""
     if not location.file:
         return "a place that is not known"
     return f"{os.path.basename(location.file)}:{location.line} ({location.function})"
@@ -98,7 +99,7 @@ def _at(location: Location) -> str:
 
 def _stretch(first: Location, last: Location) -> str:
     if first.file != last.file or first.function != last.function:
-        return f"the stretch from {_at(first)} to {_at(last)}"
+        return f"the stretch from {in_words(first)} to {in_words(last)}"
     if first.line == last.line:
         return f"line {first.line} of {os.path.basename(first.file)} ({first.function})"
     begin, end = sorted((first.line, last.line))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exc, func, select, update
+from sqlalchemy import delete, exc, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tests.twins.database.bank import Account, Bank, Doctor, Patient, Rendezvous, UniquePatient, Ward
@@ -202,6 +202,37 @@ def last_bed_given_under_a_lock(bank: Bank) -> bool:
     return _patients(bank) == 1
 
 
+def _last_patient_stays(bank: Bank, lock: bool) -> bool:
+    """A ward keeps at least one patient; the check is a count, the change a DELETE."""
+    with bank.session() as session:
+        session.add_all(Patient(name=name, ward_id=1) for name in ("ann", "bob"))
+        session.commit()
+
+    def discharge(name: str, others: Rendezvous) -> None:
+        with bank.session() as session:
+            if lock:
+                session.get_one(Ward, 1, with_for_update=True)
+            present = session.scalars(
+                select(func.count()).select_from(Patient).where(Patient.ward_id == 1)
+            ).one()
+            mine = session.scalars(select(Patient.id).where(Patient.name == name)).one()
+            others.meet()
+            if present >= 2:
+                session.execute(delete(Patient).where(Patient.id == mine))
+            session.commit()
+
+    bank.run(lambda others: discharge("ann", others), lambda others: discharge("bob", others))
+    return _patients(bank) == 1
+
+
+def both_discharged(bank: Bank) -> bool:
+    return _last_patient_stays(bank, lock=False)
+
+
+def discharged_under_the_wards_lock(bank: Bank) -> bool:
+    return _last_patient_stays(bank, lock=True)
+
+
 CASES = [
     DatabaseCase("doctors", doctors_leave, doctors_leave_locked, Expected("write_skew", "doctors.on_call")),
     DatabaseCase(
@@ -209,6 +240,12 @@ CASES = [
     ),
     DatabaseCase(
         "count", counted_then_left, counted_under_the_wards_lock, Expected("write_skew", "doctors.on_call")
+    ),
+    DatabaseCase(
+        "discharge",
+        both_discharged,
+        discharged_under_the_wards_lock,
+        Expected("write_skew", "patients.ward_id"),
     ),
     DatabaseCase(
         "missing", made_if_missing, made_if_missing_unique, Expected("check_then_act", "patients.name")
