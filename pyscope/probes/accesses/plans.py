@@ -113,7 +113,8 @@ class Places:
         check, kept = use.check, use.kept
         lines = sites.decided_lines(use)
         found_level = 0
-        while use.returned:
+        while use.returned or (sites.is_comprehension and (check or kept)):
+            inner = sites
             outer = frame.f_back
             while outer is not None and outer.f_code.co_filename.startswith(_OWN):
                 outer = outer.f_back
@@ -127,7 +128,8 @@ class Places:
             use = sites.resumed(frame.f_lasti).uses[0]
             check, kept = check or use.check, kept or use.kept
             found_level = level
-            lines = sites.decided_lines(use) or lines
+            outer_lines = sites.decided_lines(use)
+            lines = outer_lines if inner.is_comprehension else outer_lines or lines
         flags = _CHECK if check else 0 if kept else _DISCARDED
         if lines is not None:
             flags |= _BRANCHES

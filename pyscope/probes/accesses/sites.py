@@ -61,6 +61,9 @@ class ReadSite:
     contents: tuple[Content, ...]
 
 
+_COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
+"""What is decided or kept in one of these is decided for, or handed to, whoever runs it."""
+
 _PLAIN = ReadSite((Use(kept=True),), ())
 
 _WHOLE = {
@@ -106,6 +109,7 @@ class Sites:
     """The sites of one code object."""
 
     def __init__(self, code: CodeType) -> None:
+        self.is_comprehension = code.co_name in _COMPREHENSIONS
         self._steps = steps_of(code)
         self._offsets = [step.offset for step in self._steps]
         self._flow = ControlFlow(self._steps)

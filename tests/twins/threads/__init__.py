@@ -6,7 +6,8 @@ from tests.twins.threads.counters import CASES as COUNTERS
 from tests.twins.threads.handovers import CASES as HANDOVERS
 from tests.twins.threads.locks import CASES as LOCKS
 from tests.twins.threads.publication import CASES as PUBLICATION
+from tests.twins.threads.searches import CASES as SEARCHES
 
 __all__ = ["CASES"]
 
-CASES: list[RaceCase] = [*COUNTERS, *LOCKS, *CONTAINERS, *HANDOVERS, *PUBLICATION]
+CASES: list[RaceCase] = [*COUNTERS, *LOCKS, *CONTAINERS, *HANDOVERS, *PUBLICATION, *SEARCHES]
