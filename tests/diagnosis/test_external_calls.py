@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def calls_of(runtime: Any, service: str) -> list[ExternalCall]:
 def growing(call: ExternalCall) -> bool:
     """Whether nothing was waited for at first, and longer each time after that."""
     waits = [attempt.backoff_ns for attempt in call.attempts]
-    return waits[0] == 0 and all(before < after for before, after in zip(waits, waits[1:], strict=False))
+    return waits[0] == 0 and all(before < after for before, after in pairwise(waits))
 
 
 # --- e-mail --------------------------------------------------------------------------------------
