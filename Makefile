@@ -32,7 +32,7 @@ test-native: check-python  ## C++ tests under AddressSanitizer + UBSan, and Thre
 
 test-python: $(VENV)/built.stamp
 	sh .ci/browser.sh
-	$(SHARED) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(SHARED) $(BIN)/python -m pytest -n logical --dist loadfile $(PYTEST_ARGS)
 
 bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
 	$(SHARED) $(BIN)/python -m benchmarks
