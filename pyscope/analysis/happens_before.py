@@ -41,6 +41,7 @@ StrandKey = tuple[int, int, int]
 """Process, and either thread and 0, or -1 and the number of a task."""
 
 _NOTHING: Clock = {}
+MOST_KNOWN = 64
 
 
 @dataclass(slots=True)
@@ -60,6 +61,7 @@ class Strand:
     woken: object = None
     used: bool = False  # accesses since the clock was last given away
     given: tuple[Clock, Clock] | None = None
+    known: dict[int, Clock] = field(default_factory=dict)  # clocks that were taken already, by address
 
     def give(self) -> tuple[Clock, Clock]:
         """The clocks as another strand may take them: all that happened here until now."""
@@ -81,6 +83,11 @@ class Strand:
 
     def take_by_chance(self, full: Clock) -> None:
         """It does, but need not have."""
+        if id(full) in self.known:
+            return
+        if len(self.known) >= MOST_KNOWN:
+            self.known.clear()
+        self.known[id(full)] = full
         joined = _joined(self.full, full)
         if joined is not self.full:
             self.full, self.given = joined, None
@@ -193,7 +200,7 @@ class _History:
         """Where a strand is now, at one of its accesses."""
         strand = self._strand(key, thread)
         strand.used = True
-        return Moment(strand.number, thread, strand.epoch, strand.hard, strand.full, strand.held)
+        return Moment(strand.number, thread, strand.epoch, strand.hard, strand.full, strand.held.copy())
 
     def apply(self, kind: int, values: tuple[int, ...]) -> None:
         """One event of synchronisation."""
@@ -258,14 +265,17 @@ class _History:
             self._take(strand, ("semaphore", *lock))
             self._acquisitions += 1
             name = lock[1] if capacity <= 1 else -lock[1]  # one that admits several excludes nobody
-            strand.held = {**strand.held, name: self._acquisitions}
+            strand.held[name] = self._acquisitions
             return
         held = next((each for each in (lock[1], -lock[1]) if each in strand.held), None)
         if held is None:  # a signal: who releases is not who acquired
             self._add(("semaphore", *lock), strand.give())
             return
-        strand.held = {each: number for each, number in strand.held.items() if each != held}
-        self._locks[lock] = _joined(self._locks.get(lock, _NOTHING), strand.give()[1])
+        del strand.held[held]
+        clock = strand.give()[1]
+        if capacity != 1:  # else whoever holds it knows what it knew
+            clock = _joined(self._locks.get(lock, _NOTHING), clock)
+        self._locks[lock] = clock
 
     def _signal(
         self, strand: Strand, process: int, thread: int, step: int, channel: int, kind: int, item: int

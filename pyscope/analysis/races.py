@@ -2,25 +2,28 @@
 
 What is shared: an attribute, one element of a container that an attribute holds, or such a container as a
 whole. Findings are broken windows (`windows`), a container changed while it is iterated over, and two
-attributes that belong together, read while only one of them had been written. Grade `observed`: it happened in
-this run, though the program need not have come to harm; `possible`: nothing that was seen prevents it, or a
-lock that was not seen may.
+attributes that belong together, read while only one of them had been written (`race_patterns`). Grade `observed`: it
+happened in this run, though the program need not have come to harm; `possible`: nothing that was seen
+prevents it, or a lock that was not seen may.
+
+First come columns: what is shared, and what lies how in time. Only the accesses that this leaves are looked at one
+by one, with what was ordered before what (`happens_before`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope.analysis import windows
-from pyscope.analysis.happens_before import StrandKey, happened_before, replay, strand_keys
+from pyscope.analysis import race_patterns, windows
+from pyscope.analysis.happens_before import replay, strand_keys
 from pyscope.analysis.race_advice import Actor, explain, suggest
-from pyscope.analysis.windows import Broken, Touch, common_lock, includes, same_activation
+from pyscope.analysis.windows import WRITES, Accesses, Broken, Touch
 from pyscope.events.sync import ACCESS, LOCK, SIGNAL, AccessFlag, Operation
 from pyscope.findings import Access, Race
 from pyscope.rows import Location
@@ -30,10 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["find"]
 
-WHOLE = 0  # key of a container as a whole
 _UNKNOWN_KEY = -1
-_WRITES = (Operation.WRITE, Operation.DELETE, Operation.CONTENT_WRITE, Operation.CONTENT_CLAIM)
 _INSIDE = (Operation.CONTENT_READ, Operation.CONTENT_WRITE, Operation.CONTENT_CLAIM, Operation.ITERATE)
+_ITSELF, _ELEMENT, _WHOLE = 0, 1, 2  # what of an attribute is accessed
 _OPERATIONS = {
     Operation.READ: "read",
     Operation.WRITE: "write",
@@ -45,77 +47,78 @@ _OPERATIONS = {
 }
 
 
-class _Subject(NamedTuple):
-    """What is accessed. `key`: None the attribute itself, WHOLE the container in it, else one of its elements."""
-
-    object: int
-    attribute: int
-    key: int | None
-
-
 @dataclass(slots=True)
 class _Found:
     """A race as often as it was found between the same places."""
 
     kind: str
     attribute: int
-    inside: bool
     touches: tuple[Touch, ...]
     observed: bool
     count: int = 1
 
 
 def find(trace: Trace) -> list[Race]:
-    """The races of a trace, the observed ones first, then in order of time."""
-    accesses = trace.probe_events(ACCESS)
-    rows = _shared(accesses)
+    """The races of a trace, the observed ones first, then in order of time.
+
+    Of very many between the same places in the code some hundreds are looked at: a large `count` is a lower bound.
+    """
+    events = trace.probe_events(ACCESS)
+    rows = _shared(events)
     if not len(rows):
         return []
-    touches = _touches(trace, accesses, rows)
-    objects, attributes, keys = (accesses[name][rows].tolist() for name in ("object", "attribute", "key"))
-    subjects: dict[_Subject, list[Touch]] = {}
-    by_object: dict[int, list[tuple[int, Touch]]] = {}
-    iterations: list[tuple[_Subject, Touch]] = []
-    for touch, instance, attribute, key in zip(touches, objects, attributes, keys, strict=True):
-        if touch.operation == Operation.UNDONE:
-            _undo(subjects.get(_Subject(instance, attribute, None), []), touch)
-            continue
-        for part in _parts(touch, key):
-            subjects.setdefault(_Subject(instance, attribute, part), []).append(touch)
-        by_object.setdefault(instance, []).append((attribute, touch))
-        if touch.operation == Operation.ITERATE:
-            iterations.append((_Subject(instance, attribute, WHOLE), touch))
+    accesses, uncertain, objects = _by_subject(events, rows)
+    strings, stack = trace.strings, trace.stack
+
+    def relies_on(read: int, write: int) -> bool:
+        return windows.relies(
+            stack(int(accesses.stack[read])),
+            int(accesses.level[read]),
+            int(accesses.flags[read]),
+            strings[int(accesses.lines[read])],
+            stack(int(accesses.stack[write])),
+        )
+
+    closed = windows.find(accesses, relies_on)
+    disturbed = list(race_patterns.iterations(accesses, stack, strings))
+    torn = list(race_patterns.torn_reads(accesses, objects, stack))
+    touches = _touches(trace, events, rows, _numbers(closed, disturbed, torn))
     found: dict[Any, _Found] = {}
-    for subject, its in subjects.items():
-        for broken in _broken(trace, subject, its):
-            _note(trace, found, subject.attribute, subject.key is not None, broken)
-    for subject, broken in _while_iterating(trace, iterations, subjects, touches):
-        _note(trace, found, subject.attribute, True, broken)
-    for pairs in by_object.values():
-        for attribute, broken in _torn(trace, pairs):
-            _note(trace, found, attribute, False, broken)
-    return _races(trace, accesses, _without_shadows(trace, found.values()))
+    attribute_of = dict(zip(accesses.subject.tolist(), accesses.attribute.tolist(), strict=True))
+    for group in closed:
+        subject = group[0].subject
+        for broken in windows.judge(group, touches):
+            _note(trace, found, attribute_of[subject], broken, certain=subject not in uncertain)
+    for iteration in disturbed:
+        _note(trace, found, iteration.attribute, race_patterns.judge_iteration(iteration, touches))
+    for pair in torn:
+        _note(trace, found, pair.attribute, race_patterns.judge_torn(pair, touches))
+    return _races(trace, events, _one_for_each_window(trace, found.values()))
 
 
-# --- what is shared --------------------------------------------------------------------------------
+# --- columns ---------------------------------------------------------------------------------------
 
 
 def _shared(accesses: Any) -> NDArray[np.intp]:
     """The rows of attributes that more than one thread or task has used, and any has written."""
     if not len(accesses):
         return np.zeros(0, np.intp)
-    strand = _codes(
-        accesses["process"], np.where(accesses["task"] != 0, -1, accesses["thread"]), accesses["task"]
-    )
+    strand = _strands(accesses)
     subject = _codes(accesses["object"], accesses["attribute"])
     pairs = np.unique(np.stack([subject, strand]), axis=1)
     strands = np.bincount(pairs[0], minlength=int(subject.max()) + 1)
-    writes = np.isin(accesses["operation"], _WRITES)
+    writes = np.isin(accesses["operation"], WRITES)
     written = np.bincount(subject[writes], minlength=len(strands)) > 0
     shared = ((strands > 1) & written)[subject]
+    # of who iterates over what is shared all is of interest: it tells how long the loop goes on
     iterating = np.unique(strand[shared & (accesses["operation"] == Operation.ITERATE)])
     found: NDArray[np.intp] = np.flatnonzero(shared | np.isin(strand, iterating))
     return found
+
+
+def _strands(accesses: Any) -> NDArray[np.int64]:
+    thread = np.where(accesses["task"] != 0, -1, accesses["thread"])
+    return _codes(accesses["process"], thread, accesses["task"])
 
 
 def _codes(*columns: NDArray[Any]) -> NDArray[np.int64]:
@@ -124,25 +127,80 @@ def _codes(*columns: NDArray[Any]) -> NDArray[np.int64]:
     for column in columns:
         values, inverse = np.unique(column, return_inverse=True)
         codes = codes * len(values) + inverse
-        codes = np.unique(codes, return_inverse=True)[1]
+        codes = np.unique(codes, return_inverse=True)[1].astype(np.int64)
     return codes
 
 
-def _touches(trace: Trace, accesses: Any, rows: NDArray[np.intp]) -> list[Touch]:
+def _by_subject(events: Any, rows: NDArray[np.intp]) -> tuple[Accesses, set[int], dict[int, int]]:
+    """The accesses by subject; the subjects that are an element whose key is not known; of each subject the object."""
+    operation, key = events["operation"][rows], events["key"][rows]
+    inside = np.isin(operation, _INSIDE)
+    keyed = inside & (key != 0) & (operation != Operation.ITERATE)
+    element = np.flatnonzero(keyed)
+    whole = np.flatnonzero(inside & (~keyed | np.isin(operation, WRITES)))
+    itself = np.flatnonzero(~inside)
+    number = np.concatenate([itself, element, whole])
+    part = np.repeat((_ITSELF, _ELEMENT, _WHOLE), (len(itself), len(element), len(whole)))
+    part_key = np.where(part == _ELEMENT, key[number], 0)
+    at = rows[number]
+    subject = _codes(events["object"][at], events["attribute"][at], part, part_key)
+    order = np.lexsort((number, subject))
+    number, subject, at = number[order], subject[order], at[order]
+    unknown = (part[order] == _ELEMENT) & (part_key[order] == _UNKNOWN_KEY)
+    names = ("operation", "flags", "level", "task", "loop_step", "lines", "stack", "attribute")
+    accesses = Accesses(
+        number=number,
+        subject=subject,
+        strand=_strands(events)[at],
+        whole=part[order] == _WHOLE,
+        **{name: events[name][at] for name in names},
+    )
+    objects = dict(zip(subject.tolist(), events["object"][at].tolist(), strict=True))
+    return accesses, set(subject[unknown].tolist()), objects
+
+
+# --- one by one ------------------------------------------------------------------------------------
+
+
+def _numbers(
+    closed: Iterable[list[windows.Window]],
+    disturbed: Iterable[race_patterns.Disturbed],
+    torn: Iterable[race_patterns.Torn],
+) -> NDArray[np.int64]:
+    """The accesses that have to be looked at, in order of time."""
+    chosen: set[int] = set()
+    for window in chain.from_iterable(closed):
+        chosen.update((window.read, window.write), window.inside, window.outside)
+    for iteration in disturbed:
+        chosen.update((iteration.begin, iteration.last), iteration.writes)
+    for pair in torn:
+        chosen.update(pair[1:])
+    return np.array(sorted(chosen), np.int64)
+
+
+def _touches(
+    trace: Trace, events: Any, rows: NDArray[np.intp], numbers: NDArray[np.int64]
+) -> dict[int, Touch]:
+    if not len(numbers):
+        return {}
+    chosen = rows[numbers]
     names = ("process", "thread", "task", "operation", "flags", "level", "loop_step", "lines", "stack")
-    columns = {name: accesses[name][rows] for name in names}
-    threads = columns["thread"].tolist()
-    keys: list[StrandKey] = strand_keys(columns)
-    contexts = _tasks_by_context(trace)
-    moments = replay(trace, accesses["time_ns"][rows], keys, threads, contexts)
+    columns = {name: events[name][chosen] for name in names}
+    moments = replay(
+        trace,
+        events["time_ns"][chosen],
+        strand_keys(columns),
+        columns["thread"].tolist(),
+        _tasks_by_context(trace),
+    )
     strings = trace.strings
     fields = (columns[name].tolist() for name in names[2:])
-    return [
-        Touch(row, at, operation, flags, level, task, step, strings[lines], stack, moment)
-        for at, (row, task, operation, flags, level, step, lines, stack, moment) in enumerate(
-            zip(rows.tolist(), *fields, moments, strict=True)
+    return {
+        number: Touch(row, number, operation, flags, level, task, step, strings[lines], stack, moment)
+        for number, row, task, operation, flags, level, step, lines, stack, moment in zip(
+            numbers.tolist(), chosen.tolist(), *fields, moments, strict=True
         )
-    ]
+    }
 
 
 def _tasks_by_context(trace: Trace) -> dict[int, int]:
@@ -150,116 +208,9 @@ def _tasks_by_context(trace: Trace) -> dict[int, int]:
     for event in (ACCESS, LOCK, SIGNAL):
         events = trace.probe_events(event)
         chosen = (events["task"] != 0) & (events["context"] != 0)
-        tasks.update(zip(events["context"][chosen].tolist(), events["task"][chosen].tolist(), strict=True))
+        contexts, first = np.unique(events["context"][chosen], return_index=True)
+        tasks.update(zip(contexts.tolist(), events["task"][chosen][first].tolist(), strict=True))
     return tasks
-
-
-def _parts(touch: Touch, key: int) -> Iterable[int | None]:
-    """What of an attribute an access concerns: itself (None), an element, the whole container."""
-    if touch.operation not in _INSIDE:
-        return (None,)
-    if key == 0 or touch.operation == Operation.ITERATE:
-        return (WHOLE,)
-    if touch.writes:
-        return (key, WHOLE)
-    return (key,)
-
-
-def _undo(touches: list[Touch], undone: Touch) -> None:
-    """The last write of that strand was refused."""
-    for place in range(len(touches) - 1, -1, -1):
-        if touches[place].strand == undone.strand and touches[place].writes:
-            del touches[place]
-            return
-
-
-# --- finding ---------------------------------------------------------------------------------------
-
-
-def _broken(trace: Trace, subject: _Subject, touches: list[Touch]) -> Iterator[Broken]:
-    first = touches[0].strand
-    if all(touch.strand == first for touch in touches):
-        return
-    for broken in windows.find(touches, trace.stack, checks_only=subject.key == WHOLE):
-        yield broken._replace(observed=False) if subject.key == _UNKNOWN_KEY else broken
-
-
-def _while_iterating(
-    trace: Trace,
-    iterations: list[tuple[_Subject, Touch]],
-    subjects: dict[_Subject, list[Touch]],
-    touches: list[Touch],
-) -> Iterator[tuple[_Subject, Broken]]:
-    """Containers that another changes between the begin of an iteration and what the loop's body does later."""
-    by_strand: dict[int, list[Touch]] = {}
-    strands = {begin.strand for _, begin in iterations}
-    for touch in touches:
-        if touch.strand in strands:
-            by_strand.setdefault(touch.strand, []).append(touch)
-    for subject, begin in iterations:
-        foreign = [touch for touch in subjects[subject] if touch.writes and touch.strand != begin.strand]
-        if not foreign:
-            continue
-        own = by_strand[begin.strand]
-        last = None
-        for place in range(bisect_right(own, begin.at, key=lambda touch: touch.at), len(own)):
-            if not _in_body(trace, begin, own[place]):
-                break
-            last = own[place]
-        if last is None:
-            continue
-        for write in foreign:
-            if begin.at < write.at < last.at and not common_lock(begin, last, write):
-                certain = not (begin.flags & write.flags & AccessFlag.UNSEEN_LOCK)
-                yield subject, Broken("data_race", begin, write, last, certain)
-                break
-
-
-def _in_body(trace: Trace, begin: Touch, later: Touch) -> bool:
-    if not same_activation(begin, later, trace.stack):
-        return False
-    there, here = trace.stack(begin.stack), trace.stack(later.stack)
-    return includes(begin.lines, here[len(here) - len(there)].line)
-
-
-def _torn(trace: Trace, pairs: list[tuple[int, Touch]]) -> Iterator[tuple[int, Broken]]:
-    """Two attributes written under one lock, read without it so that one is new and the other old."""
-    sections: dict[tuple[int, int], list[tuple[int, Touch]]] = {}
-    for attribute, touch in pairs:
-        if touch.operation == Operation.WRITE:
-            for lock, acquisition in touch.moment.held.items():
-                if lock > 0:
-                    sections.setdefault((lock, acquisition), []).append((attribute, touch))
-    sections = {key: its for key, its in sections.items() if len({attribute for attribute, _ in its}) > 1}
-    if not sections:
-        return
-    last: dict[int, tuple[int, Touch]] = {}
-    for attribute, touch in pairs:
-        if touch.operation != Operation.READ:
-            if touch.operation != Operation.ITERATE:
-                last.pop(touch.strand, None)
-            continue
-        before = last.get(touch.strand)
-        last[touch.strand] = attribute, touch
-        if before is None or before[0] == attribute or not same_activation(before[1], touch, trace.stack):
-            continue
-        for (lock, _), writes in sections.items():
-            if (
-                writes[0][1].strand == touch.strand
-                or lock in touch.moment.held
-                or lock in before[1].moment.held
-            ):
-                continue
-            written = dict(writes)
-            if before[0] in written and attribute in written:
-                first, second = written[before[0]], written[attribute]
-                if (before[1].at > first.at) != (touch.at > second.at) and not happened_before(
-                    second.moment, before[1].moment
-                ):
-                    torn = second if before[1].at < second.at < touch.at else first
-                    certain = not (touch.flags & torn.flags & AccessFlag.UNSEEN_LOCK)
-                    yield attribute, Broken("data_race", before[1], torn, touch, certain)
-                    break
 
 
 # --- telling ---------------------------------------------------------------------------------------
@@ -270,21 +221,24 @@ def _place(trace: Trace, touch: Touch) -> Location:
     return stack[0] if stack else Location("", 0, "")
 
 
-def _note(trace: Trace, found: dict[Any, _Found], attribute: int, inside: bool, broken: Broken) -> None:
+def _note(
+    trace: Trace, found: dict[Any, _Found], attribute: int, broken: Broken | None, certain: bool = True
+) -> None:
+    if broken is None:
+        return
     touches = broken.read, broken.foreign, broken.write
-    places = tuple(_place(trace, touch) for touch in touches)
-    key = broken.kind, attribute, places
+    observed = broken.observed and certain
+    key = broken.kind, attribute, tuple(_place(trace, touch) for touch in touches)
     known = found.get(key)
     if known is None:
-        found[key] = _Found(broken.kind, attribute, inside, touches, broken.observed)
-        return
-    if broken.observed and not known.observed:
+        found[key] = _Found(broken.kind, attribute, touches, observed)
+    elif observed and not known.observed:
         known.observed, known.touches, known.count = True, touches, 1
-    elif broken.observed == known.observed:
+    elif observed == known.observed:
         known.count += 1
 
 
-def _without_shadows(trace: Trace, found: Iterable[_Found]) -> list[_Found]:
+def _one_for_each_window(trace: Trace, found: Iterable[_Found]) -> list[_Found]:
     """One for each window in the code, observed if any is: the cure is the same whoever breaks it."""
     chosen: dict[Any, _Found] = {}
     for each in sorted(found, key=lambda each: (not each.observed, each.touches[0].at)):

@@ -4,36 +4,94 @@ A *check* (its value is compared, or decides a branch) and an own write with no 
 read and an own write with no read since: `lost_update`. What breaks a window is another strand's write inside
 it. That the write relies on the read is taken for granted, unless the code shows that it does not: it runs
 whatever the check gave, it stores a constant, or the value never got there.
+
+The windows of all accesses are found at once, in columns; only the broken ones, and a few of each kind for what could
+have broken them, are looked at one by one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pyscope.analysis.happens_before import Moment, happened_before
 from pyscope.events.sync import AccessFlag, Operation
 from pyscope.rows import Location
 
-__all__ = ["Broken", "Touch", "common_lock", "find", "relies", "same_activation"]
+__all__ = [
+    "WRITES",
+    "Accesses",
+    "Broken",
+    "Stack",
+    "Touch",
+    "Window",
+    "common_lock",
+    "find",
+    "includes",
+    "judge",
+    "relies",
+    "same_activation",
+]
 
-MOST_OF_A_KIND = 8  # windows, and writes, between the same places that are held against each other
 UNKNOWN_LEVEL = 99
 DEEPEST_STACK = 32
+MOST_BROKEN = 300  # windows between the same places with another's write inside that are looked at
+MOST_WHOLE = 64  # windows without one
+MOST_WRITES = 12  # inside one window; the last ones are kept too
+FEW = 3  # of a kind, from the begin and from the end
 
-_WRITES = frozenset((Operation.WRITE, Operation.DELETE, Operation.CONTENT_WRITE, Operation.CONTENT_CLAIM))
-_READS = frozenset((Operation.READ, Operation.CONTENT_READ))
+WRITES = (Operation.WRITE, Operation.DELETE, Operation.CONTENT_WRITE, Operation.CONTENT_CLAIM)
+_READS = (Operation.READ, Operation.CONTENT_READ)
 _CHECK, _CONSTANT, _DISCARDED = int(AccessFlag.CHECK), int(AccessFlag.CONSTANT), int(AccessFlag.DISCARDED)
 _UNSEEN, _BRANCHES = int(AccessFlag.UNSEEN_LOCK), int(AccessFlag.BRANCHES)
 
+Column = NDArray[Any]
 Stack = Callable[[int], Sequence[Location]]
+
+
+class Accesses(NamedTuple):
+    """Accesses as columns, by subject, and in order of time for each.
+
+    `number`: which access; one may be of several subjects. `whole`: its subject is a container as a whole, of which
+    reading says nothing. `strand`, `subject`: numbers. The others are as in the events.
+    """
+
+    number: Column
+    subject: Column
+    strand: Column
+    operation: Column
+    flags: Column
+    level: Column
+    task: Column
+    loop_step: Column
+    lines: Column
+    stack: Column
+    attribute: Column
+    whole: Column
+
+    def only(self, rows: NDArray[np.bool_]) -> Accesses:
+        """Some of them."""
+        return Accesses(*(column[rows] for column in self))
+
+
+class Window(NamedTuple):
+    """A read and the write that relies on it; others' writes inside, and some outside. Numbers of accesses."""
+
+    kind: str
+    subject: int
+    read: int
+    write: int
+    inside: tuple[int, ...]
+    outside: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Touch:
-    """An access, as the windows see it. `row`: in the events; `at`: its place in the order of time."""
+    """One access, looked at closely. `row`: in the events; `at`: its place in the order of time."""
 
     row: int
     at: int
@@ -51,11 +109,6 @@ class Touch:
         """Whose it is."""
         return self.moment.strand
 
-    @property
-    def writes(self) -> bool:
-        """Whether it changes something."""
-        return self.operation in _WRITES
-
 
 class Broken(NamedTuple):
     """A window that another's write broke, or could."""
@@ -67,81 +120,190 @@ class Broken(NamedTuple):
     observed: bool
 
 
-class _Window(NamedTuple):
-    kind: str
-    read: Touch
-    write: Touch
+# --- finding ---------------------------------------------------------------------------------------
 
 
-def find(touches: Sequence[Touch], stack: Stack, *, checks_only: bool = False) -> Iterator[Broken]:
-    """The broken windows on one attribute or element. `touches`: all accesses to it, in order of time.
+def find(accesses: Accesses, relies_on: Callable[[int, int], bool]) -> list[list[Window]]:
+    """For each own write the windows that it closes: of the last check, and of the last read, if there is one.
 
-    checks_only: of a container as a whole, which a mere reading of it says nothing about.
+    relies_on: whether the write may rely on the read, by the places of both in `accesses`.
     """
-    writes = [touch for touch in touches if touch.writes]
-    places = [touch.at for touch in writes]
-    seen: dict[tuple[int, int, int], int] = {}
-    for windows in _windows(touches, stack, checks_only):
-        broken = None
-        for window in windows:
-            broken = _observed(window, writes, places)
-            if broken is not None:
-                break
+    kept = ~_undone(accesses)
+    places = np.flatnonzero(kept)
+    accesses = accesses.only(kept)
+    writes = np.isin(accesses.operation, WRITES)
+    checks, reads = _pairs(accesses, writes)
+    found: dict[int, list[Window]] = {}
+    passed = np.cumsum(writes)
+    written = np.flatnonzero(writes)
+    outside = _some_writes(accesses, written)
+    for kind, (begins, ends) in (("check_then_act", checks), ("lost_update", reads)):
+        chosen = _relying(accesses, begins, ends, places, relies_on)
+        begins, ends = begins[chosen], ends[chosen]
+        broken = passed[ends] - 1 - passed[begins] > 0
+        looked = _worth_a_look(accesses, begins, ends, broken)
+        for begin, end in zip(begins[looked].tolist(), ends[looked].tolist(), strict=True):
+            first, last = np.searchsorted(written, (begin, end), side="left").tolist()
+            between = written[first:last]
+            if len(between) > MOST_WRITES:
+                between = np.concatenate([between[: MOST_WRITES - FEW], between[-FEW:]])
+            subject = int(accesses.subject[end])
+            found.setdefault(end, []).append(
+                Window(
+                    kind,
+                    subject,
+                    int(accesses.number[begin]),
+                    int(accesses.number[end]),
+                    tuple(accesses.number[between].tolist()),
+                    outside.get(subject, ()),
+                )
+            )
+    return list(found.values())
+
+
+def _undone(accesses: Accesses) -> Column:
+    """The writes that were refused, and the events that say so."""
+    out: Column = accesses.operation == Operation.UNDONE
+    if not out.any():
+        return out
+    order = np.lexsort((accesses.number, accesses.strand, accesses.subject))
+    refused = np.flatnonzero(out[order])
+    before = order[refused[refused > 0] - 1]
+    said = order[refused[refused > 0]]
+    same = (accesses.subject[before] == accesses.subject[said]) & (
+        accesses.strand[before] == accesses.strand[said]
+    )
+    out[before[same & np.isin(accesses.operation[before], WRITES)]] = True
+    return out
+
+
+def _pairs(
+    accesses: Accesses, writes: NDArray[np.bool_]
+) -> tuple[tuple[Column, Column], tuple[Column, Column]]:
+    """For each write its strand's last check, and last read, since its write before."""
+    order = np.lexsort((accesses.number, accesses.strand, accesses.subject))
+    subject, strand = accesses.subject[order], accesses.strand[order]
+    operation, flags = accesses.operation[order], accesses.flags[order]
+    places = np.arange(len(order))
+    fresh = np.ones(len(order), np.bool_)
+    fresh[1:] = (subject[1:] != subject[:-1]) | (strand[1:] != strand[:-1])
+    begin = np.maximum.accumulate(np.where(fresh, places, 0))
+    is_write = writes[order]
+    is_read = np.isin(operation, _READS)
+
+    def last_before(which: NDArray[np.bool_]) -> Column:
+        seen = np.maximum.accumulate(np.where(which, places, -1))
+        return np.concatenate([[-1], seen[:-1]]).astype(np.intp)
+
+    floor = np.maximum(begin - 1, last_before(is_write))
+    acts = np.flatnonzero(is_write & (operation != Operation.CONTENT_CLAIM))  # that checks for itself
+    pairs = []
+    for which, plain in ((is_read & (flags & _CHECK != 0), False), (is_read, True)):
+        last = last_before(which)[acts]
+        good = last > floor[acts]
+        if plain:
+            good &= (flags[last] & _CHECK == 0) & (flags[acts] & _CONSTANT == 0)
+            good &= ~accesses.whole[order[acts]]
+        begins, ends = order[last[good]], order[acts[good]]
+        # of callbacks of an event loop, which are no task, both ends lie in one
+        together = (accesses.task[begins] != 0) | (accesses.loop_step[begins] == accesses.loop_step[ends])
+        pairs.append((begins[together], ends[together]))
+    return pairs[0], pairs[1]
+
+
+def _relying(
+    accesses: Accesses,
+    begins: Column,
+    ends: Column,
+    places: NDArray[np.intp],
+    relies_on: Callable[[int, int], bool],
+) -> Column:
+    """Which writes may rely on their reads; asked once for each combination of places in the code."""
+    if not len(begins):
+        return np.zeros(0, np.bool_)
+    combinations = np.stack(
+        [
+            accesses.stack[begins],
+            accesses.level[begins],
+            accesses.lines[begins],
+            accesses.flags[begins],
+            accesses.stack[ends],
+        ]
+    )
+    _, first, which = np.unique(combinations, axis=1, return_index=True, return_inverse=True)
+    answers = np.array(
+        [relies_on(int(places[begins[place]]), int(places[ends[place]])) for place in first.tolist()],
+        np.bool_,
+    )
+    chosen: NDArray[np.bool_] = answers[which.reshape(-1)]
+    return chosen
+
+
+def _worth_a_look(accesses: Accesses, begins: Column, ends: Column, broken: NDArray[np.bool_]) -> Column:
+    """The windows that are looked at: broken ones, and a few of the others between the same places."""
+    if not len(begins):
+        return np.zeros(0, np.intp)
+    places = accesses.attribute[ends], accesses.stack[begins], accesses.stack[ends]
+    of_a_kind = _rank(*places, broken)
+    of_a_strand = _rank(accesses.subject[ends], accesses.strand[ends], *places[1:], broken)
+    from_the_end = _rank(accesses.subject[ends], accesses.strand[ends], *places[1:], broken, reverse=True)
+    few = ((of_a_strand < FEW) | (from_the_end < FEW)) & (of_a_kind < MOST_WHOLE)
+    return np.flatnonzero(np.where(broken, of_a_kind < MOST_BROKEN, few))
+
+
+def _some_writes(accesses: Accesses, written: NDArray[np.intp]) -> dict[int, tuple[int, ...]]:
+    """For each subject some writes of each strand at each place."""
+    if not len(written):
+        return {}
+    columns = accesses.subject[written], accesses.strand[written], accesses.stack[written]
+    few = written[(_rank(*columns) < FEW) | (_rank(*columns, reverse=True) < FEW)]
+    few = few[_rank(accesses.subject[few]) < MOST_WHOLE]
+    subjects, begins = np.unique(accesses.subject[few], return_index=True)
+    parts = np.split(accesses.number[few], begins[1:])
+    return {subject: tuple(part.tolist()) for subject, part in zip(subjects.tolist(), parts, strict=True)}
+
+
+def _rank(*columns: NDArray[np.generic], reverse: bool = False) -> Column:
+    """For each row how many rows before it (behind it) equal it."""
+    order = np.lexsort(columns[::-1])  # stable
+    if reverse:
+        order = np.lexsort([column[::-1] for column in columns[::-1]])
+    changed = np.zeros(len(order), np.bool_)
+    for column in columns:
+        ordered = (column[::-1] if reverse else column)[order]
+        changed[1:] |= ordered[1:] != ordered[:-1]
+    places = np.arange(len(order))
+    begin = np.maximum.accumulate(np.where(changed, places, 0))
+    rank = np.empty(len(order), np.intp)
+    rank[order] = places - begin
+    return rank[::-1] if reverse else rank
+
+
+# --- judging ---------------------------------------------------------------------------------------
+
+
+def judge(windows: Sequence[Window], touches: dict[int, Touch]) -> list[Broken]:
+    """What broke, or could break, one of the windows that one write closes."""
+    found = []
+    for window in windows:
+        broken = _observed(window, touches)
         if broken is not None:
-            yield broken
+            found.append(broken)
             if broken.observed:
-                continue
-        window = windows[0]
-        key = window.read.stack, window.write.stack, window.write.strand
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] <= MOST_OF_A_KIND:
-            for window in windows:
-                possible = _possible(window, writes)
-                if possible is not None:
-                    yield possible
-                    break
+                return found
+            break
+    for window in windows:
+        possible = _possible(window, touches)
+        if possible is not None:
+            found.append(possible)
+            break
+    return found
 
 
-def _windows(touches: Sequence[Touch], stack: Stack, checks_only: bool) -> Iterator[list[_Window]]:
-    """For each own write the windows that it closes: of the last check, and of the last read."""
-    checks: dict[int, Touch] = {}
-    reads: dict[int, Touch] = {}
-    for touch in touches:
-        strand = touch.strand
-        if touch.operation in _READS:
-            if touch.flags & _CHECK:
-                checks[strand] = touch
-            reads[strand] = touch
-        elif touch.writes:
-            check, read = checks.pop(strand, None), reads.pop(strand, None)
-            if touch.operation == Operation.CONTENT_CLAIM:
-                continue  # it checks for itself
-            found = []
-            if check is not None and relies(touch, check, stack):
-                found.append(_Window("check_then_act", check, touch))
-            if (
-                read is not None
-                and not checks_only
-                and not read.flags & _CHECK
-                and not touch.flags & _CONSTANT
-                and relies(touch, read, stack)
-            ):
-                found.append(_Window("lost_update", read, touch))
-            if found and _holds_together(found[0]):
-                yield found
-
-
-def _holds_together(window: _Window) -> bool:
-    """Of callbacks of an event loop, which are no task: both ends lie in one."""
-    return bool(window.read.task) or window.read.loop_step == window.write.loop_step
-
-
-def relies(write: Touch, read: Touch, stack: Stack) -> bool:
-    """Whether a write may rely on what was read, as far as the code tells."""
-    level = read.level
+def relies(there: Sequence[Location], level: int, flags: int, lines: str, here: Sequence[Location]) -> bool:
+    """Whether a write (stack `here`) may rely on what was read (stack `there`), as far as the code tells."""
     if level >= UNKNOWN_LEVEL:
         return False
-    there, here = stack(read.stack), stack(write.stack)
     if level >= len(there) or len(there) >= DEEPEST_STACK or len(here) >= DEEPEST_STACK:
         return True
     at = _activation(there, level, here)
@@ -150,10 +312,10 @@ def relies(write: Touch, read: Touch, stack: Stack) -> bool:
     line = here[at].line
     if line == there[level].line:
         return True
-    if read.flags & _DISCARDED:
+    if flags & _DISCARDED:
         return False
-    if read.flags & _CHECK and read.flags & _BRANCHES:
-        return includes(read.lines, line)
+    if flags & _CHECK and flags & _BRANCHES:
+        return includes(lines, line)
     return True
 
 
@@ -176,9 +338,8 @@ def _activation(there: Sequence[Location], level: int, here: Sequence[Location])
     return at if same else -1
 
 
-def same_activation(first: Touch, second: Touch, stack: Stack) -> bool:
+def same_activation(there: Sequence[Location], here: Sequence[Location]) -> bool:
     """Whether the function that made the first access also made the second, or called who did."""
-    there, here = stack(first.stack), stack(second.stack)
     return bool(there) and _activation(there, 0, here) >= 0
 
 
@@ -194,14 +355,12 @@ def common_lock(*touches: Touch) -> bool:
     return False
 
 
-def _observed(window: _Window, writes: Sequence[Touch], places: Sequence[int]) -> Broken | None:
+def _observed(window: Window, touches: dict[int, Touch]) -> Broken | None:
     """The window with the first write of another inside it."""
-    kind, read, write = window
+    read, write = touches[window.read], touches[window.write]
     doubtful = None
-    for place in range(bisect_right(places, read.at), len(writes)):
-        foreign = writes[place]
-        if foreign.at >= write.at:
-            break
+    for number in window.inside:
+        foreign = touches[number]
         if foreign.strand == read.strand or common_lock(read, write, foreign):
             continue
         certain = True
@@ -214,21 +373,17 @@ def _observed(window: _Window, writes: Sequence[Touch], places: Sequence[int]) -
         if (read.flags | write.flags) & foreign.flags & _UNSEEN:
             certain = False
         if certain:
-            return Broken(kind, read, foreign, write, True)
-        doubtful = doubtful or Broken(kind, read, foreign, write, False)
+            return Broken(window.kind, read, foreign, write, True)
+        doubtful = doubtful or Broken(window.kind, read, foreign, write, False)
     return doubtful
 
 
-def _possible(window: _Window, writes: Sequence[Touch]) -> Broken | None:
+def _possible(window: Window, touches: dict[int, Touch]) -> Broken | None:
     """The window with a write of another that nothing keeps out of it."""
-    kind, read, write = window
-    seen: dict[tuple[int, int], int] = {}
-    for foreign in writes:
+    read, write = touches[window.read], touches[window.write]
+    for number in window.outside:
+        foreign = touches[number]
         if foreign.strand == read.strand:
-            continue
-        key = foreign.stack, foreign.strand
-        seen[key] = seen.get(key, 0) + 1
-        if seen[key] > MOST_OF_A_KIND:
             continue
         if foreign.moment.thread == read.moment.thread and (
             not foreign.task or not read.task or read.loop_step == write.loop_step
@@ -249,5 +404,5 @@ def _possible(window: _Window, writes: Sequence[Touch]) -> Broken | None:
             or happened_before(write.moment, foreign.moment, by_chance=True)
         ):
             continue
-        return Broken(kind, read, foreign, write, False)
+        return Broken(window.kind, read, foreign, write, False)
     return None

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pyscope
 from pyscope import emitter, probes
 from pyscope.analysis import races
 from pyscope.analysis.happens_before import Moment, Strand, happened_before
-from pyscope.analysis.windows import Touch, find, includes, relies
+from pyscope.analysis.windows import Accesses, Touch, find, includes, judge, relies
 from pyscope.events.actors import MESSAGE_ANSWERED, MESSAGE_HANDLED, MESSAGE_RECEIVED, MESSAGE_SENT
 from pyscope.events.sync import AccessFlag, Operation
 from pyscope.findings import Race
@@ -291,7 +292,29 @@ def _touch(at: int, strand: int, operation: int, *, flags: int = 0, stack: int =
 
 
 def _kinds(*touches: Touch) -> list[tuple[str, bool]]:
-    return [(broken.kind, broken.observed) for broken in find(touches, CODE.__getitem__)]
+    """What is found of accesses to one attribute."""
+    lines = [touch.lines for touch in touches]
+    columns = {
+        name: np.array([getattr(touch, name) for touch in touches])
+        for name in ("strand", "operation", "flags", "level", "task", "loop_step", "stack")
+    }
+    nothing = np.zeros(len(touches), np.int64)
+    accesses = Accesses(
+        number=np.arange(len(touches)),
+        subject=nothing,
+        attribute=nothing,
+        lines=np.arange(len(touches)),
+        whole=nothing.astype(bool),
+        **columns,
+    )
+
+    def relies_on(read: int, write: int) -> bool:
+        first, second = touches[read], touches[write]
+        return relies(CODE[first.stack], first.level, first.flags, lines[read], CODE[second.stack])
+
+    closed = find(accesses, relies_on)
+    judged = [judge(windows, dict(enumerate(touches))) for windows in closed]
+    return [(broken.kind, broken.observed) for group in judged for broken in group]
 
 
 READ, WRITE, CLAIM = Operation.READ, Operation.WRITE, Operation.CONTENT_CLAIM
@@ -339,13 +362,19 @@ def test_a_check_that_does_not_decide_about_the_write_is_none_of_its_window() ->
 
 
 def test_a_write_relies_only_on_what_its_own_calls_have_read() -> None:
-    stack = CODE.__getitem__
-    other = _touch(3, 1, WRITE, stack=3)
-    assert relies(_touch(3, 1, WRITE, stack=2), _touch(1, 1, READ), stack)
-    assert not relies(other, _touch(1, 1, READ), stack)
-    assert relies(other, _touch(1, 1, READ, level=5), stack)  # where it went is not known
-    assert not relies(_touch(3, 1, WRITE, stack=2), _touch(1, 1, READ, level=99), stack)
-    assert not relies(_touch(3, 1, WRITE, stack=2), _touch(1, 1, READ, flags=4), stack)
+    assert relies(CODE[1], 0, 0, "", CODE[2])
+    assert not relies(CODE[1], 0, 0, "", CODE[3])
+    assert relies(CODE[1], 5, 0, "", CODE[3])  # where it went is not known
+    assert not relies(CODE[1], 99, 0, "", CODE[2])
+    assert not relies(CODE[1], 0, int(AccessFlag.DISCARDED), "", CODE[2])
+
+
+def test_of_very_many_windows_some_are_looked_at_and_the_observed_one_among_them_is_found() -> None:
+    quiet = [_touch(at, 1, WRITE if at % 2 else READ, stack=2 if at % 2 else 1) for at in range(2000)]
+    foreign = _touch(1000, 2, WRITE, stack=3)
+    touches = [*quiet[:1001], foreign, *quiet[1001:]]
+    assert ("lost_update", True) in _kinds(*touches)
+    assert len(_kinds(*touches)) < 100
 
 
 def test_lines_are_written_as_ranges() -> None:

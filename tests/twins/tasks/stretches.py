@@ -458,5 +458,5 @@ CASES = [
     RaceCase("claim", claim_faulty, claim_fixed, ("check_then_act", "Service.status", "observed")),
     RaceCase("restored", restored_faulty, restored_fixed, ("lost_update", "Service.active", "observed")),
     RaceCase("iterate", iterate_faulty, iterate_fixed, ("data_race", "Service.waiting", "observed")),
-    RaceCase("torn read", torn_faulty, torn_fixed, ("data_race", "Service.low", "observed")),
+    RaceCase("torn read", torn_faulty, torn_fixed, ("data_race", "Service.high", "observed")),
 ]
