@@ -1,8 +1,8 @@
 """The SQLAlchemy probe: statements, transactions, and which instance's attribute caused which SELECT.
 
-It listens to public events of the classes Engine and Mapper, so it sees every engine, synchronous or asynchronous, made
-before or after, each once. What an ORM statement is for is read from its execution options; a `do_orm_execute` listener
-would tell the same, but makes SQLAlchemy prepare every statement twice.
+It listens to public events of the classes Engine, Mapper and Session, so it sees every engine, synchronous or
+asynchronous, made before or after, each once. What an ORM statement is for is read from its execution options; a
+`do_orm_execute` listener would tell the same, but makes SQLAlchemy prepare every statement twice.
 """
 
 from __future__ import annotations
@@ -18,44 +18,45 @@ from pyscope import emitter
 from pyscope.events.sql import STATEMENT, TRANSACTION, Load, Operation, Step
 from pyscope.probes import Probe, on_import
 from pyscope.probes.sql import quiet
-from pyscope.probes.sql.shape import Shape, of_compiled, of_text
-from pyscope.probes.sql.template import fingerprint, mixed, plain, template
-from pyscope.probes.sql.transaction import Entity, Statement, Transaction
+from pyscope.probes.sql.known import Known, known_of
+from pyscope.probes.sql.loads import MOST_STATEMENTS, Loads, LoadsOfThreads, Statement
+from pyscope.probes.sql.template import SALT, fingerprint, mixed, plain
+from pyscope.probes.sql.transaction import Transaction
 
 __all__ = ["SQLAlchemyProbe"]
 
-_MOST_REMEMBERED = 4096
-_MOST_RECENT = 64
 _MOST_FLUSHED = 200
 _STATEMENT = STATEMENT.kind
 _TRANSACTION = TRANSACTION.kind
 _OTHER = int(Operation.OTHER)
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
-_NO_LOAD = (int(Load.NONE), "", 0, "")
+_NONE, _QUERY, _GET, _EAGER = int(Load.NONE), int(Load.QUERY), int(Load.GET), int(Load.EAGER)
+_ASKED = (_NONE, _QUERY, _GET)
+_NOT_OF_ORM = (_NONE, "", 0, "")
 
 
 class _Connection:
     """What is known of one checked-out connection."""
 
     __slots__ = (
-        "batch",
         "committing",
         "database",
         "dialect",
         "number",
+        "of",
         "savepoints",
         "started",
         "transaction",
     )
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, of: weakref.ref[Any]) -> None:
+        self.of = of
         self.number = emitter.next_id()
         self.started = 0
         self.savepoints = 0
         self.transaction: Transaction | None = None
         self.committing: Transaction | None = None
-        self.batch: weakref.ref[Any] | None = None
         engine = connection.engine
         url = engine.url
         name = url.database
@@ -63,14 +64,6 @@ class _Connection:
             name = str(id(engine.pool))
         self.database = mixed("database", url.host, url.port, name)
         self.dialect: str = engine.dialect.name
-
-
-class _Recent(threading.local):
-    """The ORM's latest statements on a thread, by their compilation: rows are loaded right after."""
-
-    def __init__(self) -> None:
-        self.statements: dict[int, Statement] = {}
-        self.write: Statement | None = None
 
 
 class SQLAlchemyProbe(Probe):
@@ -84,12 +77,9 @@ class SQLAlchemyProbe(Probe):
         super().__init__()
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
         self._flags: list[tuple[type, bool | None]] = []
-        self._connections: weakref.WeakKeyDictionary[Any, _Connection] = weakref.WeakKeyDictionary()
-        self._recent = _Recent()
-        # Which statement filled an instance, by the instance state's id: two generations, the older is dropped.
-        self._young: dict[int, Entity] = {}
-        self._old: dict[int, Entity] = {}
-        self._relationships: dict[int, tuple[Any, str, Load]] = {}
+        self._connections: dict[int, _Connection] = {}
+        self._here = LoadsOfThreads()
+        self._new_run: Callable[[], int] = _no_run
         self._watching = False
 
     # the library as it was found
@@ -119,11 +109,18 @@ class SQLAlchemyProbe(Probe):
         on_import.call("sqlalchemy.orm", self._install_orm)
 
     def _install_orm(self) -> None:
-        from sqlalchemy.orm import Mapper, Session
+        from sqlalchemy.orm import Mapper, Session, loading
 
         if self._watching:
+            self._new_run = _counter(getattr(loading, "_new_runid", _no_run))
+            here = self._here
+
+            def loaded(state: Any, context: Any, _attributes: Any = None) -> None:
+                if context is not None:
+                    here.note((state, context.runid))
+
             self._listen(Session, {"after_flush": self._flushed})
-            self._listen(Mapper, {"load": self._load, "refresh": self._load})
+            self._listen(Mapper, {"load": loaded, "refresh": loaded})
 
     def _listen(self, target: Any, listeners: dict[str, Callable[..., Any]]) -> None:
         from sqlalchemy import event
@@ -146,7 +143,6 @@ class SQLAlchemyProbe(Probe):
 
     def uninstall(self) -> None:
         self._watching = False
-        self._young, self._old = {}, {}
         if quiet.inside():  # a fault of ours, in a listener: the lists are in use by this very thread
             threading.Thread(target=self._unlisten, name="pyscope-unlisten", daemon=True).start()
         elif left := self._unlisten():
@@ -167,6 +163,7 @@ class SQLAlchemyProbe(Probe):
                 left.append((target, identifier, listener))
         self._listening = left
         self._connections.clear()
+        self._here = LoadsOfThreads()
         for cls, flag in [] if left else self._flags:
             if _has_listeners(cls):
                 continue
@@ -181,176 +178,124 @@ class SQLAlchemyProbe(Probe):
     def _before(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> tuple[str, Any]:
-        if self._watching:
-            try:
-                self._of(connection).started = perf_counter_ns()
-            except Exception:
-                self.fault()
+        try:
+            record = self._connections.get(id(connection))
+            if record is None or record.of() is not connection:
+                record = self._opened(connection)
+            record.started = perf_counter_ns()
+        except Exception:
+            self.fault()
         return statement, parameters
 
     def _after(
         self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
     ) -> None:
-        if self._watching and emitter.active():
-            try:
-                self._executed(connection, cursor, statement, parameters, context, executemany)
-            except Exception:
-                self.fault()
-
-    def _executed(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> None:
-        record = self._of(connection)
-        duration = perf_counter_ns() - record.started if record.started else 0
-        text = template(statement, record.dialect)
-        compiled = context.compiled if context is not None else None
-        shape = _shape(compiled, statement)
-        origin = getattr(compiled, "compile_state", None)
-        transaction = record.transaction
-        if transaction is None:
-            transaction = self._started(record, connection)
-        number = emitter.next_id()
-        rows = cursor.rowcount
-        if type(rows) is not int:
-            rows = -1
-        operation = int(shape.operation)
-        load, relationship, parent, parent_statement = _NO_LOAD
-        arguments = 0
-        if operation == _SELECT:
-            arguments = fingerprint(statement, parameters)
-            if hasattr(origin, "current_path"):  # of the ORM
-                options = context.execution_options.get("_sa_orm_load_options")
-                load, relationship, parent, parent_statement = self._purpose(options, origin, shape)
-        intern = emitter.intern
-        emitter.emit(
-            _STATEMENT,
-            number,
-            duration,
-            intern(text),
-            operation,
-            record.number,
-            transaction.number,
-            rows,
-            emitter.stack(),
-            arguments,
-            load,
-            intern(relationship) if relationship else 0,
-            parent,
-            intern(parent_statement) if parent_statement else 0,
-            shape.paged,
-            0,
-        )
-        if operation == _OTHER:
-            return
-        sent = Statement(number, text, shape, transaction, origin)
-        entities = False
-        if load:
-            entities = bool(getattr(origin, "_has_mapper_entities", True))
-            recent = self._recent.statements
-            if len(recent) >= _MOST_RECENT:
-                recent.clear()
-            recent[id(origin)] = sent
-        if executemany and context is not None:
-            if record.batch is not None and record.batch() is context:
-                return  # one statement in several batches: its parameters are known
-            record.batch = weakref.ref(context)
-        if compiled is not None:
-            values = context.compiled_parameters
-        else:
-            values = parameters if executemany else [parameters]
-        transaction.executed(sent, values, rows, entities)
-        if operation == _UPDATE:
-            self._recent.write = sent
-
-    def _purpose(self, options: Any, origin: Any, shape: Shape) -> tuple[int, str, int, str]:
-        """Why the ORM sent a SELECT: the kind of load, the attribute, the instance, what had loaded that."""
-        state = options._lazy_loaded_from if options is not None else None
-        if state is not None:
-            relationship, load = self._relationship(origin.current_path)
-            return int(load), relationship, self._identity(state), self._loaded_by(state)
-        state = options._refresh_state if options is not None else None
-        if state is not None:
-            name = state.manager.class_.__name__
-            wanted = origin.compile_options._only_load_props or ()
-            if options._is_user_refresh:
-                load = Load.REFRESH
-            elif state.expired_attributes and not state.expired_attributes.isdisjoint(wanted):
-                load = Load.SUBCLASS if _of_subclass(state, wanted) else Load.EXPIRED
-            else:
-                load = Load.DEFERRED
-            if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
-                name = f"{name}.{'/'.join(sorted(wanted))}"
-            return int(load), name, self._identity(state), self._loaded_by(state)
-        if shape.get:
-            return int(Load.GET), "", 0, ""
-        path = origin.current_path
-        if path is not None and not path.is_root:
-            return int(Load.EAGER), self._relationship(path)[0], 0, ""
-        return int(Load.QUERY), "", 0, ""
-
-    def _relationship(self, path: Any) -> tuple[str, Load]:
-        prop = path[-1]
-        known = self._relationships.get(id(prop))
-        if known is None or known[0] is not prop:
-            name = f"{prop.parent.class_.__name__}.{prop.key}"
-            known = prop, name, Load.COLLECTION if prop.uselist else Load.SCALAR
-            if len(self._relationships) >= _MOST_REMEMBERED:
-                self._relationships.clear()
-            self._relationships[id(prop)] = known
-        return known[1], known[2]
-
-    def _identity(self, state: Any) -> int:
-        key = state.key
-        if key is None:
-            return mixed("state", id(state))
-        values = []
-        for value in key[1]:
-            safe = plain(value)
-            if safe is None:
-                return mixed("state", id(state))
-            values.append(safe)
-        return mixed("instance", id(key[0]), *values)
-
-    def _loaded_by(self, state: Any) -> str:
-        entity = self._young.get(id(state)) or self._old.get(id(state))
-        return entity[0].template if entity is not None and entity[1] is state.key else ""
-
-    def _load(self, state: Any, context: Any, *_attributes: Any) -> None:
-        if not self._watching or context is None:
+        ended = perf_counter_ns()
+        if not self._watching or not emitter.active():
             return
         try:
-            origin = context.compile_state
-            statement = self._recent.statements.get(id(origin))
-            if statement is None or statement.origin is not origin:
+            record = self._connections.get(id(connection))
+            if record is None or record.of() is not connection:
+                record = self._opened(connection)
+            compiled = context.compiled if context is not None else None
+            known = known_of(compiled, statement, record.dialect)
+            transaction = record.transaction
+            if transaction is None:
+                transaction = self._started(record, connection)
+            loads = self._here.loads
+            number = emitter.next_id()
+            rows = cursor.rowcount
+            operation = known.operation
+            load, relationship, parent, parent_statement = _NOT_OF_ORM
+            arguments = 0
+            if operation == _SELECT:
+                if known.orm:
+                    options = context.execution_options.get("_sa_orm_load_options")
+                    load, relationship, parent, parent_statement = _purpose(options, known, loads)
+                arguments = parent or fingerprint(statement, parameters)
+            intern = emitter.intern
+            emitter.emit(
+                _STATEMENT,
+                number,
+                ended - record.started if record.started else 0,
+                intern(known.template),
+                operation,
+                record.number,
+                transaction.number,
+                rows if type(rows) is int else -1,
+                emitter.stack(),
+                arguments,
+                load,
+                intern(relationship) if relationship else 0,
+                parent,
+                intern(parent_statement) if parent_statement else 0,
+                known.paged,
+                0,
+            )
+            if loads is not transaction.loads[-1]:
+                transaction.moved(loads)
+            if known.entities:
+                run = self._new_run()
+                if not transaction.first_run:
+                    transaction.first_run = run
+                if len(loads.sent) >= MOST_STATEMENTS:
+                    loads.shorten()
+                loads.sent.append((run, number, known, transaction))
+                if not known.names_rows or load not in _ASKED:
+                    return
+            elif operation == _OTHER:
                 return
-            entity = statement, state.key, state.manager
-            self._remember(state, entity)
-            if statement.transaction is not None:
-                statement.transaction.loaded(entity)
+            self._follow(known, number, transaction, parameters, context, executemany, rows, load)
         except Exception:
             self.fault()
 
-    def _remember(self, state: Any, entity: Entity) -> None:
-        if len(self._young) >= _MOST_REMEMBERED:
-            self._old = self._young
-            self._young = {}
-        self._young[id(state)] = entity
+    def _follow(
+        self,
+        known: Known,
+        number: int,
+        transaction: Transaction,
+        parameters: Any,
+        context: Any,
+        executemany: bool,
+        rows: Any,
+        load: int,
+    ) -> None:
+        """What a statement means for its transaction: rows that it names or changes."""
+        if type(rows) is not int:
+            rows = -1
+        by_hand = context is None or context.compiled is None
+        if known.operation == _SELECT:
+            if known.names_rows and load in _ASKED:
+                values = parameters if by_hand else context.compiled_parameters[0]
+                transaction.looked(Statement(0, number, known, transaction), values, rows)
+            return
+        sent = Statement(self._new_run(), number, known, transaction)
+        if known.operation == _UPDATE:
+            self._here.loads.written = sent
+        if executemany and context is not None:
+            if transaction.batch is not None and transaction.batch() is context:
+                return  # one statement in several batches: its parameters are known
+            transaction.batch = weakref.ref(context)
+        if by_hand:
+            transaction.changed(sent, parameters if executemany else [parameters], rows)
+        else:
+            transaction.changed(sent, context.compiled_parameters, rows)
 
     def _flushed(self, session: Any, _context: Any) -> None:
         """Instances that an earlier transaction had loaded, written by this one: it has known them since then."""
         if not self._watching or not emitter.active():
             return
         try:
-            write, self._recent.write = self._recent.write, None
-            if write is None or write.transaction is None:
+            loads = self._here.loads
+            write, loads.written = loads.written, None
+            if write is None:
                 return
             for instance in itertools.islice(session.dirty, _MOST_FLUSHED):
                 state = instance.__dict__["_sa_instance_state"]
-                entity = self._young.get(id(state)) or self._old.get(id(state))
-                if entity is not None and entity[1] is state.key:
-                    if entity[0].transaction is not write.transaction:
-                        write.transaction.loaded(entity)
-                    self._remember(state, (write, state.key, state.manager))
+                statement = loads.known_by(state)
+                if statement is not None and statement.transaction is not write.transaction:
+                    write.transaction.knew(state, statement)
+                loads.wrote(state, write)
         except Exception:
             self.fault()
 
@@ -364,15 +309,15 @@ class SQLAlchemyProbe(Probe):
                     self._tell(Step.FAILED, record.committing)
                     record.committing = None
                 return
+            compiled = getattr(context.execution_context, "compiled", None)
+            known = known_of(compiled, context.statement, record.dialect)
             intern = emitter.intern
             emitter.emit(
                 _STATEMENT,
                 emitter.next_id(),
                 perf_counter_ns() - record.started if record.started else 0,
-                intern(template(context.statement, record.dialect)),
-                int(
-                    _shape(getattr(context.execution_context, "compiled", None), context.statement).operation
-                ),
+                intern(known.template),
+                known.operation,
                 record.number,
                 record.transaction.number if record.transaction is not None else 0,
                 -1,
@@ -391,16 +336,31 @@ class SQLAlchemyProbe(Probe):
     # transactions
 
     def _of(self, connection: Any) -> _Connection:
-        record = self._connections.get(connection)
-        if record is None:
-            record = self._connections[connection] = _Connection(connection)
+        record = self._connections.get(id(connection))
+        if record is None or record.of() is not connection:
+            record = self._opened(connection)
+        return record
+
+    def _opened(self, connection: Any) -> _Connection:
+        identity, connections = id(connection), self._connections
+
+        def closed(of: weakref.ref[Any]) -> None:
+            found = connections.get(identity)
+            if found is not None and found.of is of:
+                del connections[identity]
+
+        record = connections[identity] = _Connection(connection, weakref.ref(connection, closed))
         return record
 
     def _started(self, record: _Connection, connection: Any) -> Transaction:
         options = connection.get_execution_options()
         isolation = options.get("isolation_level") or connection.dialect.default_isolation_level or ""
+        loads = self._here.loads
+        loads.open += 1
         record.committing = None
-        record.transaction = Transaction(emitter.next_id(), record.number, record.database, str(isolation))
+        record.transaction = Transaction(
+            emitter.next_id(), record.number, record.database, str(isolation), loads
+        )
         return record.transaction
 
     def _tell(self, step: Step, transaction: Transaction) -> None:
@@ -436,13 +396,19 @@ class SQLAlchemyProbe(Probe):
             if step is Step.ROLLBACK and transaction is None and record.committing is not None:
                 transaction, step = record.committing, Step.FAILED
             record.committing = None
-            if transaction is None or not emitter.active():
+            if transaction is None:
+                self._here.loads.ended()  # it began before the recording, or outside one
+                return
+            if not emitter.active():
+                transaction.forget()
                 return
             if transaction.autocommit:
                 step = Step.COMMIT  # each statement has done that already
             if step is Step.COMMIT:
                 transaction.tell()
                 record.committing = transaction
+            if step is not Step.FAILED:
+                transaction.forget()
             self._tell(step, transaction)
         except Exception:
             self.fault()
@@ -457,7 +423,7 @@ class SQLAlchemyProbe(Probe):
         self._ended(connection, Step.ROLLBACK)
 
     def _savepoint(self, connection: Any, name: str | None) -> None:
-        record = self._connections.get(connection)
+        record = self._connections.get(id(connection))
         if record is not None and name is None:  # it gets its name right after this
             record.savepoints += 1
             name = f"sa_savepoint_{record.savepoints}"
@@ -486,8 +452,56 @@ class SQLAlchemyProbe(Probe):
             self.fault()
 
 
-def _shape(compiled: Any, statement: str) -> Shape:
-    return of_compiled(compiled) if compiled is not None else of_text(statement)
+def _no_run() -> int:
+    return 0
+
+
+def _counter(new_run: Callable[[], int]) -> Callable[[], int]:
+    """The counter behind SQLAlchemy's function, without the lock that it does not need: its next() is one step."""
+    for cell in getattr(new_run, "__closure__", None) or ():
+        if type(cell.cell_contents) is itertools.count:
+            return cell.cell_contents.__next__
+    return new_run
+
+
+def _identity(state: Any) -> int:
+    """A salted hash of an instance: by its primary key where that is of plain types."""
+    key = state.key
+    if key is None:
+        return mixed("state", id(state))
+    values: list[object] = []
+    if len(key[1]) == 1 and type(key[1][0]) is int:
+        return hash((SALT, id(key[0]), key[1][0])) or 1  # the commonest
+    for value in key[1]:
+        safe = plain(value)
+        if safe is None:
+            return mixed("state", id(state))
+        values.append(safe)
+    return mixed(id(key[0]), *values)
+
+
+def _purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, str]:
+    """Why the ORM sent a SELECT: the kind of load, the attribute, the instance, what had loaded that."""
+    if options is not None:
+        state = options._lazy_loaded_from
+        if state is not None:
+            return known.load, known.relationship, _identity(state), loads.template_of(state.runid)
+        state = options._refresh_state
+        if state is not None:
+            name = state.manager.class_.__name__
+            wanted = known.columns
+            if options._is_user_refresh:
+                load = Load.REFRESH
+            elif state.expired_attributes and not state.expired_attributes.isdisjoint(wanted):
+                load = Load.SUBCLASS if _of_subclass(state, wanted) else Load.EXPIRED
+            else:
+                load = Load.DEFERRED
+            if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
+                name = f"{name}.{'/'.join(sorted(wanted))}"
+            return int(load), name, _identity(state), loads.template_of(state.runid)
+    if known.shape.get:
+        return _GET, "", 0, ""
+    return (_EAGER, known.relationship, 0, "") if known.eager else (_QUERY, "", 0, "")
 
 
 def _of_subclass(state: Any, wanted: Any) -> bool:

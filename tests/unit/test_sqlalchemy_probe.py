@@ -22,6 +22,7 @@ from pyscope import probes
 from pyscope.errors import PyScopeWarning
 from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Load, Operation, Step, Touch
 from pyscope.probes import sqlalchemy as probe_module
+from pyscope.probes.sql import loads as loads_module
 from pyscope.trace import Trace
 from tests.unit.watching import DEADLINE, watching
 
@@ -264,19 +265,23 @@ def trace_rows(trace: Trace) -> list[Any]:
 def test_what_is_remembered_is_bounded(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "_MOST_REMEMBERED", 50)
+    monkeypatch.setattr(loads_module, "MOST_STATEMENTS", 50)
+    monkeypatch.setattr(probe_module, "MOST_STATEMENTS", 50)
     with Session(engine) as session:
-        session.add_all(Team(id=key, name="x") for key in range(100, 2000))
+        session.add_all(Team(id=key, name="x") for key in range(100, 4000))
         session.commit()
     with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as session:
-        teams = session.scalars(select(Team)).all()
-        assert len(teams) > 1500
-        probe = watch.probe("sqlalchemy")
-        assert len(probe._young) <= 50
-        assert len(probe._old) <= 50
+        teams = session.scalars(select(Team).order_by(Team.id)).all()
+        assert len(teams) > 3000
+        for team in teams[:100]:
+            session.refresh(team)
+        loads = watch.probe("sqlalchemy")._here.loads
+        assert len(loads.rows) <= loads_module.MOST_ROWS
+        assert len(loads.sent) <= 50
         teams[0].size = 1
         session.commit()
-    assert len(rows(watch.trace)) <= 1001
+        assert len(loads.rows) == 0  # no transaction is open
+    assert 1 < len(rows(watch.trace)) <= 1001
 
 
 def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
@@ -287,7 +292,7 @@ def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
             session.commit()
         probe: Any = probes.installed("sqlalchemy")
         assert probe.faults == 0
-        assert probe._young == {}
+        assert len(probe._here.loads.rows) == 0
     finally:
         probes.release(["sqlalchemy"])
 
@@ -339,7 +344,7 @@ def test_a_probe_that_fails_removes_itself_and_the_program_goes_on(
 
     before = found_state()
     with watching(tmp_path, "sqlalchemy") as watch:
-        monkeypatch.setattr(probe_module, "template", broken)
+        monkeypatch.setattr(probe_module, "known_of", broken)
         with warnings.catch_warnings(record=True) as told, Session(engine) as session:
             warnings.simplefilter("always")
             for _ in range(20):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from pyscope.probes.sql import text
 __all__ = ["Literal", "Shape", "Source", "listed", "of_compiled", "of_text", "value_of"]
 
 MOST_LISTED = 200
-_MOST_SHAPES = 1000
+_MOST_TABLES = 1000
 
 Literal = text.Literal
 Source = str | int | Literal
@@ -48,16 +47,11 @@ class Shape:
     paged: bool = False
 
 
-_shapes: dict[int, tuple[weakref.ref[Any], Shape]] = {}
-_texts: dict[str, Shape] = {}
 _primary_keys: dict[str, tuple[str, ...]] = {}
 
 
 def of_compiled(compiled: Any) -> Shape:
     """The shape of a compiled statement of SQLAlchemy."""
-    known = _shapes.get(id(compiled))
-    if known is not None and known[0]() is compiled:
-        return known[1]
     statement = compiled.statement
     name = getattr(statement, "__visit_name__", "")
     if name == "textclause":
@@ -66,43 +60,32 @@ def of_compiled(compiled: Any) -> Shape:
         statement = statement.element
         name = getattr(statement, "__visit_name__", "")
     try:
-        shape = _OF.get(name, _other)(compiled, statement)
+        return _OF.get(name, _other)(compiled, statement)
     except Exception:  # a tree of a kind that is not known here: what it does is seen by its text
-        shape = _other(compiled, statement)
-    if len(_shapes) >= _MOST_SHAPES:
-        _shapes.clear()
-    _shapes[id(compiled)] = weakref.ref(compiled), shape
-    return shape
+        return _other(compiled, statement)
 
 
 def of_text(statement: str) -> Shape:
     """The shape of a statement that was written by hand; as far as it is simple."""
-    known = _texts.get(statement)
-    if known is None:
-        if len(_texts) >= _MOST_SHAPES:
-            _texts.clear()
-        parsed = text.parse(statement)
-        if parsed is None:
-            known = Shape(text.operation(statement))
-        else:
-            primary = _primary_keys.get(parsed.table) or _guessed_key(parsed.equalities)
-            known = _shape(
-                parsed.operation,
-                parsed.table,
-                primary,
-                parsed.equalities,
-                {},
-                parsed.compared,
-                parsed.exact,
-                locked=parsed.locked,
-                sets=parsed.sets,
-                computed=parsed.computed,
-                aggregate=parsed.aggregate,
-                paged=parsed.paged,
-                values=tuple(sorted(parsed.values.items())),
-            )
-        _texts[statement] = known
-    return known
+    parsed = text.parse(statement)
+    if parsed is None:
+        return Shape(text.operation(statement))
+    primary = _primary_keys.get(parsed.table) or _guessed_key(parsed.equalities)
+    return _shape(
+        parsed.operation,
+        parsed.table,
+        primary,
+        parsed.equalities,
+        {},
+        parsed.compared,
+        parsed.exact,
+        locked=parsed.locked,
+        sets=parsed.sets,
+        computed=parsed.computed,
+        aggregate=parsed.aggregate,
+        paged=parsed.paged,
+        values=tuple(sorted(parsed.values.items())),
+    )
 
 
 def value_of(source: Source, parameters: Any) -> Any:
@@ -255,7 +238,7 @@ _OF = {"select": _select, "update": _update, "delete": _delete, "insert": _inser
 def _learned(table: Any) -> tuple[str, tuple[str, ...]]:
     name = str(table.name)  # a subclass of str, to SQLAlchemy
     primary = tuple(column.name for column in table.primary_key.columns)
-    if len(_primary_keys) < _MOST_SHAPES:
+    if len(_primary_keys) < _MOST_TABLES:
         _primary_keys[name] = primary
     return name, primary
 

@@ -9,14 +9,14 @@ import re
 import uuid
 from functools import lru_cache
 
-__all__ = ["fingerprint", "mixed", "plain", "template"]
+__all__ = ["SALT", "fingerprint", "mixed", "plain", "template"]
 
 _MOST_TEXT = 2000
 _MOST_RAW = 16_384
 _MOST_VALUES = 64
 _MOST_STRING = 4096
 
-_SALT = random.SystemRandom().getrandbits(62)
+SALT = random.SystemRandom().getrandbits(62)
 
 _PLAIN_TYPES = (
     int,
@@ -88,7 +88,7 @@ def plain(value: object) -> object:
 
 def mixed(*values: object) -> int:
     """A salted 64-bit hash of plain values, never 0. The salt is the process's own and is not recorded."""
-    return hash((_SALT, *values)) or 1
+    return hash((SALT, *values)) or 1
 
 
 def fingerprint(statement: str, parameters: object) -> int:
@@ -96,6 +96,8 @@ def fingerprint(statement: str, parameters: object) -> int:
 
     Values of other than built-in types count by their identity, since their own `__hash__` is not to be called.
     """
+    if type(parameters) is tuple and len(parameters) == 1 and type(parameters[0]) is int:
+        return hash((SALT, statement, 1, parameters[0])) or 1  # the commonest, by far
     if type(parameters) is dict:
         values = list(parameters.values())
     elif type(parameters) in (tuple, list):

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import weakref
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, Operation, Touch
+from pyscope.probes.sql.loads import Loads, Statement
 from pyscope.probes.sql.shape import Shape, listed, value_of
 from pyscope.probes.sql.template import mixed, plain
 
-__all__ = ["Entity", "Statement", "Transaction", "row_of"]
+__all__ = ["Transaction", "row_of"]
 
 MOST_READS = 1000
 MOST_WRITES = 1000
-_MOST_CHECKS = 200
+_MOST_LOOKS = 200
 _ROW = ROW.kind
 
 _bases: dict[str, str] = {}
 """Tables of subclasses in joined inheritance, to the table that has the row's identity."""
 
 
-class Statement:
-    """A statement that has been sent. `origin`: SQLAlchemy's state of its compilation, by which loaded rows find it."""
-
-    __slots__ = ("number", "origin", "shape", "template", "transaction")
-
-    def __init__(
-        self, number: int, template: str, shape: Shape, transaction: Transaction | None, origin: Any
-    ) -> None:
-        self.number = number
-        self.template = template
-        self.shape = shape
-        self.transaction = transaction
-        self.origin = origin
+class _Touched(NamedTuple):
+    statement: Statement
+    touch: Touch
+    table: str
+    row: int
+    shape: Shape
 
 
-Entity = tuple[Statement, Any, Any]
-"""An instance that was loaded: by which statement, its identity key, its class manager."""
+class _Look(NamedTuple):
+    """A SELECT with the values of its condition: which rows it names is found out only if that matters."""
+
+    statement: Statement
+    parameters: Any
+    rows: int  # that the driver counted, -1 unknown
+    entities: bool
 
 
 def row_of(database: int, table: str, key: Iterable[Any]) -> int:
@@ -51,81 +52,85 @@ def row_of(database: int, table: str, key: Iterable[Any]) -> int:
     return mixed(database, _bases.get(table, table), *values)
 
 
-def _group_of(database: int, shape: Shape, parameters: Any) -> int:
+def _group_of(database: int, table: str, equalities: Iterable[tuple[str, Any]], parameters: Any) -> int:
     """The salted hash of "all rows of this table that equal these values"; 0 without an equality."""
     values: list[object] = []
-    for column, source in shape.equalities:
-        value = value_of(source, parameters)
+    for column, source in equalities:
+        try:
+            value = value_of(source, parameters)
+        except (LookupError, TypeError):
+            return 0
         safe = plain(value)
         if safe is None and value is not None:
             return 0
         values += (column, safe)
-    return mixed(database, shape.table, "group", *values) if values else 0
-
-
-class _Touched:
-    __slots__ = ("computed", "number", "row", "shape", "table", "touch")
-
-    def __init__(self, number: int, touch: Touch, table: str, row: int, shape: Shape) -> None:
-        self.number = number
-        self.touch = touch
-        self.table = table
-        self.row = row
-        self.shape = shape
-
-
-class _Check(NamedTuple):
-    row: int
-    statement: Statement
-    rows: int  # that the driver counted, -1 unknown
+    return mixed(database, table, "group", *values) if values else 0
 
 
 class Transaction:
-    """One transaction of one connection, from its begin to its end."""
+    """One transaction of one connection, from its begin to its end. `loads`: of the threads that ran it,
+    the latest last. `first_run`: the number of its first statement of the ORM."""
 
     __slots__ = (
-        "_checks",
-        "_reads",
+        "_begun",
+        "_earlier",
+        "_looks",
         "_writes",
         "autocommit",
+        "batch",
         "connection",
         "database",
+        "first_run",
         "isolation",
+        "loads",
         "number",
         "savepoints",
     )
 
-    def __init__(self, number: int, connection: int, database: int, isolation: str) -> None:
+    def __init__(self, number: int, connection: int, database: int, isolation: str, loads: Loads) -> None:
         self.number = number
         self.connection = connection
         self.database = database
         self.isolation = isolation
         self.autocommit = isolation == "AUTOCOMMIT"
         self.savepoints: list[tuple[str, int]] = []
-        self._reads: list[Entity | _Touched] = []
+        self.batch: weakref.ref[Any] | None = None
+        self.loads = [loads]
+        self._begun = loads
+        self.first_run = 0
+        self._looks: list[_Look] = []
+        self._earlier: list[tuple[Statement, Any]] = []
         self._writes: list[_Touched] = []
-        # What was asked for by equality, to see whether something is put there: the checks of a table, by columns.
-        self._checks: dict[str, dict[tuple[str, ...], list[_Check]]] = {}
 
-    def loaded(self, entity: Entity) -> None:
-        """An instance was filled from the database."""
-        if len(self._reads) < MOST_READS:
-            self._reads.append(entity)
+    def knew(self, state: Any, statement: Statement) -> None:
+        """It wrote an instance whose values the program knew by a statement of an earlier transaction."""
+        if len(self._earlier) < MOST_READS:
+            self._earlier.append((statement, state))
 
-    def executed(self, statement: Statement, parameters: Any, rows: int, entities: bool) -> None:
-        """A statement was sent. `parameters`: of each execution; `entities`: whether it loads instances."""
-        shape = statement.shape
-        if shape.operation is Operation.SELECT:
-            if shape.table:
-                self._selected(statement, parameters[0], rows, entities)
-        elif shape.operation is Operation.INSERT:
+    def moved(self, loads: Loads) -> None:
+        """It goes on in another thread."""
+        if loads in self.loads:
+            self.loads.remove(loads)
+        self.loads.append(loads)
+
+    def looked(self, statement: Statement, parameters: Any, rows: int) -> None:
+        """A SELECT was sent that names rows, or a group of them, by values."""
+        if len(self._looks) < MOST_READS:
+            self._looks.append(_Look(statement, parameters, rows, statement.known.entities))
+
+    def changed(self, statement: Statement, parameters: Any, rows: int) -> None:
+        """An INSERT, UPDATE or DELETE was sent, with the parameters of each execution."""
+        shape = statement.known.shape
+        if not shape.table:
+            return
+        if shape.operation is Operation.INSERT:
             self._inserted(statement, parameters)
-        elif rows != 0 and shape.table:
+        elif rows != 0:
             self._written(statement, parameters, rows)
 
     def _written(self, statement: Statement, parameters: Any, rows: int) -> None:
         """An UPDATE or DELETE. Where fewer rows were changed than named it is not known which: none counts."""
-        shape = statement.shape
+        shape = statement.known.shape
         if shape.key is not None:
             keys = [[value_of(source, each) for source in shape.key] for each in parameters[:MOST_WRITES]]
         elif shape.keys is not None and len(parameters) == 1:
@@ -136,74 +141,61 @@ class Transaction:
             return
         touch = Touch.DELETE if shape.operation is Operation.DELETE else Touch.WRITE
         for key in keys[: MOST_WRITES - len(self._writes)]:
-            row = row_of(self.database, shape.table, key)
-            if row:
-                self._writes.append(_Touched(statement.number, touch, shape.table, row, shape))
+            self._write(statement, touch, row_of(self.database, shape.table, key))
 
-    def _selected(self, statement: Statement, parameters: Any, rows: int, entities: bool) -> None:
-        shape = statement.shape
-        if len(self._reads) >= MOST_READS:
-            return
-        if not entities:  # of instances only those count that were filled: an old one keeps its old values
-            keys: list[list[Any]] = []
-            if shape.key is not None:
-                keys = [[value_of(source, parameters) for source in shape.key]]
-            elif shape.keys is not None:
-                keys = [[value] for value in listed(shape.keys, parameters)]
-            touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY
-            for key in keys:
-                row = row_of(self.database, shape.table, key)
-                if row:
-                    self._reads.append(_Touched(statement.number, touch, shape.table, row, shape))
-        if shape.exact and shape.equalities:
-            row = _group_of(self.database, shape, parameters)
-            if row:
-                if shape.aggregate:
-                    self._reads.append(_Touched(statement.number, Touch.READ_GROUP, shape.table, row, shape))
-                columns = tuple(column for column, _ in shape.equalities)
-                known = self._checks.setdefault(shape.table, {}).setdefault(columns, [])
-                if len(known) < _MOST_CHECKS:
-                    known.append(_Check(row, statement, rows))
+    def _write(self, statement: Statement, touch: Touch, row: int) -> None:
+        if row:
+            shape = statement.known.shape
+            self._writes.append(_Touched(statement, touch, shape.table, row, shape))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
-        shape = statement.shape
+        shape = statement.known.shape
         values = dict(shape.values)
+        looks = [
+            look
+            for look in self._looks[-_MOST_LOOKS:]
+            if look.statement.known.shape.table == shape.table and look.statement.known.shape.exact
+        ]
         for each in parameters[: MOST_WRITES - len(self._writes)]:
             if shape.key is not None:
                 try:
                     key = [value_of(source, each) for source in shape.key]
                 except (LookupError, TypeError):
                     key = []  # the database makes it
-                row = row_of(self.database, shape.table, key) if key else 0
-                if row:
-                    self._writes.append(_Touched(statement.number, Touch.INSERT, shape.table, row, shape))
-            for columns, checks in self._checks.get(shape.table, {}).items():
-                if all(column in values for column in columns):
-                    wanted = Shape(
-                        Operation.SELECT, shape.table, equalities=tuple((c, values[c]) for c in columns)
-                    )
-                    try:
-                        row = _group_of(self.database, wanted, each)
-                    except (LookupError, TypeError):
-                        continue
-                    self._checked(statement, row, checks)
+                if key:
+                    self._write(statement, Touch.INSERT, row_of(self.database, shape.table, key))
+            for look in reversed(looks):
+                if self._checked(statement, each, values, look):
+                    break
 
-    def _checked(self, statement: Statement, row: int, checks: list[_Check]) -> None:
-        """A row was put where the transaction had looked before: had it counted, or found nothing?"""
-        for check in reversed(checks):
-            if check.row == row:
-                made, shape = check.statement, check.statement.shape
-                if not shape.aggregate:
-                    found = check.rows
-                    if found < 0:  # the driver does not say: of instances it is seen whether they were loaded
-                        found = sum(type(read) is tuple and read[0] is made for read in self._reads)
-                    if found:
-                        return
-                    self._reads.append(_Touched(made.number, Touch.READ_GROUP, shape.table, row, shape))
-                self._writes.append(
-                    _Touched(statement.number, Touch.INSERT_CHECKED, shape.table, row, statement.shape)
-                )
-                return
+    def _checked(self, statement: Statement, inserted: Any, values: dict[str, Any], look: _Look) -> bool:
+        """Whether a row was put where the transaction had looked before; told if it had counted, or found nothing."""
+        seen = look.statement.known.shape
+        if not seen.equalities or not all(column in values for column, _ in seen.equalities):
+            return False
+        row = _group_of(self.database, seen.table, seen.equalities, look.parameters)
+        mine = _group_of(self.database, seen.table, [(c, values[c]) for c, _ in seen.equalities], inserted)
+        if not row or row != mine:
+            return False
+        if seen.aggregate or not self._found(look):
+            self._write(statement, Touch.INSERT_CHECKED, row)
+        return True
+
+    def _found(self, look: _Look) -> bool:
+        """Whether a SELECT found a row; where the driver does not say, whether instances were loaded by it."""
+        if look.rows >= 0 or not look.entities:
+            return look.rows > 0
+        return any(statement.number == look.statement.number for statement, _ in self._loaded())
+
+    def _loaded(self) -> Iterator[tuple[Statement, Any]]:
+        """The statements of this transaction with the states of the instances that they filled."""
+        first = self.first_run
+        for loads in self.loads if first else ():
+            for state, run in list(loads.rows):
+                if run > first:
+                    statement = loads.statement_of(run)
+                    if statement is not None and statement.transaction is self:
+                        yield statement, state
 
     def savepoint(self, name: str) -> None:
         """Remembers what had been written."""
@@ -222,66 +214,77 @@ class Transaction:
         """Emits the rows, if something was written: reading alone harms nobody."""
         if not self._writes:
             return
-        for read in self._reads:
-            if type(read) is tuple:
-                self._tell_entity(*read)
-            else:
-                self._tell(read)  # type: ignore[arg-type]
+        for statement, state in islice(chain(self._earlier, self._loaded()), MOST_READS):
+            self._tell_entity(statement, state)
+        checked = {write.row for write in self._writes if write.touch is Touch.INSERT_CHECKED}
+        for look in self._looks:
+            self._tell_look(look, checked)
         for write in self._writes:
-            self._tell(write)
-        self._reads = []
-        self._writes = []
-        self._checks = {}
+            shape = write.shape
+            self._tell(
+                write.statement, write.touch, shape.table, write.row, shape.sets, shape.computed, shape.guards
+            )
 
-    def _tell(self, touched: _Touched) -> None:
-        shape = touched.shape
-        writes = touched.touch >= Touch.WRITE
-        _emit(
-            self,
-            touched.number,
-            touched.touch,
-            touched.table,
-            touched.row,
-            shape.sets if writes else shape.condition,
-            shape.computed if writes else (),
-            shape.guards if writes else (),
-        )
+    def forget(self) -> None:
+        """Drops what was gathered: it has ended."""
+        self._looks, self._writes, self._earlier = [], [], []
+        self._begun.ended()
 
-    def _tell_entity(self, statement: Statement, key: Any, manager: Any) -> None:
-        mapper = manager.mapper
+    def _tell_look(self, look: _Look, checked: set[int]) -> None:
+        statement, shape = look.statement, look.statement.known.shape
+        if (
+            not look.entities
+        ):  # of instances only those count that were filled: an old one keeps its old values
+            keys: list[list[Any]] = []
+            if shape.key is not None:
+                keys = [[value_of(source, look.parameters) for source in shape.key]]
+            elif shape.keys is not None:
+                keys = [[value] for value in listed(shape.keys, look.parameters)]
+            touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY
+            for key in keys:
+                self._tell(
+                    statement, touch, shape.table, row_of(self.database, shape.table, key), shape.condition
+                )
+        if shape.exact and shape.equalities and (shape.aggregate or checked):
+            group = _group_of(self.database, shape.table, shape.equalities, look.parameters)
+            if shape.aggregate or group in checked:
+                self._tell(statement, Touch.READ_GROUP, shape.table, group, shape.condition)
+
+    def _tell_entity(self, statement: Statement, state: Any) -> None:
+        mapper = state.manager.mapper
+        if state.key is None:
+            return
         table = str(mapper.base_mapper.local_table.name)
         if len(mapper.tables) > 1:
             for other in mapper.tables:
                 if len(_bases) < 1000:
                     _bases.setdefault(str(other.name), table)
-        row = row_of(self.database, table, key[1])
+        shape = statement.known.shape
+        by_key = shape.get or shape.key is not None
+        touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY if by_key else Touch.READ
+        self._tell(statement, touch, table, row_of(self.database, table, state.key[1]), shape.condition)
+
+    def _tell(
+        self,
+        statement: Statement,
+        touch: Touch,
+        table: str,
+        row: int,
+        columns: tuple[str, ...],
+        computed: tuple[str, ...] = (),
+        guards: tuple[str, ...] = (),
+    ) -> None:
         if row:
-            shape = statement.shape
-            by_key = shape.get or shape.key is not None
-            touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY if by_key else Touch.READ
-            _emit(self, statement.number, touch, table, row, shape.condition, (), ())
-
-
-def _emit(
-    transaction: Transaction,
-    number: int,
-    touch: Touch,
-    table: str,
-    row: int,
-    columns: tuple[str, ...],
-    computed: tuple[str, ...],
-    guards: tuple[str, ...],
-) -> None:
-    intern = emitter.intern
-    emitter.emit(
-        _ROW,
-        transaction.number,
-        number,
-        int(touch),
-        intern(table),
-        row,
-        intern(",".join(columns)),
-        intern(",".join(computed)),
-        intern(",".join(guards)),
-        transaction.autocommit,
-    )
+            intern = emitter.intern
+            emitter.emit(
+                _ROW,
+                self.number,
+                statement.number,
+                int(touch),
+                intern(table),
+                row,
+                intern(",".join(columns)) if columns else 0,
+                intern(",".join(computed)) if computed else 0,
+                intern(",".join(guards)) if guards else 0,
+                self.autocommit,
+            )

@@ -1,0 +1,90 @@
+"""What is the same each time a statement is sent: found out once, kept while SQLAlchemy keeps it compiled."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from pyscope.events.sql import Load
+from pyscope.probes.sql.shape import Shape, of_compiled, of_text
+from pyscope.probes.sql.template import template
+
+__all__ = ["Known", "known_of"]
+
+_MOST_KNOWN = 2000
+
+
+class Known:
+    """A statement as such. `orm`: it is a SELECT of the ORM; `entities`: it loads instances.
+
+    `relationship`: "Class.attribute" where it stands for a relationship, which a lazy `load` then is of; `eager`: it
+    can also be an eager loader's. `columns`: attributes that it fills in an instance that is there.
+    `names_rows`: its condition names rows, or a group of them, by values.
+    """
+
+    __slots__ = (
+        "columns",
+        "eager",
+        "entities",
+        "load",
+        "names_rows",
+        "operation",
+        "orm",
+        "paged",
+        "relationship",
+        "shape",
+        "template",
+    )
+
+    def __init__(self, shape: Shape, text: str) -> None:
+        self.shape = shape
+        self.template = text
+        self.operation = int(shape.operation)
+        self.orm = False
+        self.paged = shape.paged
+        self.entities = False
+        self.eager = False
+        self.relationship = ""
+        self.load = int(Load.NONE)
+        self.names_rows = bool(shape.table and (shape.equalities or shape.keys is not None))
+        self.columns: frozenset[str] = frozenset()
+
+
+_compiled: dict[int, tuple[weakref.ref[Any], Known]] = {}
+_texts: dict[str, Known] = {}
+
+
+def known_of(compiled: Any, statement: str, dialect: str) -> Known:
+    """What is known of a statement; `compiled` is None for one that was written by hand."""
+    if compiled is None:
+        found = _texts.get(statement)
+        if found is None:
+            if len(_texts) >= _MOST_KNOWN:
+                _texts.clear()
+            found = _texts[statement] = Known(of_text(statement), template(statement, dialect))
+        return found
+    entry = _compiled.get(id(compiled))
+    if entry is not None and entry[0]() is compiled:
+        return entry[1]
+    found = Known(of_compiled(compiled), template(statement, dialect))
+    _look_at_origin(found, getattr(compiled, "compile_state", None))
+    if len(_compiled) >= _MOST_KNOWN:
+        _compiled.clear()
+    _compiled[id(compiled)] = weakref.ref(compiled), found
+    return found
+
+
+def _look_at_origin(known: Known, origin: Any) -> None:
+    """`origin`: SQLAlchemy's state of the compilation, which for the ORM tells what the statement is for."""
+    path = getattr(origin, "current_path", None)
+    if path is None:
+        return
+    known.orm = True
+    known.entities = bool(getattr(origin, "_has_mapper_entities", True))
+    known.columns = frozenset(getattr(origin.compile_options, "_only_load_props", None) or ())
+    if not path.is_root:
+        known.eager = True
+        prop = path[-1]
+        if hasattr(prop, "uselist"):
+            known.relationship = f"{prop.parent.class_.__name__}.{prop.key}"
+            known.load = int(Load.COLLECTION if prop.uselist else Load.SCALAR)
