@@ -1,4 +1,4 @@
-"""Which lines of a function a condition decides about: control dependence on its bytecode.
+"""Which lines of a function a condition decides about: control dependence on its bytecode, and the variables it sets.
 
 Ferrante, Ottenstein and Warren, "The program dependence graph and its use in optimization" (1987): an
 instruction depends on a branch if one way out of the branch always leads to it and another may not. Exceptions
@@ -14,6 +14,34 @@ from pyscope.probes.accesses.code import JUMPS_ALWAYS, LEAVES, Step
 __all__ = ["ControlFlow"]
 
 MOST_STEPS = 3000
+MOST_VALUES = 200  # of variables, that are followed
+
+_COLLECTS = {"LIST_APPEND", "SET_ADD", "MAP_ADD"}
+_BEGINS = {"BUILD_LIST", "BUILD_SET", "BUILD_MAP"}
+_ENDS = {"STORE_FAST", "STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "STORE_DEREF", "POP_TOP", *LEAVES}
+"""What a statement ends with, roughly."""
+
+
+def _stored(step: Step) -> tuple[str, ...]:
+    """The variables that a step gives a value."""
+    if step.name in ("STORE_FAST", "STORE_DEREF"):
+        return (str(step.value),)
+    if step.name == "STORE_FAST_STORE_FAST" and isinstance(step.value, tuple):
+        return step.value
+    if step.name == "STORE_FAST_LOAD_FAST" and isinstance(step.value, tuple):
+        return step.value[:1]
+    return ()
+
+
+def _loaded(step: Step) -> tuple[str, ...]:
+    """The variables that a step loads."""
+    if step.name in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
+        return (str(step.value),)
+    if step.name == "LOAD_FAST_LOAD_FAST" and isinstance(step.value, tuple):
+        return step.value
+    if step.name == "STORE_FAST_LOAD_FAST" and isinstance(step.value, tuple):
+        return step.value[1:]
+    return ()
 
 
 class ControlFlow:
@@ -25,6 +53,7 @@ class ControlFlow:
         self._deciders: list[set[int]] | None = None  # for each block the branching blocks it depends on
         self._starts: list[int] = []
         self._block_of: list[int] = []
+        self._jumps = {index for index, step in enumerate(steps) if step.target >= 0}
 
     def decided_lines(self, branches: Iterable[int]) -> str | None:
         """The lines that branch instructions (by index) decide about, as "12-14,20"; None where that is not known."""
@@ -36,12 +65,71 @@ class ControlFlow:
                 self._analyse()
             assert self._deciders is not None
             block = self._block_of[branch]
+            decided: set[int] = set()
             for other, deciders in enumerate(self._deciders):
                 if block in deciders:
                     begin = self._starts[other]
                     end = self._starts[other + 1] if other + 1 < len(self._starts) else len(self._steps)
-                    lines.update(step.first_line for step in self._steps[begin:end] if step.first_line)
-        return _ranges(lines)
+                    decided.update(range(begin, end))
+            if any(self._collects(at, branch) for at in decided):
+                return None  # of what is collected it is not known where it goes
+            lines.update(self._steps[at].first_line for at in decided)
+            lines |= self._lines_with_values_of(decided)
+        return _ranges(lines - {0})
+
+    def _collects(self, at: int, branch: int) -> bool:
+        """Whether a step adds to what a comprehension around the branch makes, where that has no code of its own."""
+        if self._steps[at].name not in _COLLECTS:
+            return False
+        while at >= 0 and self._steps[at].name not in _BEGINS:
+            at -= 1
+        return at < branch
+
+    def _lines_with_values_of(self, decided: set[int]) -> set[int]:
+        """The lines of other statements that use a variable which was set by some steps, or what they made of it."""
+        lines: set[int] = set()
+        news = [(at, name) for at in decided for name in _stored(self._steps[at])]
+        known = set(news)
+        while news and len(known) <= MOST_VALUES:
+            at, name = news.pop()
+            for load in self._loads(at, name):
+                if load in decided:
+                    continue
+                end = load
+                while (
+                    end + 1 < len(self._steps)
+                    and self._steps[end].name not in _ENDS
+                    and end not in self._jumps
+                ):
+                    end += 1
+                lines.update(step.first_line for step in self._steps[load : end + 1])
+                further = {(end, other) for other in _stored(self._steps[end])} - known
+                known |= further
+                news += further
+        return lines
+
+    def _loads(self, at: int, name: str) -> list[int]:
+        """Where the value that step `at` gives a variable is loaded before the variable gets another."""
+        found = []
+        waiting, seen = self._next(at), {at}
+        while waiting:
+            at = waiting.pop()
+            if at in seen or at >= len(self._steps):
+                continue
+            seen.add(at)
+            step = self._steps[at]
+            if name in _loaded(step):
+                found.append(at)
+            if name not in _stored(step):
+                waiting += self._next(at)
+        return found
+
+    def _next(self, at: int) -> list[int]:
+        step = self._steps[at]
+        follow = [step.target] if step.target >= 0 else []
+        if step.name not in JUMPS_ALWAYS and step.name not in LEAVES:
+            follow.append(at + 1)
+        return follow
 
     def _analyse(self) -> None:
         steps = self._steps
