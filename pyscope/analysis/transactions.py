@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,58 +72,51 @@ class History:
     @cached_property
     def transactions(self) -> dict[int, Committed]:
         """By their number. Only uses of rows that several transactions used, and of which one wrote."""
-        if not len(self._rows):
+        if not len(self._rows) or not len(self._statements):
             return {}
         ends, failed = self._ends()
-        shared = self._shared()
-        found: dict[int, Committed] = {}
-        statement_of = self._statement_of()
         begins = dict(zip(*self._columns(Step.BEGIN, "transaction", "time_ns"), strict=True))
-        names = (
-            "transaction",
-            "number",
-            "touch",
-            "table",
-            "row",
-            "columns",
-            "computed",
-            "guards",
-            "autocommit",
-        )
-        columns = [self._rows[name][shared].tolist() for name in names]
-        flows = flow_of_contexts(self._trace, self._statements["context"])
-        for number, sent, touch, table, row, wrote, computed, guards, autocommit in zip(
-            *columns, strict=True
-        ):
-            end = ends.get(number)
-            at = statement_of.get(sent)
-            if end is None or at is None or number in failed:
-                continue
-            stop = int(self._statements["time_ns"][at])
-            start = stop - int(self._statements["duration_ns"][at])
+        rows, at = self._with_statements(self._shared())
+        stops = self._statements["time_ns"][at]
+        starts = stops - self._statements["duration_ns"][at]
+        threads = self._statements["thread"][at].tolist()
+        flows = flow_of_contexts(self._trace, self._statements["context"][at]).tolist()
+        names = ("transaction", "touch", "table", "row", "columns", "computed", "guards", "autocommit")
+        columns = [self._rows[name][rows].tolist() for name in names]
+        sets = cache(self._names)
+        strings, touches = self._trace.strings, {int(touch): touch for touch in Touch}
+        found: dict[int, Committed] = {}
+        for row in zip(*columns, at.tolist(), starts.tolist(), stops.tolist(), threads, flows, strict=True):
+            (
+                number,
+                touched,
+                table,
+                identity,
+                wrote,
+                computed,
+                guards,
+                autocommit,
+                statement,
+                start,
+                stop,
+                *flow,
+            ) = row
             transaction = found.get(number)
             if transaction is None:
+                end = ends.get(number)
+                if end is None or number in failed:
+                    continue
                 time, isolation = end
-                flow = int(self._statements["thread"][at]), int(flows[at])
-                begin = int(begins.get(number, start))
-                transaction = Committed(number, begin, time, isolation, bool(autocommit), flow)
+                begin = begins.get(number, start)
+                transaction = Committed(number, begin, time, isolation, bool(autocommit), (flow[0], flow[1]))
                 found[number] = transaction
-            if autocommit and touch >= Touch.WRITE:
-                transaction.visible_ns = min(transaction.visible_ns, start)
-            transaction.start_ns = min(transaction.start_ns, start)
-            transaction.uses.append(
-                Use(
-                    Touch(touch),
-                    self._trace.strings[table],
-                    row,
-                    self._names(wrote),
-                    self._names(computed),
-                    self._names(guards),
-                    start,
-                    stop,
-                    at,
-                )
-            )
+            touch = touches[touched]
+            if autocommit and touch >= Touch.WRITE and start < transaction.visible_ns:
+                transaction.visible_ns = start
+            if start < transaction.start_ns:
+                transaction.start_ns = start
+            of = sets(wrote), sets(computed), sets(guards)
+            transaction.uses.append(Use(touch, strings[table], identity, *of, start, stop, statement))
         self._mark_locked(found)
         return found
 
@@ -191,10 +184,14 @@ class History:
         shared |= written & np.isin(self._rows["table"], tables)
         return np.flatnonzero(shared)
 
-    def _statement_of(self) -> dict[int, int]:
-        wanted = np.unique(self._rows["number"])
-        rows = np.flatnonzero(np.isin(self._statements["number"], wanted))
-        return dict(zip(self._statements["number"][rows].tolist(), rows.tolist(), strict=True))
+    def _with_statements(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of some uses those whose statement was recorded, and where that stands among the statements."""
+        numbers = self._statements["number"]
+        order = np.argsort(numbers, kind="stable")
+        wanted = self._rows["number"][rows]
+        at = order[np.minimum(np.searchsorted(numbers, wanted, sorter=order), len(order) - 1)]
+        known = numbers[at] == wanted
+        return rows[known], at[known]
 
     def _names(self, string: int) -> frozenset[str]:
         text = self._trace.strings[string]
