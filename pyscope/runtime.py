@@ -516,7 +516,8 @@ def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = T
 
     with _lock:
         if not _active("concurrency"):
-            _start("concurrency", _Kind(read), [], ["sync", "accesses", "actors", *_there(["sqlalchemy"])])
+            needed = ["sync", "accesses", "actors", *_there(["asgi", "sqlalchemy"])]
+            _start("concurrency", _Kind(read), [], needed)
         _watch("concurrency", "accesses", processes)
 
 
