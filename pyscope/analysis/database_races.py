@@ -133,11 +133,7 @@ def _known_since(uses: list[Use], write: Use) -> Use | None:
 def _overwritten(write: Use, theirs: list[Use]) -> Use | None:
     """The foreign write whose values a write replaces without having looked at them."""
     for use in theirs:
-        if (
-            use.touch is Touch.WRITE
-            and use.changed & (write.columns - write.guards)
-            and not use.changed & write.guards
-        ):
+        if use.touch is Touch.WRITE and use.changed & (write.columns - write.guards):
             return use
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 import warnings
@@ -323,11 +324,14 @@ def test_threads_that_run_statements_do_not_notice_coming_and_going(tmp_path: Pa
         thread.start()
     assert heard.wait(DEADLINE)
     before = found_state()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     try:
-        for _ in range(5):
+        for _ in range(20):
             probes.acquire(["sqlalchemy"])
             probes.release(["sqlalchemy"])
     finally:
+        sys.setswitchinterval(interval)
         ended.set()
         for thread in threads:
             thread.join()

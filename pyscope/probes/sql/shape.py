@@ -26,8 +26,9 @@ class Shape:
     `key`: the primary key's values, if the condition names one row; `keys`: a list of single-column keys.
     `equalities`: columns that must equal something. `condition`: all columns compared. `exact`: nothing but equalities.
     `sets`: columns given values that the program computed; `computed`: by the database itself. `guards`: columns that
-    the condition compares beside the key. `values`: of an INSERT. `get`: a select of one row by Session.get().
-    `aggregate`: functions are selected, like count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
+    the condition compares beside the key, but for a range: `balance >= 10` does not say that it is still the same.
+    `values`: of an INSERT. `get`: a select of one row by Session.get(). `aggregate`: functions are selected, like
+    count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
     """
 
     operation: Operation
@@ -78,6 +79,7 @@ def of_text(statement: str) -> Shape:
         parsed.equalities,
         {},
         parsed.compared,
+        parsed.ranges,
         parsed.exact,
         locked=parsed.locked,
         sets=parsed.sets,
@@ -121,7 +123,8 @@ def _shape(
     primary: tuple[str, ...],
     equalities: dict[str, Source],
     lists: dict[str, Source],
-    compared: Iterable[str],
+    compared: set[str],
+    ranges: set[str],
     exact: bool,
     **more: Any,
 ) -> Shape:
@@ -139,7 +142,7 @@ def _shape(
         tuple(sorted(equalities.items())),
         tuple(sorted(set(compared))),
         exact,
-        guards=tuple(sorted(set(compared) - set(primary))) if key is not None or keys is not None else (),
+        guards=tuple(sorted(compared - ranges - set(primary))) if key is not None or keys is not None else (),
         **more,
     )
 
@@ -170,10 +173,11 @@ def _select(compiled: Any, statement: Any) -> Shape:
         condition.equalities,
         condition.lists,
         condition.compared,
+        condition.ranges,
         condition.exact,
         locked=locked,
         get=get,
-        paged=paged or (limited and condition.ranged),
+        paged=paged or (limited and bool(condition.ranges)),
         aggregate=any(
             getattr(part, "__visit_name__", "") == "function" for part in _parts(*statement._raw_columns)
         ),
@@ -202,6 +206,7 @@ def _update(compiled: Any, statement: Any) -> Shape:
         condition.equalities,
         condition.lists,
         condition.compared,
+        condition.ranges,
         condition.exact,
         sets=tuple(sorted(sets)),
         computed=tuple(sorted(computed | by_default)),
@@ -218,6 +223,7 @@ def _delete(compiled: Any, statement: Any) -> Shape:
         condition.equalities,
         condition.lists,
         condition.compared,
+        condition.ranges,
         condition.exact,
     )
 
@@ -254,20 +260,22 @@ class _Condition:
         self.lists: dict[str, Source] = {}
         self.compared: set[str] = set()
         self.exact = True
-        self.ranged = False
+        self.ranges: set[str] = set()
         self._table = table.name
         self._names = compiled.bind_names
         for conjunct in _conjuncts(criteria):
             self._add(conjunct)
 
     def _add(self, conjunct: Any) -> None:
-        self.compared |= {part.name for part in _parts(conjunct) if self._is_mine(part)}
+        mine = {part.name for part in _parts(conjunct) if self._is_mine(part)}
+        self.compared |= mine
         if self._is_mine(conjunct):  # a column of truth values, alone
             self.equalities[conjunct.name] = Literal(True)
             return
         if getattr(conjunct, "__visit_name__", "") == "binary":
             operator = getattr(conjunct.operator, "__name__", "")
-            self.ranged = self.ranged or operator in ("gt", "ge", "lt", "le")
+            if operator in ("gt", "ge", "lt", "le"):
+                self.ranges |= mine
             sides = [(conjunct.left, conjunct.right), (conjunct.right, conjunct.left)]
             for column, value in sides[: 2 if operator == "eq" else 1]:
                 source = self._source(value)

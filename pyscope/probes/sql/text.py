@@ -29,6 +29,7 @@ class Parsed:
     table: str
     equalities: dict[str, str | int | Literal] = field(default_factory=dict)
     compared: set[str] = field(default_factory=set)
+    ranges: set[str] = field(default_factory=set)
     exact: bool = True
     locked: bool = False
     aggregate: bool = False
@@ -78,6 +79,7 @@ _SLOT = re.compile(r"@(\d+)(?:::\w+)?")
 _COLUMN = re.compile(r'(?:[\w"]+\.)?"?([A-Za-z_]\w*)"?')
 _EQUALITY = re.compile(rf"{_COLUMN.pattern}\s*=\s*@(\d+)(?:::\w+)?")
 _IDENTIFIER = re.compile(r"(?<![@\w:])[A-Za-z_]\w*(?!\w|\s*\()")
+_RANGE = re.compile(r"[<>](?!>)(?<!<>)|\bbetween\b", re.I)
 _KEYWORDS = frozenset(
     (
         "and",
@@ -171,6 +173,8 @@ def _conditions(where: str, slots: list[str | int | Literal], found: Parsed) -> 
         else:
             found.exact = False
             found.compared |= set(_columns(conjunct))
+            if _RANGE.search(conjunct):
+                found.ranges |= set(_columns(conjunct))
 
 
 def _assignments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -212,7 +212,32 @@ def added_to_a_list_that_was_read(bank: Bank) -> bool:
     return True
 
 
+def taken_and_given_back(bank: Bank) -> bool:
+    """While one decides, another takes the account and gives it back: what the UPDATE's condition says holds again."""
+
+    def claim(others: Rendezvous) -> None:
+        with bank.session() as session:
+            assert session.get_one(Account, 1).status == "open"
+            others.meet("read")
+            others.meet("given back")
+            taken = update(Account).where(Account.id == 1, Account.status == "open").values(status="taken")
+            assert session.execute(taken).rowcount == 1
+            session.commit()
+
+    def borrow(others: Rendezvous) -> None:
+        others.meet("read")
+        for status in ("lent", "open"):
+            with bank.session() as session:
+                session.execute(update(Account).where(Account.id == 1).values(status=status))
+                session.commit()
+        others.meet("given back")
+
+    bank.run(claim, borrow)
+    return True
+
+
 QUIET = [
+    taken_and_given_back,
     other_rows,
     other_columns,
     one_after_the_other,

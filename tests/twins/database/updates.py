@@ -428,6 +428,39 @@ def not_lucky_but_locked(bank: Bank) -> bool:
     return _one_after_the_other(bank, locked=True)
 
 
+def still_enough(bank: Bank) -> bool:
+    """The condition says that there is enough; the new balance rests on the one that was read."""
+
+    def withdraw(others: Rendezvous) -> None:
+        with bank.session() as session:
+            held = session.scalars(select(Account.balance).where(Account.id == 1)).one()
+            others.meet()
+            change = update(Account).where(Account.id == 1, Account.balance >= 10)
+            session.execute(change.values(balance=held - 10))
+            session.commit()
+
+    bank.run(withdraw, withdraw)
+    return bank.balance() == 80
+
+
+def still_the_same(bank: Bank) -> bool:
+    """Compare and set: the condition says that the balance is the one that was read, else it is read again."""
+
+    def withdraw(others: Rendezvous) -> None:
+        while True:
+            with bank.session() as session:
+                held = session.scalars(select(Account.balance).where(Account.id == 1)).one()
+                others.meet()
+                change = update(Account).where(Account.id == 1, Account.balance == held)
+                changed = session.execute(change.values(balance=held - 10)).rowcount
+                session.commit()
+                if changed:
+                    return
+
+    bank.run(withdraw, withdraw)
+    return bank.balance() == 80
+
+
 CASES = [
     DatabaseCase("model", model_read_and_written, model_read_for_update, _BALANCE),
     DatabaseCase("attribute", attribute_set_to_a_value, attribute_set_to_an_expression, _BALANCE),
@@ -436,6 +469,7 @@ CASES = [
     DatabaseCase(
         "claim", claimed_after_a_look, claimed_by_condition, Expected("lost_update", "accounts.status")
     ),
+    DatabaseCase("compare", still_enough, still_the_same, _BALANCE),
     DatabaseCase("text", written_by_hand, written_by_hand_atomic, _BALANCE),
     DatabaseCase("driver_sql", driver_sql, driver_sql_locked, _BALANCE),
     DatabaseCase("isolation", read_committed, repeatable_read_and_again, _BALANCE),
