@@ -283,6 +283,26 @@ def test_deaths_of_child_processes_are_told_with_code_or_signal(tmp_path: Path) 
     assert events[0].stack[0].file == __file__
 
 
+def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -> None:
+    with watching(tmp_path, "supervision") as watch:
+        child = subprocess.Popen(python("import time; time.sleep(600)"))
+        child.terminate()
+        assert child.wait() == -signal.SIGTERM
+        wait_for(child.pid, watch)
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+        process.start()
+        process.terminate()
+        process.join()
+        assert process.pid is not None
+        wait_for(process.pid, watch)
+    for library in ("subprocess", "multiprocessing"):
+        [ended] = [event for event in of(watch, library) if event.kind != "child_started"]
+        assert (ended.kind, ended.reason) == (
+            "child_shutdown",
+            "killed by SIGTERM, asked to by the program",
+        )
+
+
 def crash() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
@@ -323,8 +343,10 @@ def test_removal_puts_everything_back_and_ends_the_thread_while_children_live(tm
     places: list[tuple[Any, str]] = [
         (subprocess.Popen, "__init__"),
         (subprocess.Popen, "_handle_exitstatus"),
+        (subprocess.Popen, "send_signal"),
         (process.BaseProcess, "start"),
         (popen_fork.Popen, "poll"),
+        (popen_fork.Popen, "_send_signal"),
         (popen_forkserver.Popen, "poll"),
         (asyncio.BaseEventLoop, "call_exception_handler"),
         (threading, "excepthook"),

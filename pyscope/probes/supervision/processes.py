@@ -29,6 +29,8 @@ __all__ = ["ChildProcesses"]
 MOST_CHILDREN = 1000  # watched at a time; the death of others is not told
 GRACE = 1.0  # seconds for the program to note a return code that it was the first to read
 TICK = 0.02
+_POLITE = (signal.SIGTERM, signal.SIGINT)
+"""By which a program ends a child in order. One that it has to kill did not end so."""
 
 
 class _Child(NamedTuple):
@@ -49,6 +51,7 @@ class ChildProcesses:
         self._living: dict[int, _Child] = {}
         self._watched: set[int] = set()
         self._codes: dict[int, int] = {}  # what the program read
+        self._asked: set[int] = set()  # whom the program asked to end
         self._wake = -1
         self._pid = 0
         self._late: list[tuple[_Child, int]] = []  # dead, their codes not yet known, and looks to go
@@ -63,6 +66,8 @@ class ChildProcesses:
         patches.replace(subprocess.Popen, "_handle_exitstatus", functools.partial(self._reaps, patches))
         for module in (popen_fork, popen_forkserver):
             patches.replace(module.Popen, "poll", functools.partial(self._reaps, patches))
+        patches.replace(subprocess.Popen, "send_signal", functools.partial(self._asks, patches))
+        patches.replace(popen_fork.Popen, "_send_signal", functools.partial(self._asks, patches))
 
     def stop(self) -> None:
         """Ends the thread; children live on."""
@@ -85,6 +90,7 @@ class ChildProcesses:
         self._late = []
         self._watched.clear()
         self._codes.clear()
+        self._asked.clear()
         self._new.clear()
         self._wake = -1
 
@@ -118,6 +124,15 @@ class ChildProcesses:
                     self._codes[popen.pid] = code
 
         return reap
+
+    def _asks(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def send(popen: Any, number: Any) -> Any:
+            if patches.on and popen.pid in self._watched and number in _POLITE:
+                self._asked.add(popen.pid)  # before it: the end may come at once
+            return original(popen, number)
+
+        return send
 
     def _began(self, pid: int, supervisor: str, name: str, holder: Any) -> None:
         try:
@@ -201,8 +216,12 @@ class ChildProcesses:
     def _ended(self, child: _Child, code: int | None) -> None:
         self._watched.discard(child.pid)
         self._codes.pop(child.pid, None)
-        kind = "child_shutdown" if code == 0 else "child_terminated"
-        self._tell(kind, child.supervisor, child.name, _in_words(code), pid=child.pid, stack=child.stack)
+        asked = child.pid in self._asked
+        self._asked.discard(child.pid)
+        in_order = code == 0 or (asked and code != -signal.SIGKILL)
+        kind = "child_shutdown" if in_order else "child_terminated"
+        reason = _in_words(code) + (", asked to by the program" if asked and code else "")
+        self._tell(kind, child.supervisor, child.name, reason, pid=child.pid, stack=child.stack)
 
 
 def _in_words(code: int | None) -> str:
