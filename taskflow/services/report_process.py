@@ -13,7 +13,7 @@ from typing import Any, Final
 from pykka import ActorDeadError
 
 from taskflow.process import importable
-from taskflow.services.report_worker import Failed, Finished, Message, Order, Progress, from_line
+from taskflow.services.report_messages import Failed, Finished, Message, Order, Progress, from_line
 from taskflow.supervision import Exit, ExitKind, SupervisedActor
 
 STOP_SECONDS: Final = 2.0

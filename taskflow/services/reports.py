@@ -20,8 +20,8 @@ from taskflow.data.reports import PROBLEM_LENGTH, Report, Reports, ReportStatus
 from taskflow.errors import NothingToReport, ReportNotReady, ReportsUnavailable
 from taskflow.faults import CHECK_THEN_ACT_AWAIT
 from taskflow.integrations.storage import FileStorage
+from taskflow.services.report_messages import Failed, Finished, Message, Order, Progress, file_name
 from taskflow.services.report_process import ReportProcess
-from taskflow.services.report_worker import Failed, Finished, Message, Order, Progress, file_name
 from taskflow.settings import Settings
 from taskflow.supervision import (
     ChildSpec,

@@ -25,7 +25,7 @@ from taskflow.data.reports import ReportStatus
 from taskflow.errors import NotFound, NothingToReport, ReportNotReady, ReportsUnavailable
 from taskflow.integrations.storage import FileStorage
 from taskflow.process import ServerProcess
-from taskflow.services.report_worker import Failed, Finished, Message, Order, Progress, from_line, to_line
+from taskflow.services.report_messages import Failed, Finished, Message, Order, Progress, from_line, to_line
 from taskflow.services.report_worker import write_annual_report as write_in_this_process
 from taskflow.services.reports import (
     ReportGenerator,
