@@ -15,12 +15,13 @@ from time import perf_counter_ns
 from typing import Any
 
 from pyscope import emitter
-from pyscope.events.sql import STATEMENT, TRANSACTION, Load, Operation, Step
+from pyscope.events.sql import STATEMENT, TRANSACTION, Operation, Step
 from pyscope.probes import Probe, on_import
 from pyscope.probes.sql import quiet
 from pyscope.probes.sql.known import Known, known_of
-from pyscope.probes.sql.loads import MOST_STATEMENTS, Loads, LoadsOfThreads, Statement
-from pyscope.probes.sql.template import SALT, fingerprint, mixed, plain
+from pyscope.probes.sql.loads import MOST_STATEMENTS, LoadsOfThreads, Statement
+from pyscope.probes.sql.purpose import ASKED, OF_PROGRAM, purpose
+from pyscope.probes.sql.template import fingerprint, mixed
 from pyscope.probes.sql.transaction import Transaction
 
 __all__ = ["SQLAlchemyProbe"]
@@ -31,9 +32,6 @@ _TRANSACTION = TRANSACTION.kind
 _OTHER = int(Operation.OTHER)
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
-_NONE, _QUERY, _GET, _EAGER = int(Load.NONE), int(Load.QUERY), int(Load.GET), int(Load.EAGER)
-_ASKED = (_NONE, _QUERY, _GET)
-_NOT_OF_ORM = (_NONE, "", 0, "")
 
 
 class _Connection:
@@ -206,12 +204,12 @@ class SQLAlchemyProbe(Probe):
             number = emitter.next_id()
             rows = cursor.rowcount
             operation = known.operation
-            load, relationship, parent, parent_statement = _NOT_OF_ORM
+            load, relationship, parent, parent_statement = OF_PROGRAM
             arguments = 0
             if operation == _SELECT:
                 if known.orm:
                     options = context.execution_options.get("_sa_orm_load_options")
-                    load, relationship, parent, parent_statement = _purpose(options, known, loads)
+                    load, relationship, parent, parent_statement = purpose(options, known, loads)
                 arguments = parent or fingerprint(statement, parameters)
             intern = emitter.intern
             emitter.emit(
@@ -241,7 +239,7 @@ class SQLAlchemyProbe(Probe):
                 if len(loads.sent) >= MOST_STATEMENTS:
                     loads.shorten()
                 loads.sent.append((run, number, known, transaction))
-                if not known.names_rows or load not in _ASKED:
+                if not known.names_rows or load not in ASKED:
                     return
             elif operation == _OTHER:
                 return
@@ -265,7 +263,7 @@ class SQLAlchemyProbe(Probe):
             rows = -1
         by_hand = context is None or context.compiled is None
         if known.operation == _SELECT:
-            if known.names_rows and load in _ASKED:
+            if known.names_rows and load in ASKED:
                 values = parameters if by_hand else context.compiled_parameters[0]
                 transaction.looked(Statement(0, number, known, transaction), values, rows)
             return
@@ -462,52 +460,6 @@ def _counter(new_run: Callable[[], int]) -> Callable[[], int]:
         if type(cell.cell_contents) is itertools.count:
             return cell.cell_contents.__next__
     return new_run
-
-
-def _identity(state: Any) -> int:
-    """A salted hash of an instance: by its primary key where that is of plain types."""
-    key = state.key
-    if key is None:
-        return mixed("state", id(state))
-    values: list[object] = []
-    if len(key[1]) == 1 and type(key[1][0]) is int:
-        return hash((SALT, id(key[0]), key[1][0])) or 1  # the commonest
-    for value in key[1]:
-        safe = plain(value)
-        if safe is None:
-            return mixed("state", id(state))
-        values.append(safe)
-    return mixed(id(key[0]), *values)
-
-
-def _purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, str]:
-    """Why the ORM sent a SELECT: the kind of load, the attribute, the instance, what had loaded that."""
-    if options is not None:
-        state = options._lazy_loaded_from
-        if state is not None:
-            return known.load, known.relationship, _identity(state), loads.template_of(state.runid)
-        state = options._refresh_state
-        if state is not None:
-            name = state.manager.class_.__name__
-            wanted = known.columns
-            if options._is_user_refresh:
-                load = Load.REFRESH
-            elif state.expired_attributes and not state.expired_attributes.isdisjoint(wanted):
-                load = Load.SUBCLASS if _of_subclass(state, wanted) else Load.EXPIRED
-            else:
-                load = Load.DEFERRED
-            if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
-                name = f"{name}.{'/'.join(sorted(wanted))}"
-            return int(load), name, _identity(state), loads.template_of(state.runid)
-    if known.shape.get:
-        return _GET, "", 0, ""
-    return (_EAGER, known.relationship, 0, "") if known.eager else (_QUERY, "", 0, "")
-
-
-def _of_subclass(state: Any, wanted: Any) -> bool:
-    """Whether attributes are missing since a base class was selected: a subclass's own, and nothing has expired."""
-    inherited = state.mapper.inherits
-    return inherited is not None and not state.expired and not any(map(inherited.has_property, wanted))
 
 
 def _has_listeners(cls: Any) -> bool:

@@ -1,0 +1,66 @@
+"""Why the ORM sent a SELECT: which instance's attribute caused it, and what had loaded that instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyscope.events.sql import Load
+from pyscope.probes.sql.known import Known
+from pyscope.probes.sql.loads import Loads
+from pyscope.probes.sql.template import SALT, mixed, plain
+
+__all__ = ["ASKED", "OF_PROGRAM", "purpose"]
+
+_GET, _EAGER, _QUERY = int(Load.GET), int(Load.EAGER), int(Load.QUERY)
+
+OF_PROGRAM = int(Load.NONE), "", 0, ""
+"""The purpose of a statement that is not the ORM's."""
+
+ASKED = int(Load.NONE), _QUERY, _GET
+"""The loads that the program itself asked for."""
+
+
+def _identity(state: Any) -> int:
+    """A salted hash of an instance: by its primary key where that is of plain types."""
+    key = state.key
+    if key is None:
+        return mixed("state", id(state))
+    values: list[object] = []
+    if len(key[1]) == 1 and type(key[1][0]) is int:
+        return hash((SALT, id(key[0]), key[1][0])) or 1  # the commonest
+    for value in key[1]:
+        safe = plain(value)
+        if safe is None:
+            return mixed("state", id(state))
+        values.append(safe)
+    return mixed(id(key[0]), *values)
+
+
+def purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, str]:
+    """Why the ORM sent a SELECT: the kind of load, the attribute, the instance, what had loaded that."""
+    if options is not None:
+        state = options._lazy_loaded_from
+        if state is not None:
+            return known.load, known.relationship, _identity(state), loads.template_of(state.runid)
+        state = options._refresh_state
+        if state is not None:
+            name = state.manager.class_.__name__
+            wanted = known.columns
+            if options._is_user_refresh:
+                load = Load.REFRESH
+            elif state.expired_attributes and not state.expired_attributes.isdisjoint(wanted):
+                load = Load.SUBCLASS if _of_subclass(state, wanted) else Load.EXPIRED
+            else:
+                load = Load.DEFERRED
+            if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
+                name = f"{name}.{'/'.join(sorted(wanted))}"
+            return int(load), name, _identity(state), loads.template_of(state.runid)
+    if known.shape.get:
+        return _GET, "", 0, ""
+    return (_EAGER, known.relationship, 0, "") if known.eager else (_QUERY, "", 0, "")
+
+
+def _of_subclass(state: Any, wanted: Any) -> bool:
+    """Whether attributes are missing since a base class was selected: a subclass's own, and nothing has expired."""
+    inherited = state.mapper.inherits
+    return inherited is not None and not state.expired and not any(map(inherited.has_property, wanted))
