@@ -88,7 +88,9 @@ def test_a_living_recording_says_what_the_saved_one_says(library: Library, tmp_p
     assert living.query_count == saved.query_count == 18
 
 
-def test_what_loaded_the_parents_is_told_and_the_advice_covers_both_levels(library: Library, tmp_path: Path) -> None:
+def test_what_loaded_the_parents_is_told_and_the_advice_covers_both_levels(
+    library: Library, tmp_path: Path
+) -> None:
     program = next(case.faulty for case in CASES if case.name == "two_levels")
     _, trace = recorded(program, library, tmp_path / "run.pyscope")
     outer, inner = queries.find(trace)
