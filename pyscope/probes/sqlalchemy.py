@@ -243,6 +243,8 @@ class SQLAlchemyProbe(Probe):
                     return
             elif operation == _OTHER:
                 return
+            elif operation != _SELECT and record.dialect == "sqlite" and _stands_alone(connection):
+                transaction.autocommit = True
             self._follow(known, number, transaction, parameters, context, executemany, rows, load)
         except Exception:
             self.fault()
@@ -448,6 +450,11 @@ class SQLAlchemyProbe(Probe):
             self._tell(step, transaction)
         except Exception:
             self.fault()
+
+
+def _stands_alone(connection: Any) -> bool:
+    """Whether SQLite has committed a statement already: no transaction was begun, whatever SQLAlchemy thinks."""
+    return getattr(connection.connection.driver_connection, "in_transaction", True) is False
 
 
 def _no_run() -> int:

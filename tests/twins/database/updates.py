@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy import exc, select, text, update
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import create_engine, exc, select, text, update
+from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
+from sqlalchemy.pool import NullPool
 
 from tests.twins.database.bank import Account, Bank, Rendezvous, VersionedAccount
 from tests.twins.database.cases import DatabaseCase, Expected
@@ -461,6 +466,30 @@ def still_the_same(bank: Bank) -> bool:
     return bank.balance() == 80
 
 
+def _without_transactions(bank: Bank, value: Callable[[int], Any]) -> bool:
+    """The driver begins no transaction, though SQLAlchemy speaks of one: each statement commits itself."""
+    engine = create_engine(bank.engine.url, poolclass=NullPool, connect_args={"isolation_level": None})
+
+    def withdraw(others: Rendezvous) -> None:
+        with Session(engine) as session:
+            balance = session.scalars(select(Account.balance).where(Account.id == 1)).one()
+            others.meet()
+            session.execute(update(Account).where(Account.id == 1).values(balance=value(balance)))
+            others.meet("written")
+            session.commit()
+
+    bank.run(withdraw, withdraw)
+    return bank.balance() == 80
+
+
+def without_transactions(bank: Bank) -> bool:
+    return _without_transactions(bank, lambda balance: balance - 10)
+
+
+def without_transactions_atomic(bank: Bank) -> bool:
+    return _without_transactions(bank, lambda _: Account.balance - 10)
+
+
 CASES = [
     DatabaseCase("model", model_read_and_written, model_read_for_update, _BALANCE),
     DatabaseCase("attribute", attribute_set_to_a_value, attribute_set_to_an_expression, _BALANCE),
@@ -486,5 +515,6 @@ CASES = [
     ),
     DatabaseCase("sqlite_core", core_value, core_expression, _BALANCE, "sqlite"),
     DatabaseCase("sqlite_text", written_by_hand, written_by_hand_atomic, _BALANCE, "sqlite"),
+    DatabaseCase("sqlite_alone", without_transactions, without_transactions_atomic, _BALANCE, "sqlite"),
     DatabaseCase("sqlite_tasks", in_tasks, in_tasks_atomic, _BALANCE, "sqlite"),
 ]
