@@ -42,19 +42,21 @@ def named(race: Race, *places: str) -> bool:
 
 
 class Meeting:
-    """Lets coroutines of the service go on only when `count` of them have come so far."""
+    """Lets coroutines of the service go on only when `count` of them have come so far.
+
+    They look again and again: a signal from one to the other would put in order what is to race.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._come = 0
-        self._all = asyncio.Event()
 
     async def meet(self) -> None:
         """Those who come later do not wait."""
         self._come += 1
-        if self._come >= self._count:
-            self._all.set()
-        await asyncio.wait_for(self._all.wait(), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            while self._come < self._count:
+                await asyncio.sleep(0.001)
 
 
 def meeting_before(monkeypatch: pytest.MonkeyPatch, statement: str, count: int = 2) -> None:
@@ -183,6 +185,18 @@ def test_minutes_added_between_the_read_and_the_write_of_others_are_a_lost_updat
     assert named(race, "repo.py", "set_minutes")
     assert any(place.function == "_add_in_python" for place in race.accesses[-1].stack)
     assert "minutes_spent = minutes_spent + …" in race.suggestion
+
+
+def test_two_requests_that_both_read_before_either_writes_lose_the_minutes_of_one(
+    serve: Serve, database_url: str, pyscope_runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(faults="lost_update", database_url=database_url)
+    task = service.create_task()
+    pyscope_runtime.monitor_concurrency()
+    meeting_before(monkeypatch, "set_minutes")
+    at_once([lambda: service.post(f"/tasks/{task}/time", {"minutes": 1})] * 2)
+    assert service.get(f"/tasks/{task}")["minutes_spent"] == 1
+    assert {race.kind for race in observed(pyscope_runtime)} == {"lost_update"}
 
 
 def test_minutes_that_the_database_adds_are_not_lost(
