@@ -465,8 +465,22 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
     return value
 
 
+cdef list fault_notes = []  # where the first faults arose
+DEF MOST_NOTES = 8
+
+
 cdef void fault() noexcept:
+    """Counts an internal fault, and notes the first few: the exception's type and the line of this file."""
     hook.faults.fetch_add(1)
+    try:
+        if len(fault_notes) < MOST_NOTES:
+            kind, _, traceback = sys.exc_info()
+            while traceback is not None and traceback.tb_next is not None:
+                traceback = traceback.tb_next
+            line = 0 if traceback is None else traceback.tb_lineno
+            fault_notes.append(f"{'a bad value' if kind is None else type.__dict__['__name__'].__get__(kind)} at {line}")
+    except BaseException:
+        pass
 
 
 # --- C functions, exceptions, threads -------------------------------------------------------------
@@ -1153,6 +1167,8 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         hook.file = ring_file
         hook.generation += 1
         hook.threads = 0
+        hook.faults.store(0)
+        fault_notes.clear()
         open_existing_rings()
         hook.evicted = False
         hook.active = True
@@ -1245,6 +1261,7 @@ def stop(double timeout=10.0):
         "clean": clean,
         "evicted": hook.evicted,
         "faults": hook.faults.load(),
+        "fault_notes": list(fault_notes),
         "dropped": ring_file.header().dropped.load(),
         "unnamed": unnamed,
         "ring_path": ring_file.path().c_str().decode("utf-8", "surrogateescape"),

@@ -104,6 +104,7 @@ cdef extern from "recording.hpp" namespace "pyscope" nogil:
     uint16_t FLAG_C_FUNCTION "pyscope::kCFunction"
     cppclass AtomicU64 "std::atomic<uint64_t>":
         uint64_t load()
+        void store(uint64_t)
         uint64_t fetch_add(uint64_t)
     cppclass AtomicU32 "std::atomic<uint32_t>":
         uint32_t load()

@@ -121,7 +121,7 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
         gc.enable()
     assert _interpreter() == before
     assert said == untraced[0]
-    assert recording.figures["faults"] == 0
+    assert recording.figures["faults"] == 0, recording.figures
     del kept
     trace = pyscope.load(path)
     assert not trace.losses, trace.losses

@@ -84,7 +84,7 @@ def test_a_message_is_one_edge_from_sender_to_receiver_and_back(tmp_path: Path) 
     for before, after, end in zip(sent, received, handled, strict=True):
         assert before.time_ns <= after.time_ns <= end.time_ns
         assert before.thread != after.thread == end.thread
-        assert 0 <= after.waited_ns <= end.time_ns - before.time_ns + 1_000_000
+        assert after.waited_ns >= 0
     assert sent[0].stack[0].file == __file__
     [answered] = rows(watch, MESSAGE_ANSWERED)
     assert answered.message == sent[1].message

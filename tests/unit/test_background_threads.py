@@ -58,9 +58,14 @@ def test_it_runs_until_it_is_stopped_and_can_be_started_again(ticking: Ticking) 
 
 
 def test_the_program_s_own_list_of_threads_does_not_hold_it(ticking: Ticking) -> None:
+    before = threading.enumerate()
+    other = Ticking()
+    other.thread.start()
     assert ticking.ticks_on()
-    assert threading.active_count() == 1
-    assert threading.enumerate() == [threading.main_thread()]
+    assert other.ticks_on()
+    assert threading.enumerate() == before
+    assert threading.active_count() == len(before)
+    other.thread.stop()
 
 
 def test_an_error_ends_it_and_is_counted() -> None:

@@ -74,6 +74,16 @@ def test_numbers_of_every_kind_are_kept_or_become_zero(
     assert trace.probe_events(NOTE)["number"].tolist() == [found]
 
 
+def test_a_recording_counts_its_own_faults_and_says_where_they_arose(tmp_path: Path) -> None:
+    with pyscope.record(tmp_path / "run", modules=OWN) as first:
+        emitter.emit(NOTE.kind, object())
+    with pyscope.record(tmp_path / "other", modules=OWN) as second:
+        emitter.emit(NOTE.kind, 1)
+    assert first.figures["faults"] == 1
+    assert first.figures["fault_notes"][0].startswith("a bad value")
+    assert (second.figures["faults"], second.figures["fault_notes"]) == (0, [])
+
+
 def test_texts_are_cut_to_what_fits_and_never_in_the_middle_of_a_character(
     tmp_path: Path, backend: str
 ) -> None:
