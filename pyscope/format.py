@@ -76,7 +76,9 @@ _ONE = (Kind.RAISE, Kind.GEN_START, Kind.GEN_YIELD, Kind.GEN_RESUME, Kind.GEN_TH
 OPERANDS = tuple(1 if kind in _ONE else 2 if kind == Kind.LOSS else 0 for kind in range(17))
 
 CONTEXT_PAYLOAD = struct.Struct("<QQB")  # serial, serial of the parent, ContextKind; then the name
-PROBE_HEAD = struct.Struct("<HHHHQ")  # kind, numbers, text bytes, texts, scope; then numbers (i64), then texts
+PROBE_HEAD = struct.Struct(
+    "<HHHHQ"
+)  # kind, numbers, text bytes, texts, scope; then numbers (i64), then texts
 TEXT_HEAD = struct.Struct("<H")  # bytes; then the text
 MAX_PAYLOAD = 4096
 MAX_NUMBERS = 64  # of a probe event

@@ -85,7 +85,9 @@ class ProcessRecord:
     strings: dict[int, str] = field(default_factory=dict)
     codes: dict[int, Code] = field(default_factory=dict)
     exceptions: dict[int, int] = field(default_factory=dict)
-    locations: dict[int, tuple[int, int, int]] = field(default_factory=dict)  # file, function (string ids), line
+    locations: dict[int, tuple[int, int, int]] = field(
+        default_factory=dict
+    )  # file, function (string ids), line
     stacks: dict[int, tuple[int, int]] = field(default_factory=dict)  # caller, location
     chunks: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, CHUNK_DTYPE))
     thread_names: dict[int, tuple[str, int]] = field(default_factory=dict)
