@@ -11,12 +11,15 @@ from rich.console import Console
 
 import pyscope
 from pyscope import report
+from pyscope.analysis.ranking import rank
 from pyscope.analysis.summary import summarize
 
 
 def main(recording: str) -> None:
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True, highlight=False)
-    report.render(summarize(pyscope.load(recording), limit=6), title=Path(recording).name, console=console)
+    trace = pyscope.load(recording)
+    title = Path(recording).name
+    report.render(summarize(trace, limit=3), title=title, ranking=rank(trace, limit=6), console=console)
     svg = console.export_svg(title="pyscope report")
     # The fonts of the export would be fetched from elsewhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S)

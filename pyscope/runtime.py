@@ -254,7 +254,12 @@ def _files_of(trace: Trace, modules: Modules) -> frozenset[str] | None:
     if modules is None:
         return None
     globs = selection.expand(config.resolve(modules=modules).modules or ())
-    return frozenset(f.file for f in trace.functions if any(fnmatchcase(f.module, glob) for glob in globs))
+    # Generated code ("<string>": the methods of a dataclass) tells nothing: other modules have it too.
+    return frozenset(
+        f.file
+        for f in trace.functions
+        if not f.file.startswith("<") and any(fnmatchcase(f.module, glob) for glob in globs)
+    )
 
 
 def _within(stack: tuple[Location, ...], files: frozenset[str] | None) -> bool:

@@ -317,6 +317,16 @@ def test_n_plus_one_queries_are_counted_and_placed() -> None:
     assert runtime.get_performance_issues() == []
 
 
+def test_generated_code_of_the_modules_asked_for_does_not_let_in_others() -> None:
+    # The methods of a dataclass and code run by exec both have the file "<string>".
+    runtime.start_tracing(modules=["generated_model"])
+    namespace: dict[str, object] = {"__name__": "generated_model"}
+    exec("import dataclasses\n@dataclasses.dataclass\nclass Point:\n    x: int\nPoint(1)", namespace)
+    trace = runtime._session.trace()
+    assert "<string>" in {function.file for function in trace.functions}
+    assert runtime._files_of(trace, ["generated_model"]) == frozenset()
+
+
 def test_resources_are_sampled_and_only_the_metrics_asked_for_are_told() -> None:
     runtime.start_resource_monitoring(metrics=["cpu"], interval=0.005)
     while len(runtime.get_resource_metrics().cpu_usage_samples) < 3:
