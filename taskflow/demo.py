@@ -97,8 +97,21 @@ def _demonstrate(folder: Path, recording: Path, options: argparse.Namespace) -> 
         asyncio.run(_seed(database_url))
 
     modules = "*" if options.everything else "taskflow.*"
-    launcher = [sys.executable, "-m", "pyscope", "run", "--modules", modules, "-o", str(recording)]
-    _say(f"2/5  starting TaskFlow under the recorder: pyscope run --modules {shlex.quote(modules)} …")
+    launcher = [
+        sys.executable,
+        "-m",
+        "pyscope",
+        "run",
+        "--modules",
+        modules,
+        "--probes",
+        "auto",
+        "-o",
+        str(recording),
+    ]
+    _say(
+        f"2/5  starting TaskFlow under the recorder: pyscope run --modules {shlex.quote(modules)} --probes auto …"
+    )
     _say(f"     faults: {', '.join(sorted(options.faults)) or 'none'}")
     secret = secrets.token_hex()
     with MailSink() as mail, WebhookSink(secret) as hooks:
