@@ -95,11 +95,12 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     """The ranking of a trace, at most `limit` findings and routes; None where no probe has told anything."""
     if not trace.has_probe_events:
         return None
+    supervised = supervision.find(trace)
     found = [
         *_performance([*queries.find(trace), *hotspots.find(trace)]),
         *_races([*races.find(trace), *database_races.find(trace)]),
         *_external(external.find(trace)),
-        *_supervision([*supervision.find(trace), *_actors(trace)]),
+        *_supervision([*supervised, *_actors(trace, supervised)]),
     ]
     found.sort(key=lambda row: (-row.severity, -row.weight, row.time_ns))
     transitions: dict[str, int] = defaultdict(int)
@@ -187,9 +188,9 @@ def _external(found: list[ExternalCall]) -> Iterable[Ranked]:
         )  # fmt: skip
 
 
-def _actors(trace: Trace) -> list[SupervisorEvent]:
+def _actors(trace: Trace, supervised: list[SupervisorEvent]) -> list[SupervisorEvent]:
     """Actors that died of an exception and of which no supervisor told: it was not watched, or there is none."""
-    told = {event.reason for event in supervision.find(trace)}
+    told = {event.reason for event in supervised}
     return [
         SupervisorEvent(
             "child_terminated", "no supervisor watched", row.name, row.reason, -1, row.time_ns, 0, row.stack
