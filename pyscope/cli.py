@@ -183,6 +183,36 @@ def recover(path: Path, as_json: bool) -> None:
     rendering.render_recovered(found, path)
 
 
+@pyscope.command("dump")
+@click.argument("pid", type=click.IntRange(1))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The recording; dump-PID.pyscope here if not given.",
+)
+@click.option("--no-children", is_flag=True, help="Only this process, not those that it started.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def dump(pid: int, output: Path | None, no_children: bool, as_json: bool) -> None:
+    """Write what the flight recorder of a running process holds: its last seconds, and those of its children.
+
+    PID is a process that records with --mode flight. It goes on, and does nothing for it: one that hangs can be
+    dumped as well.
+    """
+    import dataclasses
+
+    from pyscope import attach
+
+    path = output or Path(f"dump-{pid}{EXTENSION}")
+    found = attach.dump(pid, path, children=not no_children)
+    if as_json:
+        _print_json([dataclasses.asdict(row) for row in found])
+        return
+    from pyscope import report as rendering
+
+    rendering.render_dumped(found, path)
+
+
 @pyscope.command("doctor")
 @click.option("--modules", multiple=True, metavar="GLOB", help="As for pyscope run.")
 @click.option("--detail", type=click.Choice(DETAILS), help="As for pyscope run.")

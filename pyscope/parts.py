@@ -15,13 +15,16 @@ from dataclasses import dataclass
 from pyscope import backends
 from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
 
-__all__ = ["Recovered", "check_replaceable", "join", "of", "recover", "seal_left_behind"]
+__all__ = ["Recovered", "append", "check_replaceable", "join", "of", "recover", "seal_left_behind"]
 
 # The head of a PROCESS block (native/recording.hpp).
 MAGIC = struct.pack("<IH", 0x31425350, 1)
 INFO = struct.Struct("<16s16sIIII")
 BLOCK_HEADER = 24
 RING_PATH = slice(BLOCK_HEADER + INFO.size + 2 * 24 + 8, BLOCK_HEADER + INFO.size + 2 * 24 + 8 + 1024)
+INFO_BYTES = INFO.size + 2 * 24 + 8 + 1024
+STATE = struct.Struct("<4xI")  # of the summary behind the info, past its checksum
+STOPPED, RECOVERED = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class _Head:
     process_id: bytes
     pid: int
     ring_path: str
+    finished: bool  # a dump, or stopped in order: nothing of it is in a ring
 
 
 def _head(path: str) -> _Head | None:
@@ -51,11 +55,12 @@ def _head(path: str) -> _Head | None:
             data = file.read(8192)
     except OSError:
         return None
-    if len(data) < RING_PATH.stop or not data.startswith(MAGIC):
+    if len(data) < RING_PATH.stop + STATE.size or not data.startswith(MAGIC):
         return None
     _, process_id, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
     ring = data[RING_PATH].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
-    return _Head(process_id, pid, ring)
+    finished = STATE.unpack_from(data, BLOCK_HEADER + INFO_BYTES)[0] in (STOPPED, RECOVERED)
+    return _Head(process_id, pid, ring, finished)
 
 
 def belongs_to(path: str, process_id: bytes) -> bool:
@@ -91,7 +96,7 @@ def check_replaceable(path: str) -> None:
         raise RecorderError(
             f"{path} exists and is not a recording; it is not overwritten. Choose another path."
         )
-    if head.ring_path and os.path.exists(head.ring_path):
+    if head.ring_path and not head.finished and os.path.exists(head.ring_path):
         if _owner_alive(head.ring_path):
             raise RecorderError(f"process {head.pid} is recording into {path} just now. Choose another path.")
         raise RecorderError(
@@ -127,13 +132,14 @@ def join(path: str) -> list[str]:
                 )
                 continue
         try:
-            _append(path, part)
+            append(path, part)
         except OSError as error:
             problems.append(f"the part {part} could not be joined and stays beside the recording: {error}")
     return problems
 
 
-def _append(path: str, part: str) -> None:
+def append(path: str, part: str) -> None:
+    """Moves the blocks of `part` to the end of the recording. Raises OSError; the recording is as it was then."""
     with open(path, "r+b") as target, open(part, "rb") as source:
         end = target.seek(0, os.SEEK_END)
         try:

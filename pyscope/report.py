@@ -1,4 +1,4 @@
-"""Printing for people: what `report`, `recover` and `doctor` found, as tables in the width there is."""
+"""Printing for people: what `report`, `recover`, `dump` and `doctor` found, as tables in the width there is."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from pyscope.printing import (
 if TYPE_CHECKING:
     from pyscope.analysis.ranking import Ranking
     from pyscope.analysis.summary import CallRow, ExceptionRow, FunctionRow, Order, ProcessRow, Summary
+    from pyscope.attach import Dumped
     from pyscope.doctor import Diagnosis
     from pyscope.parts import Recovered
 
-__all__ = ["render", "render_diagnosis", "render_recovered"]
+__all__ = ["render", "render_diagnosis", "render_dumped", "render_recovered"]
 
 _TITLES = {
     "self": "Hottest functions, by time in themselves",
@@ -259,6 +260,19 @@ def render_recovered(found: Sequence[Recovered], path: Path, *, console: Console
             detail,
         )
     console.print(table)
+
+
+def render_dumped(found: Sequence[Dumped], path: Path, *, console: Console | None = None) -> None:
+    """Print what `attach.dump` copied, and what to do with it."""
+    console = console or terminal()
+    table = titled("Dumped")
+    table.add_column("pid", justify="right", no_wrap=True)
+    table.add_column("events", justify="right", no_wrap=True)
+    table.add_column("pages", justify="right", no_wrap=True)
+    for row in found:
+        table.add_row(str(row.pid), short_count(row.events), short_count(row.pages))
+    console.print(table)
+    console.print(Text(f"Read it with: pyscope report {path}", style=GOOD), soft_wrap=True)
 
 
 # --- doctor --------------------------------------------------------------------------------------
