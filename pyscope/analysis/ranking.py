@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,14 +30,19 @@ from pyscope.rows import Location
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["Ranked", "Ranking", "RouteRow", "rank"]
+__all__ = ["ON_PURPOSE", "Evidence", "Ranked", "Ranking", "RouteRow", "everything", "rank"]
 
 Found = TypeVar("Found")
+Evidence: TypeAlias = (
+    Sequence[PerformanceIssue] | Sequence[Race] | Sequence[ExternalCall] | Sequence[SupervisorEvent]
+)
+"""The findings of one kind at one place that are one row."""
+Row: TypeAlias = tuple["Ranked", Evidence]
 
 # How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
 CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
 _STATES = ("succeeded", "open")
-_ON_PURPOSE = ("", "normal", "shutdown", "exited", "killed by SIGTERM")
+ON_PURPOSE = ("", "normal", "shutdown", "exited", "killed by SIGTERM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +100,7 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     """The ranking of a trace, at most `limit` findings and routes; None where no probe has told anything."""
     if not trace.has_probe_events:
         return None
-    supervised = supervision.find(trace)
-    found = [
-        *_performance([*queries.find(trace), *hotspots.find(trace)]),
-        *_races([*races.find(trace), *database_races.find(trace)]),
-        *_external(external.find(trace)),
-        *_supervision([*supervised, *_actors(trace, supervised)]),
-    ]
-    found.sort(key=lambda row: (-row.severity, -row.weight, row.time_ns))
+    found = [ranked for ranked, _ in everything(trace)]
     transitions: dict[str, int] = defaultdict(int)
     for change in states.find(trace):
         transitions[change.transition] += 1
@@ -113,6 +111,19 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
         transitions=dict(sorted(transitions.items(), key=lambda item: -item[1])),
         peak_memory=resources.find(trace).peak_memory,
     )
+
+
+def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Row]:
+    """All findings, worst first, each with its evidence. `calls`: what `external.find` found, if that is known."""
+    supervised = supervision.find(trace)
+    found = [
+        *_performance([*queries.find(trace), *hotspots.find(trace)]),
+        *_races([*races.find(trace), *database_races.find(trace)]),
+        *_external(external.find(trace) if calls is None else calls),
+        *_supervision([*supervised, *_actors(trace, supervised)]),
+    ]
+    found.sort(key=lambda row: (-row[0].severity, -row[0].weight, row[0].time_ns))
+    return found
 
 
 def _grouped(found: Iterable[Found], key: Callable[[Found], Hashable]) -> Iterable[list[Found]]:
@@ -126,7 +137,7 @@ def _known(location: Location) -> Location | None:
     return location if location.line else None
 
 
-def _performance(found: list[PerformanceIssue]) -> Iterable[Ranked]:
+def _performance(found: list[PerformanceIssue]) -> Iterable[Row]:
     titles = {"n_plus_one_query": "N+1 queries", "repeated_query": "the same query again and again"}
     for group in _grouped(
         found, lambda issue: (issue.kind, issue.relationship, issue.statement, issue.call_site)
@@ -144,13 +155,14 @@ def _performance(found: list[PerformanceIssue]) -> Iterable[Ranked]:
             what = f"{first.call_site.function} {name}: {count} ×, {total_ms:.0f} ms"
         worst = max(group, key=lambda issue: issue.total_ms)
         severity = MAY_FAIL if first.kind == "repeated_query" else SLOW
-        yield Ranked(
+        row = Ranked(
             first.kind, severity, total_ms, what, _known(first.call_site), worst.explanation, first.suggestion, count,
             first.time_ns,
         )  # fmt: skip
+        yield row, group
 
 
-def _races(found: list[Race]) -> Iterable[Ranked]:
+def _races(found: list[Race]) -> Iterable[Row]:
     for group in _grouped(
         found, lambda race: (race.kind, race.subject, race.grade, race.accesses[-1].location)
     ):
@@ -160,12 +172,13 @@ def _races(found: list[Race]) -> Iterable[Ranked]:
         what = f"{first.kind.replace('_', ' ')} ({first.grade}): {first.subject}"
         where = _known(first.accesses[-1].location)
         time_ns = first.accesses[0].time_ns
-        yield Ranked(
+        row = Ranked(
             first.kind, severity, count, what, where, first.explanation, first.suggestion, count, time_ns
         )
+        yield row, group
 
 
-def _external(found: list[ExternalCall]) -> Iterable[Ranked]:
+def _external(found: list[ExternalCall]) -> Iterable[Row]:
     noted = [call for call in found if call.retries or call.outcome not in _STATES]
     for group in _grouped(
         noted, lambda call: (call.service, call.operation, call.peer, call.outcome, call.call_site)
@@ -182,10 +195,11 @@ def _external(found: list[ExternalCall]) -> Iterable[Ranked]:
             if failed
             else "It came through in the end: look at the service's health, and at how long callers wait meanwhile."
         )
-        yield Ranked(
+        row = Ranked(
             "external_call", FAILS if failed else MENDED, len(group), what, _known(first.call_site), why, change,
             len(group), first.start_ns,
         )  # fmt: skip
+        yield row, group
 
 
 def _actors(trace: Trace, supervised: list[SupervisorEvent]) -> list[SupervisorEvent]:
@@ -200,12 +214,12 @@ def _actors(trace: Trace, supervised: list[SupervisorEvent]) -> list[SupervisorE
     ]
 
 
-def _supervision(found: list[SupervisorEvent]) -> Iterable[Ranked]:
+def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
     crashed = [
         event
         for event in found
         if event.kind == "max_restarts_exceeded"
-        or (event.kind == "child_terminated" and event.reason not in _ON_PURPOSE)
+        or (event.kind == "child_terminated" and event.reason not in ON_PURPOSE)
     ]
     for group in _grouped(
         crashed, lambda event: (event.kind, event.supervisor, event.reason.partition(":")[0])
@@ -217,15 +231,15 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Ranked]:
         if first.kind == "max_restarts_exceeded":
             what = f"{first.supervisor} gave up: {who} crashed more often than it may be restarted"
             change = "Mend the crash; a restart does not help where the child fails at its start or at every message."
-            yield Ranked(
-                first.kind, CORRUPTS, len(group), what, place, first.reason, change, len(group), first.time_ns
-            )
+            severity = CORRUPTS
         else:
             what = f"{who} crashed ({first.supervisor})"
             change = "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
-            yield Ranked(
-                first.kind, FAILS, len(group), what, place, first.reason, change, len(group), first.time_ns
-            )
+            severity = FAILS
+        row = Ranked(
+            first.kind, severity, len(group), what, place, first.reason, change, len(group), first.time_ns
+        )
+        yield row, group
 
 
 def _routes(scopes: Sequence[ScopeTime], limit: int) -> list[RouteRow]:

@@ -20,14 +20,15 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _CONSTANTS: dict[str, Value] = {"None": None, "True": True, "False": False}
 
 
-def find(trace: Trace) -> list[StateChange]:
-    """The changes in order of time.
+def find(trace: Trace, last: int | None = None) -> list[StateChange]:
+    """The changes in order of time; of the last so many events only, if `last` is given.
 
     The values that a new object is given are no changes, but for an attribute named status or state.
     """
     events = trace.probe_events(STATE_CHANGE)
     found = []
-    for row in events.records():
+    rows = None if last is None else range(max(0, len(events) - last), len(events))
+    for row in events.records(rows):
         if row.initial and row.attribute not in STATES:
             continue
         new = _value(row.new_kind, row.new)

@@ -17,7 +17,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["CallRow", "Cost", "ExceptionRow", "FunctionRow", "LossRow", "ProcessRow", "Summary", "summarize"]
+__all__ = [
+    "CallRow",
+    "Cost",
+    "ExceptionRow",
+    "FunctionRow",
+    "LossRow",
+    "ProcessRow",
+    "Summary",
+    "reason_of",
+    "summarize",
+]
 
 Order: TypeAlias = Literal["self", "total", "calls"]
 
@@ -256,11 +266,15 @@ _REASONS = {
 }
 
 
+def reason_of(reason: str) -> str:
+    """Why something was lost, in words."""
+    return _REASONS.get(reason, reason.replace("_", " "))
+
+
 def _losses(trace: Trace, start: int) -> list[LossRow]:
     return [
         LossRow(
-            reason=_REASONS.get(loss.reason, loss.reason.replace("_", " "))
-            + (f" ({loss.detail})" if loss.detail else ""),
+            reason=reason_of(loss.reason) + (f" ({loss.detail})" if loss.detail else ""),
             pid=loss.pid or None,
             count=loss.count or None,
             start_ns=loss.start_ns - start,

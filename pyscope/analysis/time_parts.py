@@ -16,7 +16,7 @@ from pyscope.findings import ScopeTime, TimeParts
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["Spent", "of_calls", "of_scopes", "spent"]
+__all__ = ["Spent", "columns_of_scopes", "of_calls", "of_scopes", "spent"]
 
 _DEEPEST = 100_000
 _FIELDS = ("sql_ns", "external_ns", "lock_ns", "sql_count", "external_count")
@@ -89,10 +89,10 @@ def _inclusive(
         rows, values = above[above >= 0], summed[above >= 0]
 
 
-def of_scopes(trace: Trace) -> list[ScopeTime]:
-    """Every scope, in order of its begin, with the time that it spent in SQL, external calls, lock waits and CPU."""
+def columns_of_scopes(trace: Trace, placement: Placement | None = None) -> dict[str, NDArray[np.int64]]:
+    """For each scope the nanoseconds in SQL, external calls and lock waits, and how many of the first two."""
     scopes = trace.scopes
-    waits = spent(trace, Placement(trace))
+    waits = spent(trace, placement or Placement(trace))
     sums = {name: np.zeros(len(scopes), np.int64) for name in _FIELDS}
     for kind, one in waits.items():
         rows = scopes.rows(one.scope)
@@ -100,7 +100,12 @@ def of_scopes(trace: Trace) -> list[ScopeTime]:
         np.add.at(sums[f"{kind}_ns"], rows[known], one.duration[known])
         if f"{kind}_count" in sums:
             np.add.at(sums[f"{kind}_count"], rows[known], 1)
-    columns = {name: column.tolist() for name, column in sums.items()}
+    return sums
+
+
+def of_scopes(trace: Trace) -> list[ScopeTime]:
+    """Every scope, in order of its begin, with the time that it spent in SQL, external calls, lock waits and CPU."""
+    columns = {name: column.tolist() for name, column in columns_of_scopes(trace).items()}
     return [
         ScopeTime(
             id=row.id,
@@ -116,5 +121,5 @@ def of_scopes(trace: Trace) -> list[ScopeTime]:
                 **{name: column[at] for name, column in columns.items()},
             ),
         )
-        for at, row in enumerate(scopes)
+        for at, row in enumerate(trace.scopes)
     ]

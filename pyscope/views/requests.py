@@ -1,0 +1,123 @@
+"""Requests, messages, reports and tasks: one row each, with where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyscope.analysis.time_parts import columns_of_scopes
+from pyscope.views.values import NAME, ms, text
+
+if TYPE_CHECKING:
+    from pyscope.analysis.placement import Placement
+    from pyscope.trace import Trace
+
+__all__ = ["Requests", "message", "notable"]
+
+
+def message(
+    trace: Trace,
+    limit: int = 1000,
+    *,
+    since_ms: float | None = None,
+    findings: Mapping[int, int] | None = None,
+    rows: NDArray[Any] | None = None,
+) -> dict[str, Any]:
+    """The last `limit` requests in order of their begin.
+
+    `since_ms`: only those that ended or still ran then. `findings`: how many belong to a scope, by its id. `rows`:
+    these rows of `Trace.scopes` instead.
+    """
+    scopes = trace.scopes
+    if rows is None:
+        rows = np.arange(len(scopes))
+        if since_ms is not None:
+            rows = np.flatnonzero(scopes["end_ns"] >= int(since_ms * 1e6))
+    shown = Requests(trace, findings)
+    return {
+        "type": "traces",
+        "at_ms": ms(trace.end_ns),
+        "requests": [shown.at(int(row)) for row in rows[-limit:]] if limit > 0 else [],
+    }
+
+
+def notable(trace: Trace, limit: int, findings: Mapping[int, int]) -> NDArray[np.int64]:
+    """Rows of the requests that one would ask for: failed, with findings, the slowest of each route, the slowest, the
+    last; in order of their begin."""
+    scopes = trace.scopes
+    count = len(scopes)
+    if count <= limit:
+        return np.arange(count)
+    duration = scopes["end_ns"] - scopes["start_ns"]
+    slowest = np.argsort(-duration, kind="stable")
+    failed = (scopes["status"] >= 500) | np.array([outcome == "raised" for outcome in scopes["outcome"]])
+    with_findings = np.isin(scopes["id"], np.array(list(findings), np.int64))
+    routes: dict[tuple[str, str], int] = {}
+    names = zip(scopes["name"], scopes["route"], strict=True)
+    route = np.array([routes.setdefault(name, len(routes)) for name in names])
+    _, worst = np.unique(route[slowest], return_index=True)
+    kinds = (
+        slowest[np.sort(worst)],
+        slowest[with_findings[slowest]],
+        slowest[failed[slowest]],
+        slowest,
+        np.arange(count - 1, -1, -1),
+    )
+    chosen: dict[int, None] = {}
+    share = max(1, limit // len(kinds))
+    for number, rows in enumerate(kinds, 1):
+        for row in rows.tolist():
+            if len(chosen) >= min(limit, share * number):
+                break
+            chosen.setdefault(row)
+    return np.array(sorted(chosen), np.int64)
+
+
+class Requests:
+    """Makes the rows of requests; `findings` as for `message`."""
+
+    def __init__(
+        self, trace: Trace, findings: Mapping[int, int] | None = None, placement: Placement | None = None
+    ) -> None:
+        self._trace = trace
+        self._findings = findings or {}
+        self._sums = columns_of_scopes(trace, placement)
+
+    def at(self, row: int) -> dict[str, Any]:
+        """The request in a row of `Trace.scopes`."""
+        trace = self._trace
+        scope = trace.scopes.at(row)
+        sums = {name: int(column[row]) for name, column in self._sums.items()}
+        wall = max(0, scope.duration_ns)
+        known = sum(sums[name] for name in ("sql_ns", "external_ns", "lock_ns"))
+        # What a driver computes counts as SQL: Python has what the clock leaves of the CPU time.
+        python = min(max(0, scope.cpu_ns), max(0, wall - known))
+        return {
+            "id": str(scope.id),
+            "kind": text(scope.kind, NAME),
+            "name": text(scope.name, NAME),
+            "route": text(scope.route, NAME),
+            "status": scope.status,
+            "outcome": text(scope.outcome, NAME),
+            "error": text(scope.error, NAME),
+            "start_ms": ms(scope.start_ns),
+            "duration_ms": ms(wall),
+            "parent": str(scope.parent) if scope.parent else "",
+            "pid": trace.processes[scope.process].pid,
+            "thread": text(trace.threads[scope.thread].name, NAME),
+            "context": text(trace.contexts[scope.context].name, NAME) if scope.context else None,
+            "parts": {
+                "python_ms": ms(python),
+                "sql_ms": ms(sums["sql_ns"]),
+                "external_ms": ms(sums["external_ns"]),
+                "lock_ms": ms(sums["lock_ns"]),
+                "wait_ms": ms(max(0, wall - known - python)),
+                "cpu_ms": ms(scope.cpu_ns) if scope.cpu_ns >= 0 else None,
+            },
+            "queries": sums["sql_count"],
+            "external": sums["external_count"],
+            "findings": self._findings.get(scope.id, 0),
+        }

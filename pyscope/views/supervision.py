@@ -1,0 +1,135 @@
+"""The supervision tree as it stands at the trace's end, and what happened to the children."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyscope.analysis.ranking import ON_PURPOSE
+from pyscope.events.supervision import CHILD
+from pyscope.views.values import NAME, ms, places, text
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["message"]
+
+_MOST_NODES = 1000
+_DEEPEST = 20
+_STATES = {"child_started": "running", "child_restarted": "running", "child_shutdown": "shutdown"}
+
+
+@dataclass(slots=True)
+class _Node:
+    name: str
+    state: str = "running"
+    restarts: int = 0
+    reason: str = ""
+    since_ns: int = 0
+    pid: int = 0
+    children: dict[str, _Node] = field(default_factory=dict)
+    is_child: bool = False
+
+
+def message(trace: Trace, limit: int = 1000) -> dict[str, Any]:
+    """The tree, and the last `limit` events in order of time.
+
+    A supervisor that is another's child stands below it. "threading", "asyncio", "subprocess", "multiprocessing" and
+    "interpreter" stand for the supervisor of children that have none. Of very many children those that failed and the
+    latest are kept.
+    """
+    events = trace.probe_events(CHILD)
+    last = np.arange(len(events))[-limit:] if limit > 0 else np.zeros(0, np.intp)
+    return {
+        "type": "supervision",
+        "tree": _tree(trace, events),
+        "events": [
+            {
+                "kind": row.kind,
+                "supervisor": text(row.supervisor, NAME),
+                "child": text(row.child, NAME),
+                "reason": text(row.reason),
+                "restart_count": row.restart_count,
+                "time_ms": ms(row.time_ns),
+                "pid": row.pid,
+                "stack": places(row.stack),
+            }
+            for row in events.records(last)
+        ],
+    }
+
+
+def _tree(trace: Trace, events: Any) -> list[dict[str, Any]]:
+    strings = trace.strings
+    supervisors: dict[str, _Node] = {}
+    columns = (
+        events[name].tolist() for name in ("kind", "supervisor", "child", "restart_count", "pid", "time_ns")
+    )
+    for kind, supervisor, child, restarts, pid, time, reason in zip(*columns, events["reason"], strict=True):
+        above = supervisors.setdefault(strings[supervisor], _Node(strings[supervisor], since_ns=time))
+        name = strings[child]
+        node = above.children.get(name)
+        if node is None:
+            node = above.children[name] = _Node(name, since_ns=time, is_child=True)
+        _happened(above, node, strings[kind], restarts, reason, time, pid)
+    for above in list(supervisors.values()):
+        for name, node in above.children.items():
+            below = supervisors.get(name)
+            if below is not None and below is not above and not _has(below, above.name, supervisors):
+                node.children = below.children
+                below.is_child = True
+    roots = [node for node in supervisors.values() if not node.is_child]
+    room = [_MOST_NODES]
+    return [_plain(node, room, 0) for node in roots[:_MOST_NODES]]
+
+
+def _happened(above: _Node, node: _Node, kind: str, restarts: int, reason: str, time: int, pid: int) -> None:
+    if kind == "max_restarts_exceeded":
+        above.state, above.reason, above.since_ns = "failed", reason, time
+        return
+    if kind == "child_terminated":
+        node.state = "terminated" if reason in ON_PURPOSE else "failed"
+    else:
+        node.state = _STATES.get(kind, node.state)
+    if kind == "child_restarted":
+        node.restarts = max(node.restarts + 1, restarts)
+    if node.state == "running" and above.state == "failed":
+        above.state, above.reason, above.since_ns = "running", "", time
+    node.reason = reason or (node.reason if kind == "child_restarted" else "")
+    node.since_ns = time
+    node.pid = pid or node.pid
+
+
+def _has(node: _Node, name: str, supervisors: dict[str, _Node]) -> bool:
+    """Whether a supervisor stands somewhere below another: names that go round in a circle are no tree."""
+    seen: set[str] = set()
+    waiting = [node.name]
+    while waiting:
+        at = waiting.pop()
+        if at == name:
+            return True
+        if at not in seen:
+            seen.add(at)
+            waiting += supervisors[at].children.keys() & supervisors.keys()
+    return False
+
+
+def _plain(node: _Node, room: list[int], depth: int) -> dict[str, Any]:
+    room[0] -= 1
+    children = list(node.children.values()) if depth < _DEEPEST else []
+    if len(children) > room[0]:
+        kept = sorted(
+            children, key=lambda child: (child.state == "failed", child.restarts > 0, child.since_ns)
+        )
+        children = sorted(kept[-room[0] :] if room[0] > 0 else [], key=lambda child: child.since_ns)
+    return {
+        "name": text(node.name, NAME),
+        "state": node.state,
+        "restarts": node.restarts,
+        "reason": text(node.reason),
+        "since_ms": ms(node.since_ns),
+        "pid": node.pid,
+        "children": [_plain(child, room, depth + 1) for child in children if room[0] > 0],
+    }
