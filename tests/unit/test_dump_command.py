@@ -29,7 +29,7 @@ def work(n):
 def serve(times):
     for n in range(times):
         work(n)
-    os.write(1, b"ready\n")
+    os.write(1, b"ready\\n")
     time.sleep(600)
 
 if __name__ == "__main__":
