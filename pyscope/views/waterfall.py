@@ -1,0 +1,439 @@
+"""One request, span by span: its calls, statements, calls to other services and waits for locks.
+
+Calls belong to a request that ran in its thread and context meanwhile, and those around what probes saw of it
+elsewhere: in tasks, greenlets and threads that worked for it. The messages that it sent are spans too.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pyscope.analysis import external
+from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.placement import Placement
+from pyscope.events.external import EXTERNAL_BEGIN
+from pyscope.events.sql import STATEMENT
+from pyscope.events.sync import LOCK, LOCK_MADE, LockStep
+from pyscope.findings import ExternalCall
+from pyscope.rows import OUTCOMES, Location
+from pyscope.scopes import ScopeRow
+from pyscope.views.requests import Requests
+from pyscope.views.values import NAME, TEXT, ms, place, text
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["MOST_SPANS", "Waterfalls", "of_request"]
+
+MOST_SPANS = 4000
+
+_MOST_SCOPES = 200
+_MOST_EVENTS = 20_000
+_DEEPEST = 1000
+_SHORTEST_WAIT_NS = 10_000
+
+
+def of_request(trace: Trace, identity: str, limit: int = MOST_SPANS) -> dict[str, Any] | None:
+    """The request with this id and its spans, the `limit` longest; None if there is no such request."""
+    return Waterfalls(trace).of(identity, limit)
+
+
+@dataclass(slots=True)
+class _Span:
+    kind: str
+    name: str
+    start_ns: int
+    duration_ns: int
+    self_ns: int = -1
+    detail: str = ""
+    outcome: str = ""
+    error: str = ""
+    location: dict[str, Any] | None = None
+    above: _Span | None = None
+    number: int = field(default=0)
+    depth: int = 0
+    row: int = -1  # in Trace.calls
+
+
+class Waterfalls:
+    """Waterfalls of one trace: what they have in common is made once.
+
+    `calls`, `findings`: what `pyscope.analysis.external.find` and `pyscope.views.findings.by_scope` gave, if known.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        *,
+        calls: Sequence[ExternalCall] | None = None,
+        findings: dict[int, int] | None = None,
+        placement: Placement | None = None,
+    ) -> None:
+        self._trace = trace
+        self._placement = placement or Placement(trace)
+        self._requests = Requests(trace, findings, self._placement)
+        self._start: NDArray[np.int64] = trace.calls["start_ns"]
+        self._end: NDArray[np.int64] = self._start + trace.calls["duration_ns"]
+        self._statements = _ByScope(trace.probe_events(STATEMENT)["scope"])
+        self._begins = _ByScope(trace.probe_events(EXTERNAL_BEGIN)["scope"])
+        locks = trace.probe_events(LOCK)
+        waited = (locks["step"] == LockStep.ACQUIRED) & (locks["waited_ns"] >= _SHORTEST_WAIT_NS)
+        self._waits = _ByScope(np.where(waited, locks["scope"], 0))
+        self._inner = _ByScope(trace.scopes["parent"])
+        self._external: dict[int, list[ExternalCall]] = {}
+        for call in external.find(trace) if calls is None else calls:
+            if call.scope:
+                self._external.setdefault(call.scope, []).append(call)
+
+    def of(self, identity: str, limit: int = MOST_SPANS) -> dict[str, Any] | None:
+        """As `of_request`."""
+        if not (identity.isascii() and identity.isdigit() and len(identity) < 20):
+            return None
+        row = self._trace.scopes.row(int(identity))
+        if row < 0:
+            return None
+        spans, left_out = self._spans(self._trace.scopes.at(row))
+        kept = _longest(spans, max(1, limit))
+        start = spans[0].start_ns
+        return {
+            "request": self._requests.at(row),
+            "spans": [_plain(span, start) for span in kept],
+            "cut": left_out + len(spans) - len(kept),
+        }
+
+    # what belongs to it
+
+    def _spans(self, scope: ScopeRow) -> tuple[list[_Span], int]:
+        """All of them, the request's own first; and how many short calls were left out."""
+        scopes = self._scopes(scope)
+        spans = {one.id: _scope_span(one) for one in scopes}
+        for one in scopes[1:]:
+            spans[one.id].above = spans[one.parent]
+        calls: dict[int, _Span] = {}
+        by_scope: dict[int, list[_Span]] = {}
+        left_out = 0
+        for one in reversed(scopes):  # what a message did is not its sender's
+            rows = [row for row in self._rows(one) if row not in calls]
+            left_out += max(0, len(rows) - _MOST_EVENTS)
+            by_scope[one.id] = self._calls(self._widest(rows), spans[one.id])
+            calls |= {span.row: span for span in by_scope[one.id]}
+        for one in scopes[1:]:  # sent by the call that ran then
+            spans[one.id].above = _running(by_scope[one.parent], spans[one.id].start_ns) or spans[one.parent]
+        found = [*spans.values(), *calls.values()]
+        for one in scopes:
+            found += self._events(one, spans[one.id], calls)
+        return found, left_out
+
+    def _scopes(self, scope: ScopeRow) -> list[ScopeRow]:
+        """A scope and those within it, outer ones first."""
+        found, seen = [scope], {scope.id}
+        for outer in found:
+            for row in self._inner.rows(outer.id).tolist():
+                inner = self._trace.scopes.at(row)
+                if inner.id not in seen and len(found) < _MOST_SCOPES:
+                    seen.add(inner.id)
+                    found.append(inner)
+        return found
+
+    def _rows(self, scope: ScopeRow) -> list[int]:
+        """The calls of a scope, in order of their begin."""
+        columns = self._trace.calls
+        overlaps = (self._start >= scope.start_ns) & (self._start <= scope.end_ns)
+        within = np.flatnonzero(overlaps)
+        own = within[
+            (columns["thread"][within] == scope.thread) & (columns["context"][within] == scope.context)
+        ]
+        chosen = np.zeros(len(self._start) + 1, bool)
+        chosen[own] = True
+        chosen[self._around(scope)] = True
+        # Callees, level by level: greenlets and generators run in contexts of their own.
+        parent = self._placement.parent
+        candidates = within[~chosen[within]]
+        while len(candidates):
+            more = candidates[chosen[parent[candidates]]]
+            if not len(more):
+                break
+            chosen[more] = True
+            candidates = candidates[~chosen[candidates]]
+        own = np.flatnonzero(chosen[:-1])
+        found: list[int] = own[np.argsort(self._start[own], kind="stable")].tolist()
+        return found
+
+    def _calls(self, rows: list[int], above: _Span) -> list[_Span]:
+        made = {row: self._call(row) for row in rows}
+        for row, span in made.items():
+            span.above = made.get(self._known(row, made), above)
+        return list(made.values())
+
+    def _widest(self, rows: list[int]) -> list[int]:
+        """Of very many calls the longest: more is not shown."""
+        if len(rows) <= _MOST_EVENTS:
+            return rows
+        found = np.array(rows)
+        duration = self._end[found] - self._start[found]
+        kept: list[int] = found[np.sort(np.argsort(-duration, kind="stable")[:_MOST_EVENTS])].tolist()
+        return kept
+
+    def _known(self, row: int, made: dict[int, _Span]) -> int:
+        """The nearest caller that has a span, -1 for none."""
+        parent = self._placement.parent
+        for _ in range(_DEEPEST):
+            row = int(parent[row])
+            if row < 0 or row in made:
+                return row
+        return -1
+
+    def _around(self, scope: ScopeRow) -> list[int]:
+        """The outermost calls, begun within the scope, around what probes saw of it: wherever that ran."""
+        trace = self._trace
+        found: set[int] = set()
+        for events, by_scope in (
+            (trace.probe_events(STATEMENT), self._statements),
+            (trace.probe_events(EXTERNAL_BEGIN), self._begins),
+            (trace.probe_events(LOCK), self._waits),
+        ):
+            rows = by_scope.rows(scope.id)[:_MOST_EVENTS]
+            found.update(int(row) for row in np.unique(events["call"][rows]).tolist() if row >= 0)
+        outermost = set()
+        for row in found:
+            at = row
+            for _ in range(_DEEPEST):
+                if self._start[at] < scope.start_ns:
+                    break
+                outermost.add(at)
+                above = int(self._placement.parent[at])
+                if above < 0 or above in outermost:
+                    break
+                at = above
+        return sorted(outermost)
+
+    # spans
+
+    def _call(self, row: int) -> _Span:
+        call = self._trace.call(row)
+        function = self._trace._names.functions[int(self._trace.calls["function"][row])]
+        where = call.context or call.thread
+        return _Span(
+            "call",
+            f"{call.module}.{call.qualname}".removeprefix("."),
+            call.start_ns,
+            call.duration_ns,
+            call.self_ns,
+            where,
+            OUTCOMES[int(self._trace.calls["outcome"][row])],
+            call.exception or "",
+            place(Location(function.file, function.line, function.qualname)),
+            row=row,
+        )
+
+    def _events(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+        yield from self._queries(scope, above, calls)
+        for call in self._external.get(scope.id, ())[:_MOST_EVENTS]:
+            span = _external_span(call)
+            span.above = self._nearest(call.call, calls, above)
+            yield span
+            if len(call.attempts) > 1:
+                yield from _attempts(call, span)
+        yield from self._locks(scope, above, calls)
+
+    def _queries(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+        events = self._trace.probe_events(STATEMENT)
+        rows = self._statements.rows(scope.id)[:_MOST_EVENTS]
+        where = _Rows(events, rows)
+        for record, call in zip(events.records(rows), self._placement.calls(where).tolist(), strict=True):
+            yield _Span(
+                "query",
+                " ".join(record.statement.split())[:NAME],
+                record.time_ns - record.duration_ns,
+                record.duration_ns,
+                -1,
+                record.statement if len(record.statement) > NAME else "",
+                "raised" if record.error else "returned",
+                record.error,
+                place(call_site(record.stack)),
+                self._nearest(call, calls, above),
+            )
+
+    def _locks(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+        rows = self._waits.rows(scope.id)[:_MOST_EVENTS]
+        if not len(rows):
+            return
+        names = {
+            lock: name for lock, name in zip(*_columns(self._trace, LOCK_MADE, "lock", "name"), strict=True)
+        }
+        for record in self._trace.probe_events(LOCK).records(rows):
+            name = names.get(record.lock, "")
+            yield _Span(
+                "lock",
+                f"waited for {name or 'a lock'}",
+                record.time_ns - record.waited_ns,
+                record.waited_ns,
+                above=self._nearest(record.call, calls, above),
+            )
+
+    def _nearest(self, row: int, calls: dict[int, _Span], above: _Span) -> _Span:
+        if row in calls:
+            return calls[row]
+        return calls.get(self._known(row, calls), above) if row >= 0 else above
+
+
+class _ByScope:
+    """Rows of events by their scope."""
+
+    def __init__(self, scopes: NDArray[np.int64]) -> None:
+        self._order = np.argsort(scopes, kind="stable")
+        self._sorted = scopes[self._order]
+
+    def rows(self, scope: int) -> NDArray[np.intp]:
+        """Those of a scope, in order."""
+        first, last = np.searchsorted(self._sorted, [scope, scope + 1])
+        return self._order[first:last]
+
+
+class _Rows:
+    """Some rows of events, as columns."""
+
+    def __init__(self, events: Any, rows: NDArray[np.intp]) -> None:
+        self._events = events
+        self._rows = rows
+
+    def __getitem__(self, name: str) -> Any:
+        return self._events[name][self._rows]
+
+
+def _columns(trace: Trace, event: Any, number: str, string: str) -> tuple[list[int], list[str]]:
+    events = trace.probe_events(event)
+    strings = trace.strings
+    return events[number].tolist(), [strings[at] for at in events[string].tolist()]
+
+
+def _scope_span(scope: ScopeRow) -> _Span:
+    name = scope.name or scope.kind
+    return _Span(
+        "scope",
+        name,
+        scope.start_ns,
+        max(0, scope.duration_ns),
+        -1,
+        scope.route,
+        scope.outcome,
+        scope.error,
+    )
+
+
+def _running(calls: list[_Span], time_ns: int) -> _Span | None:
+    """The innermost of some calls, in order of their begin, that ran at a time."""
+    last = bisect.bisect_right(calls, time_ns, key=lambda span: span.start_ns)
+    for span in calls[max(0, last - _DEEPEST) : last][::-1]:
+        if span.start_ns + span.duration_ns > time_ns:
+            return span
+    return None
+
+
+def _external_span(call: ExternalCall) -> _Span:
+    error = next((attempt.error for attempt in reversed(call.attempts) if attempt.error), "")
+    return _Span(
+        "external",
+        f"{call.service} {call.operation} {call.peer}".strip(),
+        call.start_ns,
+        call.duration_ns,
+        -1,
+        call.client,
+        call.outcome,
+        error if call.outcome != "succeeded" else "",
+        place(call.call_site),
+    )
+
+
+def _attempts(call: ExternalCall, above: _Span) -> Iterable[_Span]:
+    for number, attempt in enumerate(call.attempts[:100], 1):
+        after = f"after {attempt.backoff_ns / 1e6:.0f} ms" if attempt.backoff_ns else ""
+        yield _Span(
+            "attempt",
+            f"attempt {number}",
+            attempt.start_ns,
+            attempt.duration_ns,
+            -1,
+            after,
+            attempt.outcome,
+            attempt.error,
+            above=above,
+        )
+
+
+# --- what is shown ---------------------------------------------------------------------------------
+
+
+def _longest(spans: list[_Span], limit: int) -> list[_Span]:
+    """The longest spans, as a tree in order of time; the first is the request. What hung below one that is cut hangs
+    below the nearest that is not."""
+    root = spans[0]
+    kept = spans
+    if len(spans) > limit:
+        kept = [root, *sorted(spans[1:], key=lambda span: -span.duration_ns)[: limit - 1]]
+    chosen = set(map(id, kept))
+    children: dict[int, list[_Span]] = {}
+    for span in kept:
+        if span is root:
+            continue
+        above = span.above
+        for _ in range(_DEEPEST):
+            if above is None or id(above) in chosen:
+                break
+            above = above.above
+        else:
+            above = None
+        span.above = root if above is None or above is span else above
+        children.setdefault(id(span.above), []).append(span)
+    found: list[_Span] = []
+    waiting = [root]
+    seen: set[int] = set()
+    while waiting:
+        span = waiting.pop()
+        if id(span) in seen:
+            continue
+        seen.add(id(span))
+        span.depth = span.above.depth + 1 if span is not root and span.above is not None else 0
+        found.append(span)
+        span.number = len(found)
+        below = sorted(children.get(id(span), ()), key=lambda one: one.start_ns, reverse=True)
+        if span.self_ns < 0:
+            span.self_ns = _alone(span, below)
+        waiting += below
+    return found
+
+
+def _alone(span: _Span, below: list[_Span]) -> int:
+    """The time of a span that no span below it covers; `below` from the last to the first."""
+    covered, until = 0, span.start_ns
+    end = span.start_ns + span.duration_ns
+    for one in reversed(below):
+        start = max(one.start_ns, until)
+        stop = min(one.start_ns + one.duration_ns, end)
+        if stop > start:
+            covered += stop - start
+            until = stop
+    return max(0, span.duration_ns - covered)
+
+
+def _plain(span: _Span, start: int) -> dict[str, Any]:
+    return {
+        "id": span.number,
+        "parent": span.above.number if span.above is not None else 0,
+        "kind": span.kind,
+        "name": text(span.name, NAME),
+        "detail": text(span.detail, TEXT),
+        "start_ms": ms(span.start_ns - start),
+        "duration_ms": ms(span.duration_ns),
+        "self_ms": ms(span.self_ns),
+        "depth": span.depth,
+        "outcome": text(span.outcome, NAME),
+        "error": text(span.error, NAME),
+        "location": span.location,
+    }
