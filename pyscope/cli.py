@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from pyscope.config import BACKENDS, DETAILS, MODES
+from pyscope.export import FORMATS
 from pyscope.launch import EXTENSION, Program
 
 __all__ = ["main"]
@@ -44,7 +45,7 @@ def pyscope() -> None:
 
     \b
     pyscope run script.py        record a program
-    pyscope report FILE          what ran, and what it cost
+    pyscope report FILE          what ran, and what it cost; --html OUT makes a page of it
     """
 
 
@@ -141,12 +142,25 @@ def run(
 )
 @click.option("--function", "pattern", metavar="GLOB", help="Only functions whose module.name matches.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
-def report(file: Path, limit: int, sort: str | None, pattern: str | None, as_json: bool) -> None:
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT",
+    help="Write one HTML file to look around in, instead; it needs no server and no network.",
+)
+def report(
+    file: Path, limit: int, sort: str | None, pattern: str | None, as_json: bool, html: Path | None
+) -> None:
     """Print what a recording holds: what went wrong and what to change, the hottest functions, the slowest calls,
     exceptions, losses, cost."""
     from pyscope.analysis.summary import summarize
     from pyscope.trace import load
 
+    if html is not None:
+        if as_json or sort or pattern:
+            raise click.UsageError("--html shows everything: leave out --json, --sort and --function.")
+        _export(file, "html", html)
+        return
     trace = load(file)
     summary = summarize(trace, limit=limit, sort=sort, pattern=pattern)
     ranking = None
@@ -160,6 +174,58 @@ def report(file: Path, limit: int, sort: str | None, pattern: str | None, as_jso
     from pyscope import report as rendering
 
     rendering.render(summary, title=str(file), ranking=ranking)
+
+
+@pyscope.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--to", "form", required=True, type=click.Choice(FORMATS), help="What the file is for.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="OUT",
+    help="Where it goes; beside FILE, with an extension of its own, if not given.",
+)
+def export(file: Path, form: str, output: Path | None) -> None:
+    """Write a recording as a file that other programs read.
+
+    \b
+    html         the report to look around in, for any browser
+    chrome       for chrome://tracing and ui.perfetto.dev; perfetto is the same
+    speedscope   for speedscope.app
+    csv          the calls as a table; parquet and arrow are the same, typed
+    """
+    _export(file, form, output)
+
+
+def _export(file: Path, form: str, output: Path | None) -> None:
+    from pyscope.export import write
+    from pyscope.printing import size
+    from pyscope.trace import load
+
+    path = write(load(file), form, output)
+    click.echo(f"{path} ({size(path.stat().st_size)})")
+
+
+@pyscope.command("live")
+@click.argument("target", metavar="FILE|DIR|PID")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one."
+)
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME", help="A name under which it is reached, too."
+)
+@click.option("--read-only", is_flag=True, help="Without controls.")
+def live(target: str, host: str, port: int, hosts: tuple[str, ...], read_only: bool) -> int:
+    """Show a running process, or a recording, in the browser, as it happens.
+
+    TARGET is a recording, a folder (its newest recording), or the id of a process that is being recorded: it does
+    nothing for it. The address is printed, with a secret of its own unless PYSCOPE_TOKEN gives one.
+    """
+    from pyscope.live import serving
+
+    return serving.serve(target, host=host, port=port, hosts=hosts, read_only=read_only)
 
 
 @pyscope.command("recover")

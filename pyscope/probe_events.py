@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,16 @@ from pyscope.rows import Location
 __all__ = ["ProbeEvents", "ProbeNames"]
 
 _DTYPES = {"time_ns": np.int64, "scope": np.int64}
+
+
+class Names(Protocol):
+    """Where strings and stacks are found by their numbers."""
+
+    strings: list[str]
+
+    def stack(self, number: int) -> tuple[Location, ...]: ...
+
+    def through(self, what: str, processes: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.int64]: ...
 
 
 class ProbeNames:
@@ -79,7 +89,7 @@ class ProbeEvents:
     fields as indexes in `Trace.strings`, `:stack` fields as arguments of `Trace.stack`, `:text` fields as lists of str.
     """
 
-    def __init__(self, event: EventType, found: Mapping[str, Any] | None, names: ProbeNames) -> None:
+    def __init__(self, event: EventType, found: Mapping[str, Any] | None, names: Names) -> None:
         self.type = event
         self._names = names
         self._columns: dict[str, Any] = {}
@@ -98,6 +108,12 @@ class ProbeEvents:
             )
         if event.texts:
             self._columns |= _texts(event.texts, found["texts"], found["text_bytes"].tolist())
+
+    def of_columns(self, columns: dict[str, Any]) -> ProbeEvents:
+        """Other events of the same type and numbering of names."""
+        found = ProbeEvents(self.type, None, self._names)
+        found._columns = columns
+        return found
 
     def __len__(self) -> int:
         return len(self._columns["time_ns"])

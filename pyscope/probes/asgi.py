@@ -67,9 +67,29 @@ class Middleware:
             await self.app(scope, receive, send)
 
 
+_left_out: set[str] = set()
+
+
+def leave_out(path: str) -> None:
+    """From now on requests for `path`, and what is below it, are no scopes: PyScope's own pages."""
+    _left_out.add(path)
+
+
+def _is_left_out(scope: ASGIScope) -> bool:
+    path, root = scope.get("path", ""), scope.get("root_path", "")
+    if type(path) is not str or type(root) is not str:
+        return False
+    rest = path.removeprefix(root)
+    return any(rest == left or rest.startswith(f"{left}/") for left in _left_out)
+
+
 async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
     kind = scope["type"]
     if kind not in ("http", "websocket") or _MARK in scope:
+        await app(scope, receive, send)
+        return
+    if _left_out and _is_left_out(scope):
+        scope[_MARK] = 0  # nor what is mounted there
         await app(scope, receive, send)
         return
     request = Scope("request", _name(scope))

@@ -1,0 +1,275 @@
+"""The dashboard as an ASGI application: its pages, its WebSocket, and what pages ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+import pyscope
+from pyscope.errors import PyScopeError
+from pyscope.live.controls import Controls
+from pyscope.live.feed import Feed
+from pyscope.live.finished import Finished
+from pyscope.live.following import Following
+from pyscope.live.hub import Message, Viewer
+from pyscope.views import flame, functions, queries, waterfall
+
+__all__ = ["build"]
+
+PROTOCOL_VERSION = 1
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".map": "application/json",
+    ".md": "text/plain; charset=utf-8",
+}
+_MOST_FUNCTIONS = 2000
+_LONGEST_WORD = 4096
+
+Shown = Following | Finished | None
+
+
+class Refused(Exception):
+    """Answered as `{"error": text}` with a status."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def build(feed: Feed, controls: Controls) -> FastAPI:
+    """The application, still without its guard."""
+    app = FastAPI(title="PyScope", openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_exception_handler(Refused, _refused)
+    _pages(app)
+    _views(app, feed)
+    _controls(app, feed, controls)
+    _socket(app, feed)
+    return app
+
+
+def hello(described: dict[str, Any], controls: Controls, csrf: str) -> Message:
+    """The first message."""
+    return {
+        "type": "hello",
+        "version": PROTOCOL_VERSION,
+        "pyscope": pyscope.__version__,
+        "source": described,
+        "controls": controls.offered(described),
+        "csrf": csrf,
+    }
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, Refused) else 500
+    return JSONResponse({"error": str(error)}, status)
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+def _pages(app: FastAPI) -> None:
+    folder = files("pyscope.live") / "static"
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return _file(folder, "index.html")
+
+    @app.get("/static/{name:path}", include_in_schema=False)
+    async def static(name: str) -> Response:
+        return _file(folder, name)
+
+
+def _file(folder: Any, name: str) -> Response:
+    parts = name.split("/")
+    if any(part in ("", ".", "..") or "\0" in part or "\\" in part for part in parts):
+        raise Refused(404, "there is no such page")
+    found = folder.joinpath(*parts)
+    suffix = "." + name.rpartition(".")[2]
+    if suffix not in _TYPES or not found.is_file():
+        raise Refused(404, "there is no such page")
+    return FileResponse(str(found), media_type=_TYPES[suffix])
+
+
+# --- views ---------------------------------------------------------------------------------------
+
+
+def _views(app: FastAPI, feed: Feed) -> None:
+    async def made(key: tuple[Any, ...], view: Callable[[], Any]) -> Response:
+        feed.start()
+        try:
+            found = await asyncio.wrap_future(feed.desk.submit(feed.desk.answer, key, view))
+        except PyScopeError as error:
+            raise Refused(409, str(error)) from None
+        return JSONResponse(found)
+
+    @app.get("/api/requests/{identity}")
+    async def request(identity: str) -> Response:
+        if not identity.isdecimal() or len(identity) > 20:
+            raise Refused(404, "there is no such request")
+        return await made(("request", identity), lambda: _waterfall(feed, identity))
+
+    @app.get("/api/flame")
+    async def flame_graph(from_ms: str = "", to_ms: str = "") -> Response:
+        start, end = _time(from_ms, "from_ms"), _time(to_ms, "to_ms")
+        return await made(("flame", start, end), lambda: flame.tree(_trace(feed, start, end), start, end))
+
+    @app.get("/api/functions")
+    async def function_table(order: str = "self", filter: str = "", limit: str = "200") -> Response:
+        if order not in ("self", "total", "calls"):
+            raise Refused(400, "order is self, total or calls")
+        if not limit.isdecimal() or len(limit) > 6:
+            raise Refused(400, "limit is a number")
+        most = min(int(limit), _MOST_FUNCTIONS)
+        word = filter[:_LONGEST_WORD]
+        return await made(
+            ("functions", order, word, most), lambda: functions.table(_trace(feed), order, word, most)
+        )
+
+    @app.get("/api/queries")
+    async def query_table() -> Response:
+        return await made(("queries",), lambda: queries.table(_trace(feed)))
+
+
+def _time(given: str, name: str) -> float | None:
+    if not given:
+        return None
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < 1e15:
+        raise Refused(400, f"{name} is a time in milliseconds of Unix time")
+    return value
+
+
+def _trace(feed: Feed, from_ms: float | None = None, to_ms: float | None = None) -> Any:
+    """The whole trace of a finished recording, or what is kept of a living one between two times."""
+    start = 0 if from_ms is None else int(from_ms * 1e6)
+    end = 1 << 62 if to_ms is None else int(to_ms * 1e6)
+
+    def read(shown: Shown) -> Any:
+        if isinstance(shown, Finished):
+            return shown.trace
+        return None if shown is None else shown.snapshot(start, end)
+
+    found = feed.read(read)
+    if found is None:
+        raise Refused(409, "nothing is being recorded")
+    return found if not hasattr(found, "records") else found.trace()
+
+
+def _waterfall(feed: Feed, identity: str) -> Any:
+    def read(shown: Shown) -> Any:
+        if isinstance(shown, Following):
+            row = shown.request(int(identity), time.time_ns())
+            if row is None:
+                return None
+            return shown.snapshot(row[1] - 1_000_000, row[2] + 1_000_000).trace
+        return None if shown is None else lambda: shown.trace
+
+    trace = feed.read(read)
+    found = None if trace is None else waterfall.of_request(trace(), identity)
+    if found is None:
+        raise Refused(404, "there is no such request, or it is not kept any more")
+    return found
+
+
+# --- controls ------------------------------------------------------------------------------------
+
+
+def _controls(app: FastAPI, feed: Feed, controls: Controls) -> None:
+    async def done(work: Callable[[], str]) -> Response:
+        try:
+            message = await asyncio.wrap_future(feed.desk.submit(work))
+        except PyScopeError as error:
+            raise Refused(409, str(error)) from None
+        feed.look_again()
+        return JSONResponse({"ok": True, "message": message})
+
+    @app.post("/api/start")
+    async def start() -> Response:
+        return await done(controls.start)
+
+    @app.post("/api/stop")
+    async def stop() -> Response:
+        return await done(controls.stop)
+
+    @app.post("/api/dump")
+    async def dump() -> Response:
+        return await done(controls.dump)
+
+    @app.get("/api/download")
+    async def download() -> Response:
+        described = feed.read(lambda shown: None if shown is None else shown.described)
+        if not described or not described["path"]:
+            raise Refused(409, "there is no recording to download")
+        ring = str(described["path"]).endswith(".ring")
+        try:
+            name, pieces = await asyncio.wrap_future(
+                feed.desk.submit(lambda: controls.download(described["path"], ring=ring))
+            )
+        except PyScopeError as error:
+            raise Refused(409, str(error)) from None
+        quoted = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
+        headers = {"Content-Disposition": f'attachment; filename="{quoted}"'}
+        return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
+
+
+# --- the WebSocket -------------------------------------------------------------------------------
+
+
+def _socket(app: FastAPI, feed: Feed) -> None:
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket) -> None:
+        await websocket.accept()
+        viewer = Viewer(asyncio.get_running_loop())
+        if not feed.hub.join(viewer):
+            await websocket.close(1013, "too many viewers")
+            return
+        feed.start()
+        sending = asyncio.create_task(_send(websocket, viewer))
+        try:
+            while not sending.done():
+                receiving = asyncio.ensure_future(websocket.receive())
+                await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+                if not receiving.done():
+                    receiving.cancel()
+                    break
+                message = receiving.result()
+                if message["type"] == "websocket.disconnect":
+                    break
+                _heard(viewer, message.get("text"))
+        except (WebSocketDisconnect, RuntimeError):
+            pass
+        finally:
+            feed.hub.leave(viewer)
+            sending.cancel()
+
+
+async def _send(websocket: WebSocket, viewer: Viewer) -> None:
+    while not viewer.gone:
+        for text in await viewer.take():
+            await websocket.send_text(text)
+
+
+def _heard(viewer: Viewer, text: str | None) -> None:
+    """What a page says: which view it shows. Anything else is ignored."""
+    if text is None or len(text) > _LONGEST_WORD:
+        return
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(message, dict) and message.get("type") == "view" and isinstance(message.get("name"), str):
+        viewer.view = message["name"][:100]

@@ -1,0 +1,203 @@
+"""The dashboard's own thread: looks at the source a few dozen times a second while someone watches, and tells the hub.
+
+Without viewers it looks once a second, so that figures have a past when someone comes. Nothing that goes wrong here
+reaches the program: it is told on the page, and tried again.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pyscope.codec import preferred
+from pyscope.errors import PyScopeError
+from pyscope.live.describe import nothing
+from pyscope.live.desk import Desk
+from pyscope.live.finished import Finished
+from pyscope.live.following import Following
+from pyscope.live.hub import Hub, Message
+from pyscope.live.source import Source
+from pyscope.probes.background import Background
+from pyscope.views.values import ms, text
+
+__all__ = ["Feed"]
+
+logger = logging.getLogger("pyscope.live")
+Result = TypeVar("Result")
+
+TICK = 0.025
+IDLE = 1.0
+RETRY = 0.5
+_REPLACED_EVERY = 20  # looks
+
+
+class Feed:
+    """Follows a source for one dashboard.
+
+    `share`: how much of one core the looking may take; beyond it looks become rarer. `hello`: makes the first message
+    from what is described.
+    """
+
+    def __init__(
+        self, source: Source, hello: Callable[[dict[str, Any]], Message], *, share: float = 0.25
+    ) -> None:
+        self.source = source
+        self.hub = Hub(self._wake)
+        self.desk = Desk(share)
+        self._share = share
+        self._hello = hello
+        self._codec = preferred()
+        self._guard = _thread.allocate_lock()  # of what the thread changes and requests read
+        self._woken = _thread.allocate_lock()
+        self._thread = Background(self._run, self._fault, self._wake)
+        self._shown: Following | Finished | None = None
+        self._status: Message = _status("waiting", source.waiting())
+        self._retry_at = 0.0
+        self._looks = 0
+        self._last_error = ""
+
+    # life
+
+    def start(self) -> None:
+        """Begins to look, if it does not yet."""
+        self._thread.start()
+        self._wake()
+
+    def stop(self) -> None:
+        """Ends."""
+        self._thread.stop()
+        with self._guard:
+            self._show(None)
+        self.desk.close()
+
+    def _wake(self) -> None:
+        try:
+            self._woken.release()
+        except RuntimeError:  # awake already
+            pass
+
+    def _fault(self) -> None:
+        logger.exception("the live dashboard stopped looking; it goes on when someone opens it again")
+
+    def _run(self) -> None:
+        while not self._thread.stopping:
+            began, cpu = time.perf_counter(), time.thread_time()
+            watched = bool(self.hub.viewers)
+            try:
+                self._step()
+            except Exception as error:
+                self._failed(error)
+            spent = time.thread_time() - cpu
+            pause = (TICK if watched else IDLE) - (time.perf_counter() - began)
+            self._woken.acquire(timeout=max(pause, spent * (1 / self._share - 1), 0.001))
+
+    def _failed(self, error: Exception) -> None:
+        """Something went wrong: it is told on the page, and in the log once."""
+        message = text(str(error) if isinstance(error, PyScopeError) else f"{type(error).__name__}: {error}")
+        if message != self._last_error:
+            self._last_error = message
+            if not isinstance(error, PyScopeError):
+                logger.warning("the live dashboard cannot read the recording", exc_info=error)
+        with self._guard:
+            self._show(None)
+        self._retry_at = time.monotonic() + RETRY
+        self._say(_status("error", message))
+
+    # looking
+
+    def _step(self) -> None:
+        now_ns = time.time_ns()
+        with self._guard:
+            if self._shown is None:
+                self._begin()
+            if isinstance(self._shown, Following):
+                self._follow(self._shown, now_ns)
+        self.hub.welcome(self._welcome)
+
+    def _begin(self) -> None:
+        if time.monotonic() < self._retry_at:
+            return
+        self._retry_at = time.monotonic() + RETRY
+        located = self.source.locate()
+        if located is None:
+            self._say(_status("waiting", self.source.waiting()))
+            return
+        following = Following(self.source, located, self._codec)
+        now_ns = time.time_ns()
+        following.step(now_ns)
+        self._last_error = ""
+        if following.alive or located.ring:
+            self._show(following)
+            self._say(_status("live", f"recording {self.source.name}"))
+        else:
+            following.close()
+            self._show(Finished(self.source, located))
+            self._say(_status("ended", "the recording has ended"))
+        self.hub.start_over()
+
+    def _follow(self, following: Following, now_ns: int) -> None:
+        messages, described = following.step(now_ns)
+        if self.desk.wants_findings(now_ns) and self.hub.viewers:
+            self.desk.find(following.snapshot, now_ns)
+        found = self.desk.taken()
+        if found is not None:
+            messages += following.found(found)
+        if described:
+            messages.append(self._hello(following.described))
+        self._looks += 1
+        self.hub.publish(messages)
+        if not following.alive:
+            self._ended(following)
+        elif self._looks % _REPLACED_EVERY == 0 and following.replaced:
+            self._show(None)
+            self._retry_at = 0.0
+
+    def _ended(self, following: Following) -> None:
+        """The processes have ended: what is shown stays; a file is loaded whole by whoever asks for more."""
+        if self._status["state"] == "live":
+            state = following.described.get("state")
+            self._say(
+                _status("ended", "the recording has ended")
+                if state in ("stopped", "recovered")
+                else _status("lost", "the process has died: what it did until then is shown")
+            )
+
+    def _show(self, what: Following | Finished | None) -> None:
+        if isinstance(self._shown, Following):
+            self._shown.close()
+        self._shown = what
+
+    def _say(self, status: Message) -> None:
+        if (status["state"], status["message"]) != (self._status["state"], self._status["message"]):
+            self._status = status
+            self.hub.publish([status])
+
+    def _welcome(self) -> list[Message]:
+        with self._guard:
+            shown = self._shown
+            described = nothing(self.source) if shown is None else shown.described
+            messages = [self._hello(described), self._status]
+            if isinstance(shown, Following):
+                messages += shown.state(time.time_ns())
+            elif shown is not None:
+                messages += shown.state()
+            return messages
+
+    # for requests
+
+    def look_again(self) -> None:
+        """Something was started or stopped: do not wait to see it."""
+        self._retry_at = 0.0
+        self._wake()
+
+    def read(self, what: Callable[[Following | Finished | None], Result]) -> Result:
+        """Reads what is shown, while nothing changes it."""
+        with self._guard:
+            return what(self._shown)
+
+
+def _status(state: str, message: str) -> Message:
+    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}

@@ -1,0 +1,40 @@
+"""A recording that nothing is added to any more: loaded once, shown whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyscope.analysis import external as external_calls
+from pyscope.live.hub import Message
+from pyscope.live.source import Located, Source
+from pyscope.trace import Trace, load
+from pyscope.views import external, findings, losses, metrics, requests, source, states, supervision
+
+__all__ = ["Finished"]
+
+
+class Finished:
+    """The whole trace of a recording. Raises RecordingError where it cannot be read."""
+
+    def __init__(self, found: Source, located: Located) -> None:
+        self.path = located.path
+        self.trace: Trace = load(located.path)
+        self.described: dict[str, Any] = source.source(self.trace, kind=found.kind, name=found.name)
+        self._state: list[Message] | None = None
+
+    def state(self) -> list[Message]:
+        """Everything that is shown; made once, which may take seconds for a large recording."""
+        if self._state is None:
+            trace = self.trace
+            calls = external_calls.find(trace)
+            found = findings.find(trace, calls)
+            self._state = [
+                requests.message(trace, findings=findings.by_scope(found)),
+                metrics.message(trace),
+                losses.message(trace),
+                findings.message(trace, found=found),
+                states.message(trace),
+                external.message(trace, limit=500, found=calls),
+                supervision.message(trace),
+            ]
+        return self._state

@@ -1,0 +1,205 @@
+"""Requests, messages, reports and tasks as they happen: kept row by row, from the events of each slice."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pyscope.events.external import EXTERNAL_BEGIN, EXTERNAL_END
+from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
+from pyscope.events.sql import STATEMENT
+from pyscope.events.sync import LOCK, LockStep
+from pyscope.live.slices import Slice
+from pyscope.views.values import NAME, ms, text
+
+__all__ = ["Ended", "RequestTable"]
+
+MOST = 2000
+_MOST_OPEN_ATTEMPTS = 10_000
+
+
+@dataclass(slots=True)
+class _Request:
+    """One scope, from its begin on. Where only what happened in it is known so far, `kind` is empty."""
+
+    id: int
+    kind: str = ""
+    name: str = ""
+    route: str = ""
+    status: int = 0
+    outcome: str = "open"
+    error: str = ""
+    start_ns: int = 0
+    end_ns: int = 0
+    parent: int = 0
+    pid: int = 0
+    thread: str = ""
+    context: str | None = None
+    cpu_ns: int = -1
+    sql_ns: int = 0
+    external_ns: int = 0
+    lock_ns: int = 0
+    queries: int = 0
+    external: int = 0
+    findings: int = 0
+
+    def row(self, now_ns: int) -> dict[str, Any]:
+        """As in a message of type "traces"."""
+        wall = max(0, (self.end_ns or max(now_ns, self.start_ns)) - self.start_ns)
+        known = self.sql_ns + self.external_ns + self.lock_ns
+        python = min(max(0, self.cpu_ns), max(0, wall - known))
+        return {
+            "id": str(self.id),
+            "kind": text(self.kind, NAME),
+            "name": text(self.name, NAME),
+            "route": text(self.route, NAME),
+            "status": self.status,
+            "outcome": text(self.outcome, NAME),
+            "error": text(self.error, NAME),
+            "start_ms": ms(self.start_ns),
+            "duration_ms": ms(wall),
+            "parent": str(self.parent) if self.parent else "",
+            "pid": self.pid,
+            "thread": text(self.thread, NAME),
+            "context": None if self.context is None else text(self.context, NAME),
+            "parts": {
+                "python_ms": ms(python),
+                "sql_ms": ms(self.sql_ns),
+                "external_ms": ms(self.external_ns),
+                "lock_ms": ms(self.lock_ns),
+                "wait_ms": ms(max(0, wall - known - python)),
+                "cpu_ms": ms(self.cpu_ns) if self.cpu_ns >= 0 else None,
+            },
+            "queries": self.queries,
+            "external": self.external,
+            "findings": self.findings,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A request that has ended: what the meter counts. `failed`: answered 5xx, or left by an exception."""
+
+    end_ns: int
+    duration_ns: int
+    failed: bool
+
+
+class RequestTable:
+    """The last requests. Ids of requests that changed are gathered until `changes` is called."""
+
+    def __init__(self) -> None:
+        self._rows: OrderedDict[int, _Request] = OrderedDict()
+        self._attempts: OrderedDict[int, int] = OrderedDict()  # scope by attempt
+        self._changed: dict[int, None] = {}
+        self.ended: list[Ended] = []
+
+    def take(self, news: Slice) -> None:
+        """Takes the events of a slice."""
+        self._begins(news)
+        self._waits(news)
+        self._ends(news)
+        while len(self._rows) > MOST:
+            self._rows.popitem(last=False)
+
+    def changes(self, now_ns: int) -> list[dict[str, Any]]:
+        """The rows that changed since the last call, of which the begin is known."""
+        changed, self._changed = self._changed, {}
+        rows = (self._rows.get(identity) for identity in changed)
+        return [row.row(now_ns) for row in rows if row is not None and row.kind]
+
+    def all(self, now_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
+        """The last rows."""
+        rows = [row for row in self._rows.values() if row.kind][-limit:]
+        return [row.row(now_ns) for row in rows]
+
+    def get(self, identity: int, now_ns: int) -> tuple[dict[str, Any], int, int] | None:
+        """One row, and when it began and ended (ns; now if it is open)."""
+        row = self._rows.get(identity)
+        if row is None or not row.kind:
+            return None
+        return row.row(now_ns), row.start_ns, row.end_ns or now_ns
+
+    def found(self, counts: Mapping[int, int]) -> None:
+        """How many findings belong to each request, by its id. A count never falls: what was found stays found."""
+        for identity, count in counts.items():
+            row = self._rows.get(identity)
+            if row is not None and count > row.findings:
+                row.findings = count
+                self._changed[identity] = None
+
+    def _at(self, identity: int) -> _Request:
+        row = self._rows.get(identity)
+        if row is None:
+            row = self._rows[identity] = _Request(identity)
+        return row
+
+    def _begins(self, news: Slice) -> None:
+        for event in news.probe_events(SCOPE_BEGIN).records():
+            row = self._at(event.id)
+            row.kind, row.name, row.parent = event.label or "scope", event.name, event.parent
+            row.start_ns = event.time_ns
+            row.pid = news.pids[event.process]
+            row.thread = news.threads[event.thread].name
+            row.context = news.contexts[event.context].name if event.context else None
+            self._changed[event.id] = None
+
+    def _ends(self, news: Slice) -> None:
+        for event in news.probe_events(SCOPE_END).records():
+            row = self._at(event.id)
+            row.end_ns = event.time_ns
+            if not row.start_ns:
+                row.start_ns = event.time_ns - event.duration_ns
+            row.route, row.status, row.cpu_ns = event.route, event.status, event.cpu_ns
+            row.outcome, row.error = event.outcome or "returned", event.error
+            self._changed[event.id] = None
+            if row.kind == "request":
+                failed = row.status >= 500 or row.outcome == "raised"
+                self.ended.append(Ended(row.end_ns, max(0, row.end_ns - row.start_ns), failed))
+
+    def _waits(self, news: Slice) -> None:
+        statements = news.probe_events(STATEMENT)
+        for scope, spent, count in _by_scope(statements["scope"], statements["duration_ns"]):
+            row = self._at(scope)
+            row.sql_ns += spent
+            row.queries += count
+            self._changed[scope] = None
+        locks = news.probe_events(LOCK)
+        if len(locks):
+            waited = np.where(locks["step"] == LockStep.ACQUIRED, locks["waited_ns"], 0)
+            for scope, spent, _ in _by_scope(locks["scope"][waited > 0], waited[waited > 0]):
+                self._at(scope).lock_ns += spent
+                self._changed[scope] = None
+        begins = news.probe_events(EXTERNAL_BEGIN)
+        for attempt, scope in _pairs(begins, "attempt", "scope"):
+            self._attempts[attempt] = scope
+            if scope:
+                self._at(scope).external += 1
+                self._changed[scope] = None
+        while len(self._attempts) > _MOST_OPEN_ATTEMPTS:
+            self._attempts.popitem(last=False)
+        for attempt, spent in _pairs(news.probe_events(EXTERNAL_END), "attempt", "duration_ns"):
+            scope = self._attempts.pop(attempt, 0)
+            if scope:
+                self._at(scope).external_ns += spent
+                self._changed[scope] = None
+
+
+def _pairs(events: Any, first: str, second: str) -> Iterable[tuple[int, int]]:
+    return zip(events[first].tolist(), events[second].tolist(), strict=True)
+
+
+def _by_scope(scopes: Any, spent: Any) -> Iterator[tuple[int, int, int]]:
+    """Scope, the sum of what was spent in it, and how often; what belongs to no scope is left out."""
+    if not len(scopes):
+        return
+    found, where, counts = np.unique(scopes, return_inverse=True, return_counts=True)
+    sums = np.zeros(len(found), np.int64)
+    np.add.at(sums, where, spent)
+    for scope, total, count in zip(found.tolist(), sums.tolist(), counts.tolist(), strict=True):
+        if scope:
+            yield scope, total, count
