@@ -7,6 +7,7 @@ __all__ = [
     "BackendUnavailable",
     "ConfigError",
     "CorruptRecording",
+    "ExportError",
     "MissingExtra",
     "NotARecording",
     "NotRecording",
@@ -48,6 +49,10 @@ class CorruptRecording(RecordingError):
 
 class VersionMismatch(RecordingError):
     """The file was written in a format that this version of PyScope does not read."""
+
+
+class ExportError(PyScopeError, OSError):
+    """A recording could not be written in another format."""
 
 
 # --- making a recording --------------------------------------------------------------------------

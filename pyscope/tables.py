@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
     from pyscope.trace import Trace
 
-_NUMBERS = ("start_ns", "duration_ns", "self_ns", "parent", "depth")
+NUMBERS = ("start_ns", "duration_ns", "self_ns", "parent", "depth")
 
 
 def to_arrow(trace: Trace) -> pyarrow.Table:
     """See Trace.to_arrow."""
     pa = _import("to_arrow", "pyarrow", "arrow")
     columns: dict[str, Any] = {}
-    for name, (codes, values) in _categories(trace).items():
+    for name, (codes, values) in categories(trace).items():
         missing = codes < 0
         indices = pa.array(codes, mask=missing if missing.any() else None)
         columns[name] = pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
-    for name in _NUMBERS:
+    for name in NUMBERS:
         columns[name] = pa.array(trace.calls[name])
     table: pyarrow.Table = pa.table(columns)
     return table
@@ -38,9 +38,9 @@ def to_pandas(trace: Trace) -> pandas.DataFrame:
     """See Trace.to_pandas."""
     pd = _import("to_pandas", "pandas", "pandas")
     columns: dict[str, Any] = {}
-    for name, (codes, values) in _categories(trace).items():
+    for name, (codes, values) in categories(trace).items():
         columns[name] = pd.Categorical.from_codes(codes, categories=values)
-    for name in _NUMBERS:
+    for name in NUMBERS:
         columns[name] = trace.calls[name]
     frame: pandas.DataFrame = pd.DataFrame(columns, copy=False)
     return frame
@@ -61,7 +61,7 @@ def _import(feature: str, package: str, extra: str) -> Any:
         raise MissingExtra(f"Trace.{feature}", package, extra) from error
 
 
-def _categories(trace: Trace) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
+def categories(trace: Trace) -> dict[str, tuple[NDArray[np.int32], list[str]]]:
     """Columns of names: the code of each row (-1 for none) and the names, each once."""
     from pyscope.trace import OUTCOMES
 

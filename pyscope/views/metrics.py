@@ -16,9 +16,11 @@ from pyscope.views.values import NAME, ms, text
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["MOST_SAMPLES", "fitting_step", "message", "samples"]
+__all__ = ["EVENT_NS", "MOST_SAMPLES", "fitting_step", "message", "samples"]
 
 MOST_SAMPLES = 600
+EVENT_NS = 45.0
+"""What an event costs the program that is recorded, in nanoseconds: `python -m benchmarks` measures it."""
 
 _MOST_PROCESSES = 20
 _MOST_MAILBOXES = 50
@@ -45,8 +47,9 @@ def samples(trace: Trace, step_ms: float, *, since_ms: float | None = None) -> l
 
     Rates are a second's; requests count in the step in which they end: those of kind "request", or all kinds where
     there is none. `cpu_percent` is of one CPU, added up over the processes. `lost_events` and `mailboxes` (the longest)
-    are the step's own; `peak_memory_bytes` is so far. What is not known is None: what the recorder cost while it ran
-    always is. At most MOST_SAMPLES: the last ones. Raises ValueError for a step that is not positive.
+    are the step's own; `peak_memory_bytes` is so far; `overhead_percent`, of one CPU, is reckoned from the events
+    (EVENT_NS) and the CPU time of the recorder's own thread. What is not known is None. At most MOST_SAMPLES: the last
+    ones. Raises ValueError for a step that is not positive.
     """
     if not step_ms > 0:
         raise ValueError(f"step_ms is {step_ms}; it must be more than 0")
@@ -58,7 +61,6 @@ def samples(trace: Trace, step_ms: float, *, since_ms: float | None = None) -> l
     columns |= _rates(trace, edges, step_ms)
     columns |= _resources(trace, edges)
     columns["at_ms"] = [ms(edge) for edge in edges[1:].tolist()]
-    columns["overhead_percent"] = [None] * count
     return [{name: values[at] for name, values in columns.items()} for at in range(count)]
 
 
@@ -130,8 +132,12 @@ def _rates(trace: Trace, edges: NDArray[np.int64], step_ms: float) -> dict[str, 
         at = int(_bins(edges, np.array([loss.end_ns]))[0])
         if at >= 0:
             lost[at] += loss.count
+    own = sum(process.drain_cpu_ns for process in trace.processes) / max(1, trace.duration_ns)
     return {
         "events_per_s": _rate(events, step_ms),
+        "overhead_percent": [
+            round(100 * (own + many * EVENT_NS / (step_ms * 1e6)), 3) for many in events.tolist()
+        ],
         "calls_per_s": _rate(begun, step_ms),
         "lost_events": lost.tolist(),
     }

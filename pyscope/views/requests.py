@@ -32,10 +32,12 @@ def message(
     these rows of `Trace.scopes` instead.
     """
     scopes = trace.scopes
-    if rows is None:
+    if rows is not None:
+        rows = np.sort(rows)
+    elif since_ms is not None:
+        rows = np.flatnonzero(scopes["end_ns"] >= int(since_ms * 1e6))
+    else:
         rows = np.arange(len(scopes))
-        if since_ms is not None:
-            rows = np.flatnonzero(scopes["end_ns"] >= int(since_ms * 1e6))
     shown = Requests(trace, findings)
     return {
         "type": "traces",
@@ -45,35 +47,34 @@ def message(
 
 
 def notable(trace: Trace, limit: int, findings: Mapping[int, int]) -> NDArray[np.int64]:
-    """Rows of the requests that one would ask for: failed, with findings, the slowest of each route, the slowest, the
-    last; in order of their begin."""
+    """Rows of the requests that one would ask for, the most wanted first.
+
+    In turn: the slowest of each route, those with findings, those that failed, the slowest of all, the last.
+    """
     scopes = trace.scopes
     count = len(scopes)
-    if count <= limit:
-        return np.arange(count)
-    duration = scopes["end_ns"] - scopes["start_ns"]
-    slowest = np.argsort(-duration, kind="stable")
-    failed = (scopes["status"] >= 500) | np.array([outcome == "raised" for outcome in scopes["outcome"]])
+    slowest = np.argsort(scopes["start_ns"] - scopes["end_ns"], kind="stable")
+    failed = (scopes["status"] >= 500) | np.array(
+        [outcome == "raised" for outcome in scopes["outcome"]], bool
+    )
     with_findings = np.isin(scopes["id"], np.array(list(findings), np.int64))
     routes: dict[tuple[str, str], int] = {}
     names = zip(scopes["name"], scopes["route"], strict=True)
-    route = np.array([routes.setdefault(name, len(routes)) for name in names])
+    route = np.array([routes.setdefault(name, len(routes)) for name in names], np.int64)
     _, worst = np.unique(route[slowest], return_index=True)
-    kinds = (
+    columns = (
         slowest[np.sort(worst)],
         slowest[with_findings[slowest]],
         slowest[failed[slowest]],
         slowest,
         np.arange(count - 1, -1, -1),
     )
-    chosen: dict[int, None] = {}
-    share = max(1, limit // len(kinds))
-    for number, rows in enumerate(kinds, 1):
-        for row in rows.tolist():
-            if len(chosen) >= min(limit, share * number):
-                break
-            chosen.setdefault(row)
-    return np.array(sorted(chosen), np.int64)
+    # By rank within its column, then by column; a row counts where it comes first.
+    rank = np.concatenate([np.arange(len(rows)) for rows in columns])
+    rows = np.concatenate(columns)[np.argsort(rank, kind="stable")]
+    found, first = np.unique(rows, return_index=True)
+    wanted: NDArray[np.int64] = found[np.argsort(first)][: max(0, limit)].astype(np.int64)
+    return wanted
 
 
 class Requests:

@@ -1,8 +1,5 @@
-"""One request, span by span: its calls, statements, calls to other services and waits for locks.
-
-Calls belong to a request that ran in its thread and context meanwhile, and those around what probes saw of it
-elsewhere: in tasks, greenlets and threads that worked for it. The messages that it sent are spans too.
-"""
+"""One request, span by span: its calls, statements, calls to other services and waits for locks; the messages that it
+sent are spans too, with all that was done for them."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from numpy.typing import NDArray
 from pyscope.analysis import external
 from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.placement import Placement
-from pyscope.events.external import EXTERNAL_BEGIN
+from pyscope.analysis.scope_calls import ByScope, ScopeCalls
 from pyscope.events.sql import STATEMENT
 from pyscope.events.sync import LOCK, LOCK_MADE, LockStep
 from pyscope.findings import ExternalCall
@@ -78,14 +75,12 @@ class Waterfalls:
         self._trace = trace
         self._placement = placement or Placement(trace)
         self._requests = Requests(trace, findings, self._placement)
-        self._start: NDArray[np.int64] = trace.calls["start_ns"]
-        self._end: NDArray[np.int64] = self._start + trace.calls["duration_ns"]
-        self._statements = _ByScope(trace.probe_events(STATEMENT)["scope"])
-        self._begins = _ByScope(trace.probe_events(EXTERNAL_BEGIN)["scope"])
+        self._calls_of = ScopeCalls(trace, self._placement)
+        self._statements = ByScope(trace.probe_events(STATEMENT)["scope"])
         locks = trace.probe_events(LOCK)
         waited = (locks["step"] == LockStep.ACQUIRED) & (locks["waited_ns"] >= _SHORTEST_WAIT_NS)
-        self._waits = _ByScope(np.where(waited, locks["scope"], 0))
-        self._inner = _ByScope(trace.scopes["parent"])
+        self._waits = ByScope(np.where(waited, locks["scope"], 0))
+        self._inner = ByScope(trace.scopes["parent"])
         self._external: dict[int, list[ExternalCall]] = {}
         for call in external.find(trace) if calls is None else calls:
             if call.scope:
@@ -98,8 +93,9 @@ class Waterfalls:
         row = self._trace.scopes.row(int(identity))
         if row < 0:
             return None
-        spans, left_out = self._spans(self._trace.scopes.at(row))
-        kept = _longest(spans, max(1, limit))
+        limit = max(1, limit)
+        spans, left_out = self._spans(self._trace.scopes.at(row), limit)
+        kept = _longest(spans, limit)
         start = spans[0].start_ns
         return {
             "request": self._requests.at(row),
@@ -109,8 +105,8 @@ class Waterfalls:
 
     # what belongs to it
 
-    def _spans(self, scope: ScopeRow) -> tuple[list[_Span], int]:
-        """All of them, the request's own first; and how many short calls were left out."""
+    def _spans(self, scope: ScopeRow, limit: int) -> tuple[list[_Span], int]:
+        """The request's own first, and enough of each kind to choose from; and how many short ones were left out."""
         scopes = self._scopes(scope)
         spans = {one.id: _scope_span(one) for one in scopes}
         for one in scopes[1:]:
@@ -118,16 +114,25 @@ class Waterfalls:
         calls: dict[int, _Span] = {}
         by_scope: dict[int, list[_Span]] = {}
         left_out = 0
+        taken = np.zeros(len(self._trace.calls), bool)
         for one in reversed(scopes):  # what a message did is not its sender's
-            rows = [row for row in self._rows(one) if row not in calls]
-            left_out += max(0, len(rows) - _MOST_EVENTS)
-            by_scope[one.id] = self._calls(self._widest(rows), spans[one.id])
+            rows = self._calls_of.rows(one)
+            rows = rows[~taken[rows]]
+            taken[rows] = True
+            kept = _widest(rows, self._trace.calls["duration_ns"], limit)
+            left_out += len(rows) - len(kept)
+            by_scope[one.id] = self._calls(kept.tolist(), spans[one.id])
             calls |= {span.row: span for span in by_scope[one.id]}
         for one in scopes[1:]:  # sent by the call that ran then
             spans[one.id].above = _running(by_scope[one.parent], spans[one.id].start_ns) or spans[one.parent]
         found = [*spans.values(), *calls.values()]
         for one in scopes:
-            found += self._events(one, spans[one.id], calls)
+            statements = self._statements.rows(one.id)
+            kept = _widest(statements, self._trace.probe_events(STATEMENT)["duration_ns"], limit)
+            left_out += len(statements) - len(kept)
+            found += self._queries(kept, spans[one.id], calls)
+            found += self._external_calls(one.id, spans[one.id], calls)
+            found += self._locks(one.id, spans[one.id], calls)
         return found, left_out
 
     def _scopes(self, scope: ScopeRow) -> list[ScopeRow]:
@@ -141,44 +146,11 @@ class Waterfalls:
                     found.append(inner)
         return found
 
-    def _rows(self, scope: ScopeRow) -> list[int]:
-        """The calls of a scope, in order of their begin."""
-        columns = self._trace.calls
-        overlaps = (self._start >= scope.start_ns) & (self._start <= scope.end_ns)
-        within = np.flatnonzero(overlaps)
-        own = within[
-            (columns["thread"][within] == scope.thread) & (columns["context"][within] == scope.context)
-        ]
-        chosen = np.zeros(len(self._start) + 1, bool)
-        chosen[own] = True
-        chosen[self._around(scope)] = True
-        # Callees, level by level: greenlets and generators run in contexts of their own.
-        parent = self._placement.parent
-        candidates = within[~chosen[within]]
-        while len(candidates):
-            more = candidates[chosen[parent[candidates]]]
-            if not len(more):
-                break
-            chosen[more] = True
-            candidates = candidates[~chosen[candidates]]
-        own = np.flatnonzero(chosen[:-1])
-        found: list[int] = own[np.argsort(self._start[own], kind="stable")].tolist()
-        return found
-
     def _calls(self, rows: list[int], above: _Span) -> list[_Span]:
         made = {row: self._call(row) for row in rows}
         for row, span in made.items():
             span.above = made.get(self._known(row, made), above)
         return list(made.values())
-
-    def _widest(self, rows: list[int]) -> list[int]:
-        """Of very many calls the longest: more is not shown."""
-        if len(rows) <= _MOST_EVENTS:
-            return rows
-        found = np.array(rows)
-        duration = self._end[found] - self._start[found]
-        kept: list[int] = found[np.sort(np.argsort(-duration, kind="stable")[:_MOST_EVENTS])].tolist()
-        return kept
 
     def _known(self, row: int, made: dict[int, _Span]) -> int:
         """The nearest caller that has a span, -1 for none."""
@@ -188,30 +160,6 @@ class Waterfalls:
             if row < 0 or row in made:
                 return row
         return -1
-
-    def _around(self, scope: ScopeRow) -> list[int]:
-        """The outermost calls, begun within the scope, around what probes saw of it: wherever that ran."""
-        trace = self._trace
-        found: set[int] = set()
-        for events, by_scope in (
-            (trace.probe_events(STATEMENT), self._statements),
-            (trace.probe_events(EXTERNAL_BEGIN), self._begins),
-            (trace.probe_events(LOCK), self._waits),
-        ):
-            rows = by_scope.rows(scope.id)[:_MOST_EVENTS]
-            found.update(int(row) for row in np.unique(events["call"][rows]).tolist() if row >= 0)
-        outermost = set()
-        for row in found:
-            at = row
-            for _ in range(_DEEPEST):
-                if self._start[at] < scope.start_ns:
-                    break
-                outermost.add(at)
-                above = int(self._placement.parent[at])
-                if above < 0 or above in outermost:
-                    break
-                at = above
-        return sorted(outermost)
 
     # spans
 
@@ -232,19 +180,8 @@ class Waterfalls:
             row=row,
         )
 
-    def _events(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
-        yield from self._queries(scope, above, calls)
-        for call in self._external.get(scope.id, ())[:_MOST_EVENTS]:
-            span = _external_span(call)
-            span.above = self._nearest(call.call, calls, above)
-            yield span
-            if len(call.attempts) > 1:
-                yield from _attempts(call, span)
-        yield from self._locks(scope, above, calls)
-
-    def _queries(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+    def _queries(self, rows: NDArray[np.intp], above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
         events = self._trace.probe_events(STATEMENT)
-        rows = self._statements.rows(scope.id)[:_MOST_EVENTS]
         where = _Rows(events, rows)
         for record, call in zip(events.records(rows), self._placement.calls(where).tolist(), strict=True):
             yield _Span(
@@ -260,13 +197,19 @@ class Waterfalls:
                 self._nearest(call, calls, above),
             )
 
-    def _locks(self, scope: ScopeRow, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
-        rows = self._waits.rows(scope.id)[:_MOST_EVENTS]
+    def _external_calls(self, scope: int, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+        for call in self._external.get(scope, ())[:_MOST_EVENTS]:
+            span = _external_span(call)
+            span.above = self._nearest(call.call, calls, above)
+            yield span
+            if len(call.attempts) > 1:
+                yield from _attempts(call, span)
+
+    def _locks(self, scope: int, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
+        rows = self._waits.rows(scope)[:_MOST_EVENTS]
         if not len(rows):
             return
-        names = {
-            lock: name for lock, name in zip(*_columns(self._trace, LOCK_MADE, "lock", "name"), strict=True)
-        }
+        names = dict(zip(*_columns(self._trace, LOCK_MADE, "lock", "name"), strict=True))
         for record in self._trace.probe_events(LOCK).records(rows):
             name = names.get(record.lock, "")
             yield _Span(
@@ -281,19 +224,6 @@ class Waterfalls:
         if row in calls:
             return calls[row]
         return calls.get(self._known(row, calls), above) if row >= 0 else above
-
-
-class _ByScope:
-    """Rows of events by their scope."""
-
-    def __init__(self, scopes: NDArray[np.int64]) -> None:
-        self._order = np.argsort(scopes, kind="stable")
-        self._sorted = scopes[self._order]
-
-    def rows(self, scope: int) -> NDArray[np.intp]:
-        """Those of a scope, in order."""
-        first, last = np.searchsorted(self._sorted, [scope, scope + 1])
-        return self._order[first:last]
 
 
 class _Rows:
@@ -325,6 +255,13 @@ def _scope_span(scope: ScopeRow) -> _Span:
         scope.outcome,
         scope.error,
     )
+
+
+def _widest(rows: NDArray[np.intp], durations: NDArray[np.int64], limit: int) -> NDArray[np.intp]:
+    """The longest of some rows, in their order: more is not shown."""
+    if len(rows) <= limit:
+        return rows
+    return rows[np.sort(np.argsort(-durations[rows], kind="stable")[:limit])]
 
 
 def _running(calls: list[_Span], time_ns: int) -> _Span | None:

@@ -1,0 +1,70 @@
+"""Exports: a recording as a file that other programs show or read; one file here for each format."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from pyscope.errors import ExportError
+
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["FORMATS", "write"]
+
+_MODULES = {
+    "html": ("html", ".html"),
+    "chrome": ("chrome", ".trace.json"),
+    "perfetto": ("chrome", ".trace.json"),
+    "speedscope": ("speedscope", ".speedscope.json"),
+    "csv": ("csv", ".csv"),
+    "parquet": ("parquet", ".parquet"),
+    "arrow": ("arrow", ".arrow"),
+}
+FORMATS = tuple(_MODULES)
+"""What a recording can be exported to."""
+
+
+def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -> Path:
+    """Writes a trace in a format of FORMATS and returns where to: `path`, or beside the recording if that is None.
+
+    A file that is there is replaced once the new one is whole. Raises ValueError for another format, ExportError if the
+    file cannot be written, MissingExtra if a library that the format needs is not installed.
+    """
+    if form not in _MODULES:
+        raise ValueError(f"format is {form!r}; it must be one of {', '.join(FORMATS)}")
+    name, extension = _MODULES[form]
+    module = importlib.import_module(f"pyscope.export.{name}")
+    target = Path(trace.path).with_suffix(extension) if path is None else Path(path)
+    with contextlib.suppress(OSError):
+        if os.path.samefile(target, trace.path):
+            raise ExportError(f"{target} is the recording itself: write the export to another file.")
+    try:
+        with _whole(target) as file:
+            module.write(trace, file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ExportError(f"cannot write {target}: {reason}. Name a file that can be written.") from error
+    return target
+
+
+@contextlib.contextmanager
+def _whole(target: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when it is complete; what is no regular file, such as a pipe, is written to."""
+    if target.exists() and not target.is_file():
+        with open(target, "wb") as file:
+            yield file
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
