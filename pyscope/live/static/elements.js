@@ -1,0 +1,160 @@
+// The small pieces that views are made of. Text of the traced program only ever becomes text nodes and attributes.
+"use strict";
+(() => {
+  const PyScope = (window.PyScope ??= {});
+  const { h, Component } = preact;
+  const { useEffect, useState, useRef } = preactHooks;
+  const { format } = PyScope;
+  const html = htm.bind(h);
+
+  /** A component that renders again only when one of its properties is another object. */
+  function memo(render) {
+    return class extends Component {
+      shouldComponentUpdate(next) {
+        const names = Object.keys(next);
+        return names.length !== Object.keys(this.props).length || names.some((name) => next[name] !== this.props[name]);
+      }
+
+      render(properties) {
+        return render(properties);
+      }
+    };
+  }
+
+  /** file:line and the function; the whole path in the tooltip. */
+  function Location({ at, parts = 3 }) {
+    if (!at || !at.file) return null;
+    const name = at.function ? html`<span class="function">${at.function}</span> ` : null;
+    return html`<span class="location" title=${`${at.file}:${at.line}`}>${name}<span class="file">${format.shortPath(at.file, parts)}:${at.line}</span></span>`;
+  }
+
+  function Stack({ frames, label = "Stack" }) {
+    if (!frames?.length) return null;
+    return html`<ol class="stack" aria-label=${label}>
+      ${frames.map((at) => html`<li><${Location} at=${at} /></li>`)}
+    </ol>`;
+  }
+
+  const KEYWORDS =
+    /\b(SELECT|FROM|WHERE|AND|OR|NOT|IN|IS|NULL|JOIN|LEFT|RIGHT|INNER|OUTER|ON|AS|GROUP BY|ORDER BY|HAVING|LIMIT|OFFSET|INSERT INTO|VALUES|UPDATE|SET|DELETE|RETURNING|DISTINCT|UNION|CASE|WHEN|THEN|ELSE|END|BEGIN|COMMIT|ROLLBACK|FOR)\b/g;
+  const LONGEST_STATEMENT = 4000;
+
+  /** An SQL statement with its keywords set apart. */
+  const Statement = memo(({ text, short = false }) => {
+    if (!text) return null;
+    const cut = text.length > LONGEST_STATEMENT ? `${text.slice(0, LONGEST_STATEMENT)}…` : text;
+    const pieces = cut.replace(/\s+/g, " ").trim().split(KEYWORDS);
+    return html`<code class=${short ? "sql one-line" : "sql"} title=${short ? cut : null}>
+      ${pieces.map((piece, index) => (index % 2 ? html`<b>${piece}</b>` : piece))}
+    </code>`;
+  });
+
+  function Empty({ title, children }) {
+    return html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
+  }
+
+  function Panel({ title, aside, children, kind = "" }) {
+    return html`<section class=${`panel ${kind}`} aria-label=${title}>
+      <header><h2>${title}</h2>${aside ?? null}</header>
+      ${children}
+    </section>`;
+  }
+
+  const Badge = ({ tone = "plain", children, title }) => html`<span class=${`badge ${tone}`} title=${title}>${children}</span>`;
+
+  // ---- where the time of a request went
+
+  const PARTS = [
+    ["python_ms", "Python", "python"],
+    ["sql_ms", "SQL", "sql"],
+    ["external_ms", "external", "external"],
+    ["lock_ms", "locks", "lock"],
+    ["wait_ms", "waiting", "wait"],
+  ];
+
+  const partsText = (parts) =>
+    PARTS.filter(([name]) => parts?.[name] > 0)
+      .map(([name, label]) => `${label} ${format.ms(parts[name])}`)
+      .join(", ") || "not known";
+
+  const PartsBar = memo(({ parts }) => {
+    const total = PARTS.reduce((sum, [name]) => sum + (parts?.[name] ?? 0), 0);
+    const label = partsText(parts);
+    return html`<span class="parts" role="img" aria-label=${`Time: ${label}`} title=${label}>
+      ${total > 0 &&
+      PARTS.map(([name, , kind]) => {
+        const share = (100 * (parts[name] ?? 0)) / total;
+        return share > 0.5 ? html`<i class=${`fill-${kind}`} style=${{ width: `${share.toFixed(2)}%` }}></i>` : null;
+      })}
+    </span>`;
+  });
+
+  function PartsLegend() {
+    return html`<ul class="legend" aria-label="Colours of the time bars">
+      ${PARTS.map(([, label, kind]) => html`<li><i class=${`fill-${kind}`}></i>${label}</li>`)}
+    </ul>`;
+  }
+
+  // ---- fields to search and choose
+
+  function Search({ value, onInput, label }) {
+    return html`<label class="search">
+      <span class="hidden">${label}</span>
+      <input type="search" data-search placeholder=${`${label}  ( / )`} value=${value} spellcheck="false" autocomplete="off"
+        onInput=${(event) => onInput(event.currentTarget.value)}
+        onKeyDown=${(event) => event.key === "Escape" && (onInput(""), event.currentTarget.blur())} />
+    </label>`;
+  }
+
+  /** A row of choices of which one holds. `options`: [value, label, count?]. */
+  function Choice({ label, options, value, onChange }) {
+    return html`<div class="choice" role="group" aria-label=${label}>
+      ${options.map(
+        ([option, text, count]) => html`<button type="button" key=${option} aria-pressed=${option === value ? "true" : "false"} onClick=${() => onChange(option)}>
+          ${text}${count === undefined ? null : html` <span class="count">${format.count(count)}</span>`}
+        </button>`,
+      )}
+    </div>`;
+  }
+
+  // ---- what is asked of the server
+
+  /**
+   * The answer to a GET, asked again every `every` milliseconds where that is given and the page is live.
+   * Returns { data, error, loading }; the last answer stays while a new one is on its way.
+   */
+  function useAnswer(path, parameters, every = 0) {
+    const [answer, setAnswer] = useState({ data: null, error: "", loading: true });
+    const asked = JSON.stringify([path, parameters]);
+    const shown = useRef(asked);
+    useEffect(() => {
+      let over = false;
+      let timer;
+      const ask = async () => {
+        if (!PyScope.store.paused() || shown.current !== asked) {
+          try {
+            const data = await PyScope.source.get(path, parameters);
+            if (!over) setAnswer({ data, error: "", loading: false });
+          } catch (error) {
+            if (!over) setAnswer((last) => ({ data: shown.current === asked ? last.data : null, error: error.message, loading: false }));
+          }
+          shown.current = asked;
+        }
+        const period = typeof every === "function" ? every() : every;
+        if (!over && period && PyScope.source.live) timer = setTimeout(ask, period);
+      };
+      setAnswer((last) => ({ ...last, loading: true }));
+      ask();
+      return () => {
+        over = true;
+        clearTimeout(timer);
+      };
+    }, [asked]);
+    return answer;
+  }
+
+  Object.assign(PyScope, {
+    html, memo, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partsText, Search, Choice, useAnswer,
+  });
+  PyScope.views ??= {};
+})();

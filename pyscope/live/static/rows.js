@@ -1,0 +1,112 @@
+// A table of many rows of which only those in sight are in the document.
+"use strict";
+(() => {
+  const PyScope = (window.PyScope ??= {});
+  const { html } = PyScope;
+  const { useEffect, useLayoutEffect, useRef, useState } = preactHooks;
+  const SPARE = 6; // rows beyond the edges, so that the keyboard finds the next one
+  const narrow = matchMedia("(max-width: 719px)");
+
+  /** Whether the page has a phone's width; renders again when that changes. */
+  function useNarrow() {
+    const [is, set] = useState(narrow.matches);
+    useEffect(() => {
+      const tell = () => set(narrow.matches);
+      narrow.addEventListener("change", tell);
+      return () => narrow.removeEventListener("change", tell);
+    }, []);
+    return is;
+  }
+
+  /**
+   * rows: the items; idOf(row): its key; cells(row): the row's cells; columns: titles (a title may be a node);
+   * height: of a row in pixels; rowClass(row), onOpen(row), selected: an id.
+   * What is being read stays where it is when rows come in above it.
+   */
+  function Rows({ label, rows, idOf, cells, columns, height, kind, rowClass, onOpen, selected, empty }) {
+    const box = useRef(null);
+    const anchor = useRef(null);
+    const [view, setView] = useState({ top: 0, height: 600 });
+
+    useLayoutEffect(() => {
+      const element = box.current;
+      const measure = () => setView({ top: element.scrollTop, height: element.clientHeight });
+      measure();
+      const observer = new ResizeObserver(measure);
+      observer.observe(element);
+      return () => observer.disconnect();
+    }, []);
+
+    useLayoutEffect(() => {
+      const element = box.current;
+      if (anchor.current && element.scrollTop > 0) {
+        const { id, index } = anchor.current;
+        if (rows[index] === undefined || idOf(rows[index]) !== id) {
+          const moved = rows.findIndex((row) => idOf(row) === id);
+          if (moved >= 0) element.scrollTop += (moved - index) * height;
+        }
+      }
+      remember();
+    }, [rows]);
+
+    useLayoutEffect(() => {
+      if (selected === undefined || selected === "") return;
+      const index = rows.findIndex((row) => idOf(row) === selected);
+      const element = box.current;
+      if (index < 0) return;
+      if (index * height < element.scrollTop || (index + 1) * height > element.scrollTop + element.clientHeight - 34) {
+        element.scrollTop = Math.max(0, index * height - element.clientHeight / 3);
+      }
+    }, [selected]);
+
+    function remember() {
+      const index = Math.floor(box.current.scrollTop / height);
+      anchor.current = rows[index] === undefined ? null : { index, id: idOf(rows[index]) };
+    }
+
+    function onScroll() {
+      remember();
+      setView({ top: box.current.scrollTop, height: box.current.clientHeight });
+    }
+
+    function onKeyDown(event) {
+      const step = { ArrowDown: 1, ArrowUp: -1, j: 1, k: -1, PageDown: 10, PageUp: -10 }[event.key];
+      if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+      const row = document.activeElement?.closest?.("[data-row]");
+      if (!row || !box.current.contains(row)) return;
+      event.preventDefault();
+      const index = Math.min(rows.length - 1, Math.max(0, Number(row.dataset.row) + step));
+      const element = box.current;
+      if (index * height < element.scrollTop) element.scrollTop = index * height;
+      const lowest = (index + 1) * height + 34 - element.clientHeight;
+      if (lowest > element.scrollTop) element.scrollTop = lowest;
+      onScroll();
+      requestAnimationFrame(() => element.querySelector(`[data-row="${index}"] [data-open]`)?.focus({ preventScroll: true }));
+    }
+
+    const first = Math.max(0, Math.floor(view.top / height) - SPARE);
+    const last = Math.min(rows.length, Math.ceil((view.top + view.height) / height) + SPARE);
+    const shown = rows.slice(first, last);
+    return html`<div class=${`rows ${kind}`} ref=${box} onScroll=${onScroll} onKeyDown=${onKeyDown} tabindex="0"
+        role="table" aria-label=${label} aria-rowcount=${rows.length + 1}>
+      <div class="row head" role="row" aria-rowindex="1">
+        ${columns.map((title, index) => html`<span role="columnheader" class=${`c${index}`}>${title}</span>`)}
+      </div>
+      ${rows.length === 0 && html`<div role="row"><div role="cell">${empty}</div></div>`}
+      <div class="body" role="rowgroup" style=${{ height: `${rows.length * height}px` }}>
+        ${shown.map((row, offset) => {
+          const id = idOf(row);
+          const index = first + offset;
+          return html`<div key=${id} role="row" aria-rowindex=${index + 2} data-row=${index} data-id=${id}
+              class=${`row ${rowClass ? rowClass(row) : ""} ${id === selected ? "selected" : ""}`}
+              style=${{ transform: `translateY(${index * height}px)`, height: `${height}px` }}
+              onClick=${onOpen && ((event) => event.target.closest("a, button") || getSelection().toString() || onOpen(row))}>
+            ${cells(row).map((cell, column) => html`<span role="cell" class=${`c${column}`}>${cell}</span>`)}
+          </div>`;
+        })}
+      </div>
+    </div>`;
+  }
+
+  Object.assign(PyScope, { Rows, useNarrow });
+})();

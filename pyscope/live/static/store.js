@@ -1,0 +1,201 @@
+// What the page knows: bounded collections that messages fill, and those who want to be told of changes.
+// Messages are applied as they come; views are told at most once for each animation frame.
+"use strict";
+(() => {
+  const PyScope = (window.PyScope ??= {});
+  const { useLayoutEffect, useState } = preactHooks;
+
+  const LIMITS = { requests: 2000, state: 2000, external: 1000, metrics: 600, findings: 200 };
+  const MAIN_SHARE = 0.5; // the share of the main thread that rendering may take when much arrives
+
+  /** Newest-last items by id; the oldest go when there are too many. An item that changes keeps its place. */
+  class Recent {
+    constructor(limit) {
+      this.limit = limit;
+      this.items = new Map();
+      this.list = null;
+    }
+
+    put(items) {
+      for (const item of items) this.items.set(item.id, item);
+      let surplus = this.items.size - this.limit;
+      if (surplus > 0) {
+        for (const id of this.items.keys()) {
+          this.items.delete(id);
+          if (--surplus === 0) break;
+        }
+      }
+      this.list = null;
+    }
+
+    clear() {
+      this.items.clear();
+      this.list = null;
+    }
+
+    /** Newest first. */
+    read() {
+      return (this.list ??= [...this.items.values()].reverse());
+    }
+  }
+
+  const requests = new Recent(LIMITS.requests);
+  const state = new Recent(LIMITS.state);
+  const external = new Recent(LIMITS.external);
+  const data = {
+    hello: null,
+    status: null,
+    connection: { state: "connecting", retryAt: 0 },
+    metrics: [],
+    losses: [],
+    findings: { total: 0, findings: [] },
+    supervision: { tree: [], events: [] },
+  };
+
+  const readers = {
+    requests: () => requests.read(),
+    state: () => state.read(),
+    external: () => external.read(),
+  };
+  const read = (name) => (held && name in held ? held[name] : current(name));
+  const current = (name) => (name in readers ? readers[name]() : data[name]);
+  const find = (name, id) => ({ requests, state, external })[name].items.get(id);
+
+  // ---- messages
+
+  let held = null; // what views see while the page is paused
+  let stale = new Set(); // kinds whose content is of an earlier connection: the next message of it replaces all
+
+  /** Begin a new connection: what it says first replaces what an earlier one said. */
+  function beginConnection() {
+    stale = new Set(["traces", "metrics", "state", "external"]);
+  }
+
+  function first(type, clear) {
+    if (stale.delete(type)) clear();
+  }
+
+  /** Objects that did not change stay the same objects, so that their views need no rendering. */
+  function keepSame(before, after) {
+    const known = new Map(before.map((item) => [item.id, item]));
+    return after.map((item) => {
+      const old = known.get(item.id);
+      return old !== undefined && JSON.stringify(old) === JSON.stringify(item) ? old : item;
+    });
+  }
+
+  const apply = {
+    hello(message) {
+      const before = data.hello;
+      data.hello = message;
+      if (before && (before.source.path !== message.source.path || before.source.name !== message.source.name)) {
+        beginConnection();
+      }
+      return "hello";
+    },
+    status(message) {
+      data.status = message;
+      return "status";
+    },
+    traces(message) {
+      first("traces", () => requests.clear());
+      requests.put(message.requests);
+      return "requests";
+    },
+    metrics(message) {
+      first("metrics", () => (data.metrics = []));
+      // A reconnecting server may send history that is known; time only goes forwards in a chart.
+      const last = data.metrics.length ? data.metrics.at(-1).at_ms : -Infinity;
+      const fresh = message.samples.filter((sample) => sample.at_ms > last);
+      data.metrics = [...data.metrics, ...fresh].slice(-LIMITS.metrics);
+      return "metrics";
+    },
+    losses(message) {
+      data.losses = message.rows;
+      return "losses";
+    },
+    findings(message) {
+      const findings = keepSame(data.findings.findings, message.findings.slice(0, LIMITS.findings));
+      data.findings = { total: message.total, findings };
+      return "findings";
+    },
+    supervision(message) {
+      data.supervision = { tree: message.tree, events: message.events };
+      return "supervision";
+    },
+    state(message) {
+      first("state", () => state.clear());
+      state.put(message.changes);
+      return "state";
+    },
+    external(message) {
+      first("external", () => external.clear());
+      external.put(message.calls);
+      return "external";
+    },
+  };
+
+  /** Take one message in; unknown kinds are of a newer server and are left alone. */
+  function take(message) {
+    if (Object.hasOwn(apply, message.type)) changed(apply[message.type](message));
+  }
+
+  function set(name, value) {
+    data[name] = value;
+    changed(name);
+  }
+
+  // ---- telling the views
+
+  const listeners = new Set();
+  let dirty = new Set();
+  let frame = 0;
+  let notBefore = 0;
+
+  function changed(name) {
+    dirty.add(name);
+    if (!frame) frame = requestAnimationFrame(flush);
+  }
+
+  function flush(now) {
+    if (now < notBefore) {
+      frame = requestAnimationFrame(flush);
+      return;
+    }
+    frame = 0;
+    const names = dirty;
+    dirty = new Set();
+    const began = performance.now();
+    for (const [names_wanted, tell] of listeners) if (names_wanted.some((name) => names.has(name))) tell();
+    // Preact renders in a microtask of its own; this one comes after it.
+    Promise.resolve().then(() => {
+      const took = performance.now() - began;
+      notBefore = began + took / MAIN_SHARE - 4;
+    });
+  }
+
+  /** Renders the calling component again when one of the named parts of the store changed. */
+  function useStore(...names) {
+    const [, tick] = useState(0);
+    // Before the next frame: a saved report says everything at once, right after the first rendering.
+    useLayoutEffect(() => {
+      const listener = [names, () => tick((count) => count + 1)];
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    }, names);
+    return names.map(read);
+  }
+
+  // ---- pausing
+
+  const PAUSED = ["requests", "state", "external", "metrics", "findings", "supervision", "losses"];
+
+  /** While paused views see what there was; what arrives is kept (bounded) and shown afterwards. */
+  function pause(on) {
+    held = on ? Object.fromEntries(PAUSED.map((name) => [name, current(name)])) : null;
+    for (const name of ["paused", ...PAUSED]) changed(name);
+  }
+
+  PyScope.store = { LIMITS, take, set, read, find, beginConnection, pause, paused: () => held !== null };
+  PyScope.useStore = useStore;
+})();

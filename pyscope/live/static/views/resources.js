@@ -1,0 +1,55 @@
+// Memory, CPU, mailboxes and events over time, and the processes one by one.
+"use strict";
+(() => {
+  const { html, format, Chart, Panel, Empty, useStore } = PyScope;
+  const { useMemo } = preactHooks;
+
+  const COLOURS = ["python", "external", "sql", "lock", "accent", "scope", "bad", "warn"];
+  const MEMORY = [
+    { label: "in use", colour: "python", read: (one) => one.memory_bytes, fill: true },
+    { label: "peak", colour: "external", read: (one) => one.peak_memory_bytes },
+  ];
+  const CPU = [{ label: "all processes", colour: "python", read: (one) => one.cpu_percent, fill: true }];
+  const COST = [{ label: "of the service’s CPU", colour: "lock", read: (one) => one.overhead_percent, fill: true }];
+
+  /** A line for each of the fullest mailboxes. */
+  function mailboxLines(names) {
+    return names.map((name, index) => ({ label: name, colour: COLOURS[index % COLOURS.length], read: (one) => one.mailboxes?.[name] ?? null }));
+  }
+
+  function fullest(metrics) {
+    const most = new Map();
+    for (const sample of metrics) for (const [name, length] of Object.entries(sample.mailboxes ?? {})) most.set(name, Math.max(most.get(name) ?? 0, length));
+    return [...most].sort(([, one], [, other]) => other - one).slice(0, COLOURS.length).map(([name]) => name).sort();
+  }
+
+  function Processes({ processes }) {
+    return html`<${Panel} title="Processes">
+      <div class="scroll-x" role="region" aria-label="Processes" tabindex="0">
+        <table>
+          <thead><tr><th scope="col">PID</th><th scope="col">Name</th><th scope="col">CPU</th><th scope="col">Memory</th></tr></thead>
+          <tbody>${processes.map((one) => html`<tr key=${one.pid}><td>${one.pid}</td><td>${one.name}</td><td>${format.percent(one.cpu_percent, 0)}</td><td>${format.bytes(one.memory_bytes)}</td></tr>`)}</tbody>
+        </table>
+      </div>
+    <//>`;
+  }
+
+  function Resources() {
+    const [metrics] = useStore("metrics");
+    const names = fullest(metrics);
+    const series = useMemo(() => mailboxLines(names), [names.join("\n")]);
+    const sample = metrics.at(-1);
+    if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
+    return html`<div class="resources">
+      <div class="charts">
+        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} show=${format.bytes} binary />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} />
+        <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} show=${(value) => format.percent(value, 2)} />
+        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} />`}
+      </div>
+      <${Processes} processes=${sample.processes ?? []} />
+    </div>`;
+  }
+
+  PyScope.views.resources = Resources;
+})();
