@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -135,10 +136,11 @@ class ProbeEvents:
 
         rows: of these rows only.
         """
-        names = list(self._columns)
-        record = namedtuple(self.type.name, names)  # type: ignore[misc]
+        names = tuple(self._columns)
+        if not len(self):
+            return iter(())
         columns = [self._resolved(name, rows) for name in names]
-        return map(record._make, zip(*columns, strict=True))
+        return map(_record(self.type.name, names)._make, zip(*columns, strict=True))
 
     def _resolved(self, name: str, rows: NDArray[Any] | Sequence[int] | None) -> list[Any]:
         column = self._columns[name]
@@ -156,6 +158,12 @@ class ProbeEvents:
 
     def __repr__(self) -> str:
         return f"<{len(self)} {self.type.name} events: {', '.join(self._columns)}>"
+
+
+@functools.cache
+def _record(name: str, fields: tuple[str, ...]) -> Any:
+    """The type of an event's records; to make one takes a millisecond."""
+    return namedtuple(name, fields)  # type: ignore[misc]
 
 
 def _texts(names: tuple[str, ...], data: bytes, sizes: list[int]) -> dict[str, list[str]]:

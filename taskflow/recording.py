@@ -5,9 +5,12 @@ Off, pyscope is not even imported. A recorder that is missing or cannot start le
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from pydantic import SecretStr
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +28,23 @@ def recording(path: Path | None) -> AbstractContextManager[Any]:
     return runtime.Controller(auto_start=True, default_tracing=tracing)
 
 
-def watch(supervisor: object) -> None:
-    """Let PyScope follow a supervision tree, if it records this process: by our setting, or from outside."""
+def mount_dashboard(app: Any, token: SecretStr | None, hosts: Sequence[str]) -> None:
+    """Put PyScope's dashboard of this process at /admin/pyscope; without a token there is none."""
+    if token is None:
+        return
+    try:
+        from pyscope import live
+
+        live.mount(app, "/admin/pyscope", token=token.get_secret_value(), allowed_hosts=hosts)
+    except Exception:
+        logger.warning("PyScope's dashboard is not there", exc_info=True)
+
+
+def watch(supervisor: object, states: Sequence[object] = (), shared: Sequence[object] = ()) -> None:
+    """Let PyScope follow a supervision tree, if it records this process: by our setting, or from outside.
+
+    `states`: classes whose instances' changes it tells, too; `shared`: objects that threads and tasks share.
+    """
     if "pyscope.recorder" not in sys.modules:
         return
     from pyscope import runtime
@@ -34,5 +52,9 @@ def watch(supervisor: object) -> None:
     try:
         if runtime.is_recording():
             runtime.monitor_supervisor_tree(supervisor)
+            for subject in states:
+                runtime.monitor_process(subject)
+            if shared:
+                runtime.monitor_concurrency(shared)
     except Exception:
         logger.warning("PyScope does not follow the supervisors", exc_info=True)

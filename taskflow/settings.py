@@ -54,6 +54,15 @@ class Settings(BaseSettings):
     pyscope: Path | None = Field(
         default=None, description="record this service with PyScope into that file; off when unset"
     )
+    pyscope_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices("PYSCOPE_TOKEN", "TASKFLOW_PYSCOPE_TOKEN"),
+        description="opens PyScope's dashboard at /admin/pyscope, a long secret; no dashboard when unset",
+    )
+    pyscope_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="comma-separated names under which that dashboard is reached, beside localhost",
+    )
     shutdown_seconds: int = Field(
         default=10, ge=1, le=600, description="how long requests in flight may take after SIGTERM"
     )
@@ -124,7 +133,7 @@ class Settings(BaseSettings):
     def _known_faults(cls, value: str | frozenset[str]) -> frozenset[str]:
         return parse_faults(value)
 
-    @field_validator("pyscope", "smtp_url", mode="before")
+    @field_validator("pyscope", "pyscope_token", "smtp_url", mode="before")
     @classmethod
     def _empty_means_off(cls, value: object) -> object:
         return None if value == "" else value
@@ -160,7 +169,7 @@ class Settings(BaseSettings):
                 raise ValueError("not a mail server; an example: smtp://mail.example:25")
         return value
 
-    @field_validator("webhook_urls", mode="before")
+    @field_validator("webhook_urls", "pyscope_hosts", mode="before")
     @classmethod
     def _split_at_commas(cls, value: object) -> object:
         return [url.strip() for url in value.split(",") if url.strip()] if isinstance(value, str) else value

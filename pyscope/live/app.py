@@ -255,6 +255,7 @@ def _socket(app: FastAPI, feed: Feed) -> None:
         finally:
             feed.hub.leave(viewer)
             sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
 
 async def _send(websocket: WebSocket, viewer: Viewer) -> None:

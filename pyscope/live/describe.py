@@ -44,18 +44,13 @@ def describe(source: Source, path: str, processes: list[FollowedProcess]) -> dic
         "name": text(source.name, NAME),
         "path": text(path),
         "recording": any(process.record.alive for process in processes),
-        "state": state_of(processes[0]),
+        "state": processes[0].state,
         "mode": mode if mode in ("stream", "flight") else None,
         "modules": [text(glob, NAME) for glob in modules[:_MOST_MODULES]]
         if isinstance(modules, list)
         else None,
         "processes": [_process(process) for process in processes[:_MOST_PROCESSES]],
     }
-
-
-def state_of(process: FollowedProcess) -> str:
-    """As of a recording; a flight recorder that was stopped has removed its ring."""
-    return process.record.state
 
 
 def name_of(process: FollowedProcess) -> str:
@@ -70,6 +65,6 @@ def _process(process: FollowedProcess) -> dict[str, Any]:
     return {
         "pid": process.record.info.pid,
         "name": text(name_of(process), NAME),
-        "state": state_of(process),
+        "state": process.state,
         "python": text(python, NAME) if isinstance(python, str) else "",
     }

@@ -7,6 +7,7 @@ may take, however much is recorded.
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from pyscope.live.window import Snapshot
 from pyscope.views import findings, losses
 
 __all__ = ["Desk", "FindingsOfWindow"]
+
+logger = logging.getLogger("pyscope.live")
 
 FINDINGS_EVERY_NS = 1_000_000_000
 FINDINGS_OVER_NS = 30_000_000_000
@@ -52,6 +55,7 @@ class Desk:
         self._found: FindingsOfWindow | None = None
         self._finding = False
         self._due_ns = 0
+        self._failed = False
         self._answers: dict[Any, _Answer] = {}
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
@@ -91,6 +95,10 @@ class Desk:
             found = findings.find(trace)
             message = findings.message(trace, found=found)
             self._found = FindingsOfWindow(message, findings.by_scope(found), losses.message(trace))
+        except Exception:
+            if not self._failed:
+                logger.warning("the live dashboard cannot look for findings", exc_info=True)
+            self._failed = True
         finally:
             spent = time.thread_time_ns() - cpu
             self._due_ns = began + max(FINDINGS_EVERY_NS, int(spent / self._share))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import os
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -37,24 +38,35 @@ _REPLACED_EVERY = 20  # looks
 class Feed:
     """Follows a source for one dashboard.
 
-    `share`: how much of one core the looking may take; beyond it looks become rarer. `hello`: makes the first message
-    from what is described.
+    `hello`: makes the first message from what is described. `share`: how much of one core the looking may take; beyond
+    it looks become rarer. `resting`: seconds without a viewer after which it ends, until someone comes; None: it never
+    does.
     """
 
     def __init__(
-        self, source: Source, hello: Callable[[dict[str, Any]], Message], *, share: float = 0.25
+        self,
+        source: Source,
+        hello: Callable[[dict[str, Any]], Message],
+        *,
+        share: float = 0.25,
+        resting: float | None = None,
     ) -> None:
         self.source = source
         self.hub = Hub(self._wake)
-        self.desk = Desk(share)
+        self.desk = Desk(share / 2)
         self._share = share
+        self._resting = resting
         self._hello = hello
         self._codec = preferred()
+        self._thread = Background(self._run, self._fault, self._wake)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
         self._guard = _thread.allocate_lock()  # of what the thread changes and requests read
         self._woken = _thread.allocate_lock()
-        self._thread = Background(self._run, self._fault, self._wake)
         self._shown: Following | Finished | None = None
-        self._status: Message = _status("waiting", source.waiting())
+        self._status: Message = _status("waiting", self.source.waiting())
         self._retry_at = 0.0
         self._looks = 0
         self._last_error = ""
@@ -63,6 +75,8 @@ class Feed:
 
     def start(self) -> None:
         """Begins to look, if it does not yet."""
+        if self._pid != os.getpid():  # a worker that was forked: what its parent looked at is not its own
+            self._begin_anew()
         self._thread.start()
         self._wake()
 
@@ -83,9 +97,17 @@ class Feed:
         logger.exception("the live dashboard stopped looking; it goes on when someone opens it again")
 
     def _run(self) -> None:
+        left_at = time.monotonic()
         while not self._thread.stopping:
             began, cpu = time.perf_counter(), time.thread_time()
             watched = bool(self.hub.viewers)
+            if watched:
+                left_at = time.monotonic()
+            elif self._resting is not None and time.monotonic() - left_at > self._resting:
+                with self._guard:
+                    self._show(None)
+                if not self.hub.viewers:
+                    return
             try:
                 self._step()
             except Exception as error:
@@ -110,6 +132,8 @@ class Feed:
 
     def _step(self) -> None:
         now_ns = time.time_ns()
+        if self._shown is None:
+            self.hub.welcome(self._welcome)  # to read a long recording takes seconds
         with self._guard:
             if self._shown is None:
                 self._begin()
@@ -134,7 +158,10 @@ class Feed:
             self._say(_status("live", f"recording {self.source.name}"))
         else:
             following.close()
-            self._show(Finished(self.source, located))
+            self._say(_status("waiting", f"reading {self.source.name}"))
+            finished = Finished(self.source, located)
+            finished.state()
+            self._show(finished)
             self._say(_status("ended", "the recording has ended"))
         self.hub.start_over()
 
@@ -151,9 +178,21 @@ class Feed:
         self.hub.publish(messages)
         if not following.alive:
             self._ended(following)
-        elif self._looks % _REPLACED_EVERY == 0 and following.replaced:
+        if self._looks % _REPLACED_EVERY == 0 and self._is_another(following):
             self._show(None)
             self._retry_at = 0.0
+
+    def _is_another(self, following: Following) -> bool:
+        """Whether there is something else to show than what was followed up to now."""
+        if following.replaced:
+            return True
+        if following.alive:
+            return False
+        try:
+            located = self.source.locate()
+        except PyScopeError:
+            return False
+        return located is not None and located.path != following.path
 
     def _ended(self, following: Following) -> None:
         """The processes have ended: what is shown stays; a file is loaded whole by whoever asks for more."""

@@ -36,6 +36,7 @@ class FollowedProcess:
         self.figures: RingFigures | None = None
         self.place: tuple[FileTail, int] | None = None  # of its PROCESS block
         self.fresh: dict[PageKey, Chunk] = {}
+        self.end_state = ""  # of a flight recorder that has ended: no file says how
         self._complete: set[PageKey] = set()
         self._through: dict[int, int] = {}  # by thread: the last page that the file holds
 
@@ -43,6 +44,11 @@ class FollowedProcess:
     def ended(self) -> bool:
         """Whether nothing more will come."""
         return not self.record.alive
+
+    @property
+    def state(self) -> str:
+        """recording, stopped, recovered, killed or write_failed."""
+        return self.end_state or self.record.state
 
     def take(self, chunk: Chunk, *, from_file: bool) -> None:
         """Notes a page, unless all of it was seen before."""
@@ -122,14 +128,13 @@ class Follower:
         self._looks += 1
         for process in self.processes:
             process.look_at_ring()
-        known = 0
-        while True:
-            self._read_files()
-            if known == len(self.processes):
-                break
-            for process in self.processes[known:]:
+        known = len(self.processes)
+        self._read_files()
+        while known < len(self.processes):
+            new, known = self.processes[known:], len(self.processes)
+            for process in new:
                 process.look_at_ring()
-            known = len(self.processes)
+            self._read_files()
         self._history = 0
         for process in self.processes:
             self._end_if_over(process)
@@ -181,7 +186,7 @@ class Follower:
             return
         if piece.type == BlockType.META and process.record.meta is None:
             process.builder.meta(piece.payload)
-        elif piece.type == BlockType.TABLE and process.ring is None:
+        elif piece.type == BlockType.TABLE:
             process.builder.table(piece.payload)
         for chunk in piece.chunks:
             process.take(chunk, from_file=True)
@@ -205,6 +210,8 @@ class Follower:
             process.look_at_summary()
             process.look_at_ring()
             process.close()
+            if process.place is None:  # who stops in order takes the ring along
+                process.end_state = "killed" if os.path.exists(record.info.ring_path) else "stopped"
 
     # rings
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
@@ -119,8 +120,11 @@ async def _answer(
         else:
             await send({"type": "websocket.close", "code": 1008, "reason": error[:100]})
         return
-    body = b"" if status == 303 else json.dumps({"error": error}).encode()
-    lines = {**HEADERS, "Content-Type": "application/json", "Content-Length": str(len(body)), **headers}
+    kind, body = "application/json", json.dumps({"error": error}).encode()
+    if b"text/html" in dict(scope["headers"]).get(b"accept", b""):
+        kind = "text/html; charset=utf-8"
+        body = f"<!doctype html><title>PyScope</title><h1>{status}</h1><p>{html.escape(error)}</p>".encode()
+    lines = {**HEADERS, "Content-Type": kind, "Content-Length": str(len(body)), **headers}
     encoded = [(name.lower().encode(), value.encode("latin-1")) for name, value in lines.items()]
     await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})

@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 
+from pyscope.events.actors import MESSAGE_RECEIVED, MESSAGE_SENT
 from pyscope.events.resources import MAILBOX_SAMPLE, PROCESS_SAMPLE
 from pyscope.live.describe import name_of
 from pyscope.live.follow import FollowedProcess
@@ -50,11 +51,24 @@ class Meter:
             for name, length in zip(names, mailboxes["length"].tolist(), strict=True):
                 if name in self._mailboxes or len(self._mailboxes) < _MOST_MAILBOXES:
                     self._mailboxes[text(name, NAME)] = length
+        self._messages(news)
         samples = news.probe_events(PROCESS_SAMPLE)
         if len(samples):
             for pid, peak in zip(samples["pid"].tolist(), samples["peak"].tolist(), strict=True):
                 if pid in self._peaks or len(self._peaks) < _MOST_MAILBOXES:
                     self._peaks[pid] = max(peak, self._peaks.get(pid, 0))
+
+    def _messages(self, news: Slice) -> None:
+        """Mailboxes also tell their length with each message."""
+        strings = news.strings
+        for event, more in ((MESSAGE_SENT, 1), (MESSAGE_RECEIVED, 0)):
+            events = news.probe_events(event)
+            if len(events):
+                names = events["actor_name"].tolist()
+                for name, length in zip(names, events["length"].tolist(), strict=True):
+                    label = text(strings[name], NAME)
+                    if length >= 0 and (label in self._mailboxes or len(self._mailboxes) < _MOST_MAILBOXES):
+                        self._mailboxes[label] = length + more
 
     def sample(self, now_ns: int, processes: list[FollowedProcess]) -> dict[str, Any]:
         """What happened since the last sample; it is kept too."""

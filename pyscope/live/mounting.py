@@ -19,9 +19,11 @@ __all__ = ["Dashboard", "create_app", "mount"]
 
 logger = logging.getLogger("pyscope.live")
 
-MOUNTED_SHARE = 0.03
+MOUNTED_SHARE = 0.04
 ALONE_SHARE = 0.25
 """Of one core: how much looking at the recording may take, in a service and by itself."""
+
+RESTING_SECONDS = 300.0
 
 
 class Dashboard:
@@ -35,11 +37,14 @@ class Dashboard:
         allowed_hosts: Iterable[str] = (),
         read_only: bool = False,
         share: float = ALONE_SHARE,
+        resting: float | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         access = Access(token, allowed_hosts, read_only=read_only)
         controls = Controls(source, read_only=read_only, settings=settings)
-        self.feed = Feed(source, lambda described: hello(described, controls, access.csrf), share=share)
+        self.feed = Feed(
+            source, lambda described: hello(described, controls, access.csrf), share=share, resting=resting
+        )
         self.app: ASGIApp = Guard(build(self.feed, controls), access)
 
     def close(self) -> None:
@@ -105,7 +110,8 @@ def _dashboard(
         )
         return Closed()
     dashboard = Dashboard(
-        OwnSource(), token, allowed_hosts=allowed_hosts, read_only=read_only, share=MOUNTED_SHARE, settings=settings
+        OwnSource(), token, allowed_hosts=allowed_hosts, read_only=read_only, share=MOUNTED_SHARE,
+        resting=RESTING_SECONDS, settings=settings,
     )  # fmt: skip
     return dashboard.app
 

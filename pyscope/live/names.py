@@ -29,6 +29,10 @@ class _Lookup:
         self.table[identity] = number
 
 
+def _number(lookup: _Lookup, identity: int) -> int:
+    return int(lookup.table[identity]) if 0 < identity < len(lookup.table) else 0
+
+
 class GrowingNames:
     """As `pyscope.probe_events.ProbeNames`, which makes its tables once; `update` takes what is new.
 
@@ -85,6 +89,11 @@ class GrowingNames:
     def through(self, what: str, processes: NDArray[Any], ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Ids of a process's own table as numbers here."""
         lookups = self._strings if what == "string" else self._stacks
+        if len(ids) < 8:
+            return np.array(
+                [_number(lookups[at], own) for at, own in zip(processes.tolist(), ids.tolist(), strict=True)],
+                np.int64,
+            )
         out = np.zeros(len(ids), np.int64)
         for process, lookup in enumerate(lookups):
             mine = processes == process

@@ -31,10 +31,13 @@ from pyscope.ring import locked
 
 __all__ = ["RingPages", "RingFigures"]
 
-_FREE, _ACTIVE = 0, 1
+_FREE, _ACTIVE, _FULL = 0, 1, 2
+_ALL_PAGES_EVERY = 16  # looks
+_NEXT_PAGES = 64
+_FIRST_RECORD = 64
 # A page's header as words of 64 bits: magic and state, thread and OS id, sequence, base, context, order.
 _HEAD_WORDS = 6
-_STATE, _THREAD, _SEQUENCE, _BASE, _CONTEXT = 0, 1, 2, 3, 4
+_STATE, _THREAD, _SEQUENCE, _BASE, _CONTEXT, _ORDER = range(6)
 _NAME_AT = 8 * _HEAD_WORDS
 _LOW = 0xFFFFFFFF
 
@@ -86,6 +89,7 @@ class RingPages:
             raise CorruptRecording(problem)
         self.info = ProcessInfo.unpack(info)
         self._table_at, self._table_bytes, self._table_read = table_at, table_bytes, 0
+        self._table_first = b""
         self._mapping = mmap.mmap(self._fd, pages_at + count * PAGE_BYTES, mmap.MAP_SHARED, mmap.PROT_READ)
         self._pages_at = pages_at
         self._heads: NDArray[np.uint64] = np.ndarray(
@@ -96,6 +100,10 @@ class RingPages:
             (count, words), np.uint64, self._mapping, pages_at + PAGE_HEADER.size, (PAGE_BYTES, 8)
         )
         self._seen = np.zeros((count, _HEAD_WORDS), np.uint64)
+        self._all = np.arange(count)
+        self._likely = self._all
+        self._used_at = np.zeros(count, np.int64)  # the last look that found the page in use
+        self._looks = 0
         self._filled = np.zeros(count, np.int64)  # words that were not zero at the last look
 
     @property
@@ -119,6 +127,10 @@ class RingPages:
     def new_names(self, figures: RingFigures) -> bytes:
         """The table's records since the last call."""
         used = min(figures.table_used, self._table_bytes)
+        first = self._mapping[self._table_at : self._table_at + min(used, _FIRST_RECORD)]
+        if used < self._table_read or not first.startswith(self._table_first[: len(first)]):
+            self._table_read = 0  # it was full, all of it in the file, and began anew
+        self._table_first = first
         found = self._mapping[self._table_at + self._table_read : self._table_at + used]
         self._table_read = max(used, self._table_read)
         return found
@@ -128,22 +140,44 @@ class RingPages:
 
         A page that was recycled while it was copied is left out: by then it is in the recording's file.
         """
-        heads = self._heads.copy()
+        everywhere = self._looks % _ALL_PAGES_EVERY == 0
+        self._looks += 1
+        where = self._all if everywhere else self._likely
+        heads, seen = self._heads[where], self._seen[where]
         state = heads[:, _STATE] >> np.uint64(32)
-        known = (heads[:, _SEQUENCE] == self._seen[:, _SEQUENCE]) & (
-            heads[:, _STATE] == self._seen[:, _STATE]
-        )
-        known &= (heads[:, _BASE] == self._seen[:, _BASE]) & (heads[:, _THREAD] == self._seen[:, _THREAD])
+        if everywhere:
+            self._likely = self._guess(heads, state)
+        known = (heads[:, _SEQUENCE] == seen[:, _SEQUENCE]) & (heads[:, _STATE] == seen[:, _STATE])
+        known &= (heads[:, _BASE] == seen[:, _BASE]) & (heads[:, _THREAD] == seen[:, _THREAD])
         # A page that was seen full cannot change.
-        for index in np.flatnonzero((state != _FREE) & (~known | (state == _ACTIVE))).tolist():
+        for at in np.flatnonzero((state != _FREE) & (~known | (state == _ACTIVE))).tolist():
+            index = int(where[at])
             filled = int(np.count_nonzero(self._words[index]))
-            if filled == 0 or (known[index] and filled == self._filled[index]):
+            if filled == 0 or (known[at] and filled == self._filled[index]):
                 continue
-            chunk = self._copied(index, heads[index].tolist())
+            chunk = self._copied(index, heads[at].tolist())
             if chunk is not None:
-                self._seen[index] = heads[index]
+                self._seen[index] = heads[at]
                 self._filled[index] = filled
                 yield chunk
+
+    def _guess(self, heads: NDArray[np.uint64], state: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Where the next pages will be: those in use, those used of late, and those whose turn comes next.
+
+        Each header lies in a memory page of its own: to look at all of them costs half a millisecond. A page that this
+        misses is seen a few looks later, or in the file.
+        """
+        self._used_at[state != _FREE] = self._looks
+        likely: NDArray[np.bool_] = (state == _ACTIVE) | (self._used_at > self._looks - 4 * _ALL_PAGES_EVERY)
+        free = np.flatnonzero(state == _FREE)
+        if self.info.flight:
+            likely &= state != _FULL
+            if len(free) < _NEXT_PAGES:
+                likely[np.argsort(heads[:, _ORDER], kind="stable")[:_NEXT_PAGES]] = True
+        unused = np.flatnonzero(self._used_at == 0)  # they are taken in order
+        likely[unused[:_NEXT_PAGES]] = True
+        likely[unused[-_NEXT_PAGES:]] = True
+        return np.flatnonzero(likely)
 
     def _copied(self, index: int, head: list[int]) -> Chunk | None:
         at = self._pages_at + index * PAGE_BYTES

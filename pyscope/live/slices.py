@@ -6,6 +6,7 @@ left out as were seen in that page before.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ class Slice:
         threads: list[Thread],
         contexts: Contexts,
         names: GrowingNames,
-        found: dict[tuple[int, int], dict[str, Any]],
+        found: dict[tuple[int, int], Any],
+        skipped: dict[tuple[int, int], list[int]],
         pids: list[int],
     ) -> None:
         self.threads = threads
@@ -49,14 +51,23 @@ class Slice:
         self.calls = 0
         self._names = names
         self._found = found
+        self._skipped = skipped
         self._tables: dict[int, ProbeEvents] = {}
 
     def probe_events(self, event: EventType) -> ProbeEvents:
         """As of a Trace."""
         table = self._tables.get(event.kind)
         if table is None:
-            found = self._found.get((event.kind, len(event.numbers)))
-            table = self._tables[event.kind] = ProbeEvents(event, found, self._names)
+            key = event.kind, len(event.numbers)
+            found = self._found.get(key)
+            if found is not None and key in self._skipped:
+                found = _without(found, self._skipped[key])
+            if found is None:
+                table = _empty(event)
+            else:
+                found["call"] = np.full(len(found["time_ns"]), -1, np.int32)
+                table = ProbeEvents(event, found, self._names)
+            self._tables[event.kind] = table
         return table
 
     @property
@@ -102,13 +113,13 @@ class Slicer:
         paired = self._codec.pair_calls(buffers, inputs, 1)
         pids = [process.record.info.pid for process in processes]
         contexts = Contexts(paired["contexts"], paired["context_names"])
-        found = Slice(threads, contexts, self._names, {}, pids)
+        skipped: dict[tuple[int, int], list[int]] = {}
+        found = Slice(threads, contexts, self._names, paired["probes"], skipped, pids)
         calls = np.bincount(paired["columns"]["thread"], minlength=len(pages)).tolist()
         told = {
             key: np.bincount(table["thread"], minlength=len(pages)).tolist()
             for key, table in paired["probes"].items()
         }
-        skipped: dict[tuple[int, int], list[int]] = {}
         for at, (number, chunk) in enumerate(pages):
             before, events, called = self._seen.pop((number, chunk.key), ({}, 0, 0))
             found.events += max(0, chunk.events - events)
@@ -119,15 +130,20 @@ class Slicer:
             if not chunk.complete:
                 counts = {key: column[at] for key, column in told.items() if column[at]}
                 self._seen[number, chunk.key] = counts, chunk.events, calls[at]
-        for key, table in paired["probes"].items():
-            table["call"] = np.full(len(table["time_ns"]), -1, np.int32)
-            found._found[key] = _without(table, skipped[key]) if key in skipped else table
         return found
 
     def forget(self, number: int) -> None:
         """A process has ended: its pages do not grow."""
         for key in [key for key in self._seen if key[0] == number]:
             del self._seen[key]
+
+
+_no_names = GrowingNames()
+
+
+@functools.cache
+def _empty(event: EventType) -> ProbeEvents:
+    return ProbeEvents(event, None, _no_names)
 
 
 def _input(process: FollowedProcess, chunks: NDArray[np.void]) -> ProcessInput:
@@ -154,9 +170,11 @@ def ns_per_tick(process: FollowedProcess) -> float:
     return process.record.ns_per_tick
 
 
-def _without(table: Any, skipped: list[int]) -> dict[str, Any]:
-    """The rows of a table but for the first so many of each page, which were seen before."""
+def _without(table: Any, skipped: list[int]) -> dict[str, Any] | None:
+    """The rows of a table but for the first so many of each page, which were seen before; None if that is all."""
     pages = table["thread"]
+    if sum(skipped) == len(pages):
+        return None
     keep = np.ones(len(pages), bool)
     for page, count in enumerate(skipped):
         if count:

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from taskflow.application import Application
-from taskflow.recording import recording, watch
+from taskflow.data.models import Task
+from taskflow.recording import mount_dashboard, recording, watch
 from taskflow.settings import Settings
 from taskflow.web import (
     board,
@@ -32,8 +33,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     application: Application = app.state.taskflow
     with recording(application.settings.pyscope):
         async with application:
-            watch(application.actors.supervisor)
+            _watch(application)
             yield
+
+
+def _watch(application: Application) -> None:
+    """What PyScope follows beside calls and probes; with a dashboard also what it has views of."""
+    actors = application.actors
+    if application.settings.pyscope_token is None:
+        watch(actors.supervisor)
+    else:
+        manager = actors.task_manager()
+        watch(actors.supervisor, states=[Task], shared=[] if manager is None else [manager])
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -52,5 +63,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         notifications, health,
     ):  # fmt: skip
         app.include_router(part.router)
+    mount_dashboard(app, settings.pyscope_token, settings.pyscope_hosts)
     app.mount("/static", StaticFiles(directory=board.STATIC), name="static")
     return app
