@@ -51,7 +51,7 @@ class VersionMismatch(RecordingError):
     """The file was written in a format that this version of PyScope does not read."""
 
 
-class ExportError(PyScopeError, OSError):
+class ExportError(PyScopeError):
     """A recording could not be written in another format."""
 
 

@@ -32,7 +32,8 @@ class ByScope:
 
     def rows(self, scope: int) -> NDArray[np.intp]:
         """Those of a scope, in order."""
-        first, last = np.searchsorted(self._sorted, np.array([scope, scope + 1], np.int64))
+        first = np.searchsorted(self._sorted, scope, side="left")
+        last = np.searchsorted(self._sorted, scope, side="right")
         return self._order[first:last]
 
 

@@ -40,9 +40,8 @@ def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -
     name, extension = _MODULES[form]
     module = importlib.import_module(f"pyscope.export.{name}")
     target = Path(trace.path).with_suffix(extension) if path is None else Path(path)
-    with contextlib.suppress(OSError):
-        if os.path.samefile(target, trace.path):
-            raise ExportError(f"{target} is the recording itself: write the export to another file.")
+    if target.exists() and os.path.exists(trace.path) and os.path.samefile(target, trace.path):
+        raise ExportError(f"{target} is the recording itself: write the export to another file.")
     try:
         with _whole(target) as file:
             module.write(trace, file)

@@ -16,7 +16,7 @@ from pyscope.views.values import NAME, ms, text
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["EVENT_NS", "MOST_SAMPLES", "fitting_step", "message", "samples"]
+__all__ = ["EVENT_NS", "MOST_SAMPLES", "fitting_step", "message", "samples", "whole"]
 
 MOST_SAMPLES = 600
 EVENT_NS = 45.0
@@ -29,8 +29,21 @@ _PERCENTILES = (50, 90, 99)
 
 
 def message(trace: Trace, step_ms: float | None = None, *, since_ms: float | None = None) -> dict[str, Any]:
-    """The samples of a trace; without `step_ms` in steps that fit its length."""
-    return {"type": "metrics", "samples": samples(trace, step_ms or fitting_step(trace), since_ms=since_ms)}
+    """The samples of a trace; without `step_ms` in steps that fit its length. `whole` is one of all its time."""
+    return {
+        "type": "metrics",
+        "samples": samples(trace, step_ms or fitting_step(trace), since_ms=since_ms),
+        "whole": whole(trace),
+    }
+
+
+def whole(trace: Trace) -> dict[str, Any] | None:
+    """One sample of all the trace's time; None if it has none. CPU is the mean, memory the last."""
+    start, end = trace.start_ns, trace.end_ns
+    if end <= start:
+        return None
+    found = _between(trace, np.array([start - 1, end], np.int64))[0]
+    return found | {"lost_events": sum(loss.count for loss in trace.losses)}
 
 
 def fitting_step(trace: Trace) -> float:
@@ -53,15 +66,18 @@ def samples(trace: Trace, step_ms: float, *, since_ms: float | None = None) -> l
     """
     if not step_ms > 0:
         raise ValueError(f"step_ms is {step_ms}; it must be more than 0")
-    edges = _edges(trace, int(step_ms * 1e6), since_ms)
-    count = len(edges) - 1
-    if count < 1:
-        return []
+    edges = _edges(trace, max(1, int(step_ms * 1e6)), since_ms)
+    return _between(trace, edges) if len(edges) > 1 else []
+
+
+def _between(trace: Trace, edges: NDArray[np.int64]) -> list[dict[str, Any]]:
+    """A sample for each step: from behind an edge to the next one, that included."""
+    step_ms = (int(edges[1]) - int(edges[0])) / 1e6
     columns = _requests(trace, edges, step_ms)
     columns |= _rates(trace, edges, step_ms)
     columns |= _resources(trace, edges)
     columns["at_ms"] = [ms(edge) for edge in edges[1:].tolist()]
-    return [{name: values[at] for name, values in columns.items()} for at in range(count)]
+    return [{name: values[at] for name, values in columns.items()} for at in range(len(edges) - 1)]
 
 
 def _edges(trace: Trace, step: int, since_ms: float | None) -> NDArray[np.int64]:

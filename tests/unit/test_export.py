@@ -1,0 +1,251 @@
+"""Exports for other programs: what is in the file is what was recorded, in the form that the program reads."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+import pyscope
+from pyscope import export
+from pyscope.errors import ExportError
+from pyscope.export.lanes import lanes
+from pyscope.fallback.writer import Page, RecordingWriter
+from pyscope.format import ContextKind, Kind
+from pyscope.trace import Trace
+from tests.unit import shop
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope")
+
+
+@pytest.fixture(scope="module")
+def trace(recording: Path) -> Trace:
+    return pyscope.load(recording)
+
+
+@pytest.fixture
+def interleaved(tmp_path: Path) -> Trace:
+    """Two tasks that take turns, a third one afterwards, and a generator that outlives the call that began it."""
+    writer = RecordingWriter(tmp_path / "tasks.pyscope")
+    work, inner, first, once = (writer.code("shop", name) for name in ("work", "inner", "first", "once"))
+    base = writer.clock()[0]
+    page = Page(base)
+    for serial in (1, 2, 3):
+        page.describe_context(base + serial, serial, 0, ContextKind.TASK, f"Task-{serial}")
+    for at, context, kind, code in (
+        (10, 1, Kind.CALL, work), (20, 2, Kind.CALL, work), (30, 1, Kind.CALL, inner), (40, 2, Kind.RETURN, work),
+        (50, 1, Kind.RETURN, inner), (60, 1, Kind.RETURN, work), (70, 3, Kind.CALL, once), (80, 3, Kind.RETURN, once),
+        (90, 0, Kind.CALL, first),
+    ):  # fmt: skip
+        page.event(base + at, Kind.SWITCH, 0, context)
+        page.event(base + at, kind, code)
+    page.event(base + 95, Kind.RETURN, first)
+    writer.chunk(0, page.words, base_ticks=base, name="MainThread", os_tid=1)
+    writer.close()
+    return pyscope.load(tmp_path / "tasks.pyscope")
+
+
+def test_in_a_lane_calls_only_nest(interleaved: Trace, trace: Trace) -> None:
+    for one in (interleaved, trace):
+        rows: list[int] = []
+        for lane in lanes(one):
+            around: list[tuple[int, int]] = []
+            for row, start, end in lane.spans(one):
+                rows.append(row)
+                while around and around[-1][1] <= start:
+                    around.pop()
+                assert not around or around[-1][0] <= start <= end <= around[-1][1]
+                around.append((start, end))
+        assert sorted(rows) == list(range(len(one.calls)))
+
+
+def test_tasks_share_lanes_where_they_do_not_overlap(interleaved: Trace) -> None:
+    found = {lane.name: len(lane.rows) for lane in lanes(interleaved)}
+    assert found == {"MainThread": 1, "MainThread, tasks 1": 2, "MainThread, tasks 2": 2} or found == {
+        "MainThread": 1,
+        "MainThread, tasks 1": 3,
+        "MainThread, tasks 2": 1,
+    }
+
+
+# --- chrome ----------------------------------------------------------------------------------------
+
+
+def test_every_call_is_a_complete_event_of_a_timeline(trace: Trace, tmp_path: Path) -> None:
+    told = json.loads(export.write(trace, "chrome", tmp_path / "t.json").read_text("utf-8"))
+    calls = [event for event in told["traceEvents"] if event["ph"] == "X"]
+    assert sorted(event["args"]["row"] for event in calls) == list(range(len(trace.calls)))
+    begin = int(told["otherData"]["start_unix_ns"])
+    for event in calls:
+        call = trace.call(event["args"]["row"])
+        assert (event["name"], event["cat"]) == (call.qualname, call.module)
+        assert event["ts"] == pytest.approx((call.start_ns - begin) / 1e3, abs=0.002)
+        assert event["dur"] <= call.duration_ns / 1e3 + 0.002
+        assert event["args"].get("exception") == call.exception
+    names = {event["args"]["name"] for event in told["traceEvents"] if event["name"] == "thread_name"}
+    assert "MainThread" in names
+    assert any("tasks" in name for name in names)
+
+
+def test_requests_statements_and_calls_to_services_are_spans_with_an_end(
+    trace: Trace, tmp_path: Path
+) -> None:
+    told = json.loads(export.write(trace, "perfetto", tmp_path / "t.json").read_text("utf-8"))["traceEvents"]
+    begins, ends = ([(e["cat"], e["id"]) for e in told if e["ph"] == ph] for ph in "be")
+    assert Counter(begins) == Counter(ends)
+    assert set(Counter(begins).values()) == {1}
+    categories = Counter(category for category, _ in begins)
+    assert categories == {
+        "request": shop.REQUESTS + 2,
+        "message": 1,
+        "sql": shop.REQUESTS * (shop.ITEMS + 1),
+        "external": 1,
+    }
+    assert any(event["ph"] == "C" and event["name"] == "memory (MB)" for event in told)
+
+
+# --- speedscope ------------------------------------------------------------------------------------
+
+
+def test_speedscope_opens_and_closes_every_frame_in_order(trace: Trace, tmp_path: Path) -> None:
+    told = json.loads(export.write(trace, "speedscope", tmp_path / "s.json").read_text("utf-8"))
+    frames = [frame["name"] for frame in told["shared"]["frames"]]
+    opened = 0
+    spent: Counter[str] = Counter()
+    for profile in told["profiles"]:
+        assert (profile["type"], profile["unit"]) == ("evented", "nanoseconds")
+        times = [event["at"] for event in profile["events"]]
+        assert times == sorted(times)
+        assert (profile["startValue"], profile["endValue"]) == (times[0], times[-1])
+        stack: list[tuple[int, int]] = []
+        for event in profile["events"]:
+            if event["type"] == "O":
+                opened += 1
+                stack.append((event["frame"], event["at"]))
+            else:
+                frame, at = stack.pop()
+                assert frame == event["frame"]
+                spent[frames[frame]] += event["at"] - at
+        assert not stack
+    assert opened == len(trace.calls)
+    [charge] = trace.find(function="charge")
+    assert spent["tests.unit.shop.charge"] == charge.duration_ns
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with open(path, encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
+    elif path.suffix == ".parquet":
+        yield from pyarrow.parquet.read_table(path).to_pylist()
+    else:
+        with pyarrow.memory_map(str(path)) as file:
+            yield from pyarrow.ipc.open_file(file).read_all().to_pylist()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+def test_a_table_has_a_row_for_every_call(trace: Trace, tmp_path: Path, form: str) -> None:
+    rows = list(rows_of(export.write(trace, form, tmp_path / f"calls.{form}")))
+    assert len(rows) == len(trace.calls)
+    assert [int(row["start_ns"]) for row in rows] == trace.calls["start_ns"].tolist()
+    assert [int(row["self_ns"]) for row in rows] == trace.calls["self_ns"].tolist()
+    for row, call in zip(rows, map(trace.call, range(len(rows))), strict=True):
+        assert row["function"] == f"{call.module}.{call.qualname}"
+        assert (row["outcome"], row["thread"]) == (call.outcome, call.thread)
+        assert (row["exception"] or None, row["context"] or None) == (call.exception, call.context)
+
+
+def test_commas_quotes_and_line_ends_in_names_survive_csv(tmp_path: Path) -> None:
+    name = 'a,"b"\r\nc\nd\te'
+    writer = RecordingWriter(tmp_path / "run.pyscope")
+    code = writer.code("shop", name)
+    base = writer.clock()[0]
+    page = Page(base)
+    page.event(base + 1, Kind.CALL, code)
+    page.event(base + 2, Kind.RETURN, code)
+    writer.chunk(0, page.words, base_ticks=base, name=name, os_tid=1)
+    writer.close()
+    path = export.write(pyscope.load(tmp_path / "run.pyscope"), "csv")
+    assert path == tmp_path / "run.csv"
+    [row] = rows_of(path)
+    assert (row["function"], row["thread"]) == (f"shop.{name}", name)
+
+
+# --- all of them -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_a_recording_without_calls_is_exported_too(tmp_path: Path, form: str) -> None:
+    RecordingWriter(tmp_path / "run.pyscope").close()
+    path = export.write(pyscope.load(tmp_path / "run.pyscope"), form)
+    assert path.stat().st_size > 0
+    if path.suffix == ".json":
+        json.loads(path.read_text())
+
+
+def test_another_format_is_refused_with_those_there_are(trace: Trace) -> None:
+    with pytest.raises(ValueError, match="one of html, chrome, perfetto"):
+        export.write(trace, "pdf")
+
+
+def test_a_recording_is_never_overwritten_by_its_export(recording: Path, trace: Trace) -> None:
+    before = recording.read_bytes()
+    (recording.parent / "link").symlink_to(recording)
+    for path in (recording, recording.parent / "link"):
+        with pytest.raises(ExportError, match="the recording itself"):
+            export.write(trace, "csv", path)
+    assert recording.read_bytes() == before
+
+
+def test_what_cannot_be_written_is_told_and_leaves_nothing(trace: Trace, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="No such file or directory"):
+        export.write(trace, "csv", tmp_path / "missing" / "calls.csv")
+    (tmp_path / "calls.csv").write_text("before")
+    broken = pyscope.load(trace.path)
+    broken.__dict__["calls"] = {"function": np.zeros(1, np.int32)}
+    with pytest.raises(KeyError):
+        export.write(broken, "csv", tmp_path / "calls.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["calls.csv"]
+    assert (tmp_path / "calls.csv").read_text() == "before"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pyscope", *map(str, arguments)], capture_output=True, text=True, timeout=100
+    )
+
+
+def test_the_command_says_where_it_wrote_and_how_much(recording: Path, tmp_path: Path) -> None:
+    done = run("export", recording, "--to", "csv", "-o", tmp_path / "calls.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{tmp_path / 'calls.csv'} (")
+    assert len((tmp_path / "calls.csv").read_text().splitlines()) == 1 + len(pyscope.load(recording).calls)
+
+
+def test_the_command_says_what_is_wrong(recording: Path, tmp_path: Path) -> None:
+    done = run("export", recording, "--to", "pdf")
+    assert done.returncode == 2
+    assert "'chrome'" in done.stderr
+    done = run("export", tmp_path / "none.pyscope", "--to", "csv")
+    assert done.returncode == 2
+    assert "there is no recording at" in done.stderr
+    assert "Traceback" not in done.stderr
+    done = run("export", recording, "--to", "csv", "-o", tmp_path / "missing" / "x")
+    assert done.returncode == 2
+    assert "cannot write" in done.stderr
