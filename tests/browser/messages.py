@@ -108,7 +108,10 @@ class Service:
     def metrics(self, count: int = 1, at: float | None = None) -> Message:
         """`count` samples, a second apart, the last at `at` (Unix seconds; now)."""
         end = (time.time() if at is None else at) * 1000
-        return {"type": "metrics", "samples": [self._sample(end - 1000 * back) for back in reversed(range(count))]}
+        return {
+            "type": "metrics",
+            "samples": [self._sample(end - 1000 * back) for back in reversed(range(count))],
+        }
 
     def _sample(self, at_ms: float) -> Message:
         median = self._random.uniform(9, 14)
@@ -149,7 +152,12 @@ class Service:
         return {
             "type": "losses",
             "rows": [
-                {"reason": "quieted", "count": 120_345, "detail": self._called("taskflow.web.schemas.dump"), **row},
+                {
+                    "reason": "quieted",
+                    "count": 120_345,
+                    "detail": self._called("taskflow.web.schemas.dump"),
+                    **row,
+                },
                 {"reason": "dropped", "count": 17, "detail": "the ring of thread MainThread was full", **row},
             ],
         }
@@ -173,7 +181,9 @@ class Service:
             "title": self._called(title),
             "where": place("taskflow/services/dashboard.py", 58, self._called("project_dashboard")),
             "why": self._called("the statement ran once for each of 40 tasks"),
-            "cure": self._called("load the relationship with the tasks: options(selectinload(Task.assignee))"),
+            "cure": self._called(
+                "load the relationship with the tasks: options(selectinload(Task.assignee))"
+            ),
             "count": 3,
             "time_ms": time.time() * 1000,
             "scope": "1",
@@ -193,7 +203,9 @@ class Service:
             "40 queries for Task.assignee, one for each task",
             {
                 "statement": self._called("SELECT users.id, users.name FROM users WHERE users.id = ?"),
-                "parent_statement": self._called("SELECT tasks.id, tasks.title FROM tasks WHERE tasks.project_id = ?"),
+                "parent_statement": self._called(
+                    "SELECT tasks.id, tasks.title FROM tasks WHERE tasks.project_id = ?"
+                ),
                 "relationship": self._called("Task.assignee"),
                 "cause": "lazy_load",
                 "query_count": 40,
@@ -212,7 +224,9 @@ class Service:
                 "thread": self._called(thread),
                 "context": None,
                 "time_ms": now + offset,
-                "location": place("taskflow/actors/task_manager.py", line, self._called("assign_next_available_task")),
+                "location": place(
+                    "taskflow/actors/task_manager.py", line, self._called("assign_next_available_task")
+                ),
                 "stack": self._stack(),
                 "scope": "1",
             }
@@ -222,21 +236,33 @@ class Service:
                 ("write", "AnyIO worker thread 1", 93, 0.74),
             ]
         ]
-        details = {"subject": self._called("TaskManager.available"), "grade": "observed", "accesses": accesses}
+        details = {
+            "subject": self._called("TaskManager.available"),
+            "grade": "observed",
+            "accesses": accesses,
+        }
         return self._finding("lost_update", "error", "Two threads overwrote TaskManager.available", details)
 
     def _blocking(self) -> Message:
         parts = {
             "python_ms": 180.0, "sql_ms": 20.0, "external_ms": 0.0, "lock_ms": 0.0, "wait_ms": 250.0, "cpu_ms": 180.0,
         }  # fmt: skip
-        details = {"duration_ms": 450.0, "total_ms": 450.0, "parts": parts, "thread": "MainThread", "stack": self._stack()}
+        details = {
+            "duration_ms": 450.0,
+            "total_ms": 450.0,
+            "parts": parts,
+            "thread": "MainThread",
+            "stack": self._stack(),
+        }
         return self._finding(
             "blocking_call_in_event_loop", "warning", "export held up the event loop for 450 ms", details
         )
 
     def _timeout(self) -> Message:
         call = self.external(1)["calls"][0]
-        return self._finding("timeout", "error", "mail.example did not answer, 4 attempts", call | {"calls": 2})
+        return self._finding(
+            "timeout", "error", "mail.example did not answer, 4 attempts", call | {"calls": 2}
+        )
 
     def _crash(self) -> Message:
         details = {
@@ -332,9 +358,13 @@ class Service:
             failed = {"failed": "HTTP 503", "timed_out": "TimeoutError: no answer"}.get(outcome, "")
             attempts.append(
                 {
-                    "start_ms": now, "duration_ms": took, "outcome": outcome,
-                    "error": self._called(failed) if failed else "", "backoff_ms": backoff,
-                    "status": 503 if outcome == "failed" else 0, "timeout_ms": 500.0,
+                    "start_ms": now,
+                    "duration_ms": took,
+                    "outcome": outcome,
+                    "error": self._called(failed) if failed else "",
+                    "backoff_ms": backoff,
+                    "status": 503 if outcome == "failed" else 0,
+                    "timeout_ms": 500.0,
                 }  # fmt: skip
             )
             now += took
@@ -375,9 +405,18 @@ class Service:
         def add(parent: int, kind: str, name: str, start: float, duration: float, **values: Any) -> int:
             spans.append(
                 {
-                    "id": len(spans) + 1, "parent": parent, "kind": kind, "name": self._called(name), "detail": "",
-                    "start_ms": start, "duration_ms": duration, "self_ms": duration / 3, "depth": 0,
-                    "outcome": "returned", "error": "", "location": place("taskflow/web/dashboard.py", 21, "dashboard"),
+                    "id": len(spans) + 1,
+                    "parent": parent,
+                    "kind": kind,
+                    "name": self._called(name),
+                    "detail": "",
+                    "start_ms": start,
+                    "duration_ms": duration,
+                    "self_ms": duration / 3,
+                    "depth": 0,
+                    "outcome": "returned",
+                    "error": "",
+                    "location": place("taskflow/web/dashboard.py", 21, "dashboard"),
                 }  # fmt: skip
                 | values
             )
@@ -389,10 +428,25 @@ class Service:
         rows = add(view, "call", "taskflow.services.dashboard.project_dashboard", 3.0, 36.0)
         for index in range(120):
             loop = add(rows, "call", "taskflow.services.dashboard.card", 3.5 + index * 0.29, 0.27)
-            add(loop, "query", "SELECT", 3.55 + index * 0.29, 0.2, detail="SELECT users.id, users.name FROM users WHERE users.id = ?")
+            add(
+                loop,
+                "query",
+                "SELECT",
+                3.55 + index * 0.29,
+                0.2,
+                detail="SELECT users.id, users.name FROM users WHERE users.id = ?",
+            )
         call = add(view, "external", "http POST hooks.example:443", 39.5, 6.0)
         for index, outcome in enumerate(["raised", "raised", "returned"]):
-            add(call, "attempt", f"attempt {index + 1}", 39.6 + 2 * index, 1.2, outcome=outcome, error=self._called("HTTP 503") if outcome == "raised" else "")
+            add(
+                call,
+                "attempt",
+                f"attempt {index + 1}",
+                39.6 + 2 * index,
+                1.2,
+                outcome=outcome,
+                error=self._called("HTTP 503") if outcome == "raised" else "",
+            )
         request = self.request(
             id=number, name=self._called("GET /projects/3/dashboard"), route=self._called("/projects/{project_id}/dashboard"),
             duration_ms=48.0, status=200, outcome="returned", error="",
@@ -409,7 +463,9 @@ class Service:
             rest = value * 0.85
             while depth < 6 and rest > value * 0.12:
                 share = rest * self._random.uniform(0.3, 0.7)
-                module = self._random.choice(["web.tasks", "services.tasks", "data.repo", "data.models", "web.schemas"])
+                module = self._random.choice(
+                    ["web.tasks", "services.tasks", "data.repo", "data.models", "web.schemas"]
+                )
                 child = self._random.choice(["create", "load", "dump", "find", "validate", "commit"])
                 children.append(node(f"taskflow.{module}.{child}", share, depth + 1))
                 rest -= share
@@ -419,15 +475,24 @@ class Service:
                 "calls": self._random.randrange(1, 4000), "location": place(f"{name.replace('.', '/')}.py", 12, name),
             }  # fmt: skip
 
-        return node("all", 12_000.0, 0) | {"name": "all", "location": None, "window": {"from_ms": now - 60_000, "to_ms": now}}
+        return node("all", 12_000.0, 0) | {
+            "name": "all",
+            "location": None,
+            "window": {"from_ms": now - 60_000, "to_ms": now},
+        }
 
     def functions(self) -> Message:
         """Two hundred functions by self time."""
         rows = [
             {
-                "module": "taskflow.services.tasks", "qualname": self._called(f"TaskService.step_{number}"),
-                "file": "/srv/shop/taskflow/services/tasks.py", "line": 10 + number, "calls": 40_000 // (number + 1),
-                "total_ms": 9000 / (number + 1), "self_ms": 4000 / (number + 1), "share": 0.3 / (number + 1),
+                "module": "taskflow.services.tasks",
+                "qualname": self._called(f"TaskService.step_{number}"),
+                "file": "/srv/shop/taskflow/services/tasks.py",
+                "line": 10 + number,
+                "calls": 40_000 // (number + 1),
+                "total_ms": 9000 / (number + 1),
+                "self_ms": 4000 / (number + 1),
+                "share": 0.3 / (number + 1),
             }  # fmt: skip
             for number in range(200)
         ]
@@ -439,9 +504,13 @@ class Service:
         return {
             "queries": [
                 {
-                    "statement": self._text or f"SELECT {table}.id, {table}.name FROM {table} WHERE {table}.id = ? ORDER BY {table}.id LIMIT ?",
-                    "count": 400 // (number + 1), "total_ms": 900 / (number + 1), "mean_ms": 0.6 + number,
-                    "max_ms": 9.0 + number, "call_site": place("taskflow/data/repo.py", 30 + number, "find"),
+                    "statement": self._text
+                    or f"SELECT {table}.id, {table}.name FROM {table} WHERE {table}.id = ? ORDER BY {table}.id LIMIT ?",
+                    "count": 400 // (number + 1),
+                    "total_ms": 900 / (number + 1),
+                    "mean_ms": 0.6 + number,
+                    "max_ms": 9.0 + number,
+                    "call_site": place("taskflow/data/repo.py", 30 + number, "find"),
                     "requests": 40,
                 }  # fmt: skip
                 for number, table in enumerate(tables)

@@ -94,7 +94,11 @@ class Stage:
                 return JSONResponse({"error": "No request has this id."}, 404)
             return JSONResponse(self.service.waterfall(number))
         return JSONResponse(
-            {"flame": self.service.flame, "functions": self.service.functions, "queries": self.service.queries}[name]()
+            {
+                "flame": self.service.flame,
+                "functions": self.service.functions,
+                "queries": self.service.queries,
+            }[name]()
         )
 
     @asynccontextmanager

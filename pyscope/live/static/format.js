@@ -65,7 +65,7 @@
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
 
   /** `snake_case` as words. */
-  const words = (name) => String(name).replaceAll("_", " ");
+  const words = (name) => String(name).replaceAll("_", " ").replace("n plus one", "N+1");
 
   /** The end of a path, which is what tells files apart. */
   function shortPath(file, parts = 3) {

@@ -72,7 +72,7 @@
     const select = (bar) => setPath(bar.path);
     return html`<div class="flame">
       <p class="flame-facts" aria-live="off">
-        <b>${shown.name}</b> <span class="number">${format.ms(shown.value)}</span> <span class="faint">${format.percent((100 * shown.value) / (root.value || 1))} of the window, self ${format.ms(shown.self_ms)}, ${format.plural(shown.calls ?? 0, "call")}</span> <${Location} at=${shown.location} />
+        <b>${shown.name}</b> <span class="number">${format.ms(shown.value)}</span> <span class="faint">${format.percent((100 * shown.value) / (root.value || 1))} of the time, self ${format.ms(shown.self_ms)}, ${format.plural(shown.calls ?? 0, "call")}</span> <${Location} at=${shown.location} />
       </p>
       <p class="crumbs">
         ${trail.map((node, index) => (index === trail.length - 1 ? html`<span>${index ? " › " : ""}${node.name}</span>` : html`<span>${index ? " › " : ""}<button type="button" class="plain link" onClick=${() => setPath(path.slice(0, index))}>${node.name}</button></span>`))}

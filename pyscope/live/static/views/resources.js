@@ -25,7 +25,7 @@
 
   function Processes({ processes }) {
     return html`<${Panel} title="Processes">
-      <div class="scroll-x" role="region" aria-label="Processes" tabindex="0">
+      <div class="scroll-x" role="region" aria-label="Table of processes" tabindex="0">
         <table>
           <thead><tr><th scope="col">PID</th><th scope="col">Name</th><th scope="col">CPU</th><th scope="col">Memory</th></tr></thead>
           <tbody>${processes.map((one) => html`<tr key=${one.pid}><td>${one.pid}</td><td>${one.name}</td><td>${format.percent(one.cpu_percent, 0)}</td><td>${format.bytes(one.memory_bytes)}</td></tr>`)}</tbody>

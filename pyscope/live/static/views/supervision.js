@@ -45,7 +45,7 @@
       <span class="number">${format.clock(event.time_ms)}</span>
       <span>
         <${Badge} tone=${EVENT_TONES[event.kind] ?? "plain"}>${format.words(event.kind)}<//> <b>${event.child}</b>
-        <span class="faint"> of ${event.supervisor}${event.restart_count ? `, restart ${event.restart_count}` : ""}</span>
+        <span class="faint"> of ${event.supervisor}${event.restart_count > 0 ? `, restart ${event.restart_count}` : ""}</span>
         ${event.reason && html`<p class="error-text">${event.reason}</p>`}
         ${event.stack?.length > 0 &&
         html`<div>

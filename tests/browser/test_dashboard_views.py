@@ -1,0 +1,306 @@
+"""Each view of the dashboard's page, fed by a server that plays the live one's part."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import OpenWindow
+from tests.browser.messages import HOSTILE, Service, place
+from tests.browser.page import VIEWS, card, open_page, rows, settle, visit
+from tests.browser.stage import Stage
+
+
+@pytest.fixture
+def page(open_window: OpenWindow, stage: Stage) -> Page:
+    return open_page(open_window(viewport={"width": 1280, "height": 800}), stage.url)
+
+
+def test_the_overview_shows_the_latest_figures_and_leads_to_what_was_found(page: Page, stage: Stage) -> None:
+    sample = stage.service.metrics(1)
+    sample["samples"][0] |= {
+        "throughput": 321.0,
+        "p99_ms": 1234.5,
+        "overhead_percent": 1.25,
+        "lost_events": 7,
+    }
+    stage.send(sample)
+    tiles = page.locator(".tiles")
+    expect(tiles).to_contain_text("321/s")
+    expect(tiles).to_contain_text("1.23 s")
+    expect(tiles).to_contain_text("1.25 %")
+    expect(tiles).to_contain_text("7 events lost")
+    expect(page.locator("[data-chart] canvas")).to_have_count(4)
+    page.get_by_role("link", name=re.compile("Two threads overwrote")).click()
+    expect(page.locator(".card .evidence .access")).to_have_count(3)
+
+
+def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
+    plot = page.locator('[data-chart="Throughput"] .u-over')
+    box = plot.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 40, steps=4)
+    page.mouse.up()
+    page.wait_for_url(re.compile(r"#/flame\?from=\d{13}&to=\d{13}$"))
+    expect(page.get_by_role("button", name="Chosen stretch")).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_new_request_stands_on_top_and_one_that_ends_keeps_its_place(page: Page, stage: Stage) -> None:
+    visit(page, "requests")
+    opened = stage.service.request(name="GET /slow", outcome="open", status=0)
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [opened]})
+    expect(rows(page).first).to_contain_text("GET /slow")
+    expect(rows(page).first).to_contain_text("open")
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [stage.service.request(name="GET /next")]})
+    stage.send(
+        {"type": "traces", "at_ms": 0.0, "requests": [opened | {"outcome": "returned", "status": 204}]}
+    )
+    expect(rows(page).nth(0)).to_contain_text("GET /next")
+    expect(rows(page).nth(1)).to_contain_text("204")
+    expect(page.locator("[data-tally]")).to_have_text("122")
+
+
+def test_requests_are_searched_and_filtered_and_the_address_keeps_both(page: Page, stage: Stage) -> None:
+    visit(page, "requests")
+    odd = [
+        stage.service.request(name="GET /odd", status=503, outcome="raised", error="OddError: no"),
+        stage.service.request(name="GET /odd", status=200, outcome="returned", duration_ms=4000.0),
+        stage.service.request(name="Odd.message", kind="message", status=0, outcome="returned", error=""),
+    ]
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": odd})
+    page.locator("[data-search]").fill("odd")
+    expect(page.locator("[data-tally]")).to_have_text("3 of 123")
+    page.get_by_role("button", name="Errors").click()
+    expect(page.locator("[data-tally]")).to_have_text("1 of 123")
+    expect(rows(page)).to_contain_text(["503"])
+    page.get_by_role("button", name="All", exact=True).click()
+    page.get_by_label("Kind").select_option("message")
+    expect(rows(page)).to_contain_text(["Odd.message"])
+    page.get_by_label("Kind").select_option("")
+    page.get_by_label("At least").select_option("1000")
+    expect(rows(page)).to_contain_text(["4.00 s"])
+    page.reload()
+    expect(page.locator("[data-search]")).to_have_value("odd")
+    expect(page.get_by_label("At least")).to_have_value("1000")
+
+
+def test_a_list_holds_two_thousand_requests_but_the_document_only_those_in_sight(
+    page: Page, stage: Stage
+) -> None:
+    visit(page, "requests")
+    for _ in range(6):
+        stage.send(stage.service.traces(500))
+    expect(page.locator("[data-tally]")).to_have_text("2\u202f000")
+    assert rows(page).count() < 60
+    newest = stage.service.traces(1)["requests"][0]["id"]
+    page.locator(".rows").evaluate("(list) => list.scrollTo(0, list.scrollHeight)")
+    expect(page.locator(f'[data-row="1999"][data-id="{int(newest) - 2000}"]')).to_be_visible()
+    assert rows(page).count() < 60
+
+
+def test_what_is_being_read_stays_where_it_is_when_new_requests_come_in(page: Page, stage: Stage) -> None:
+    visit(page, "requests")
+    page.locator(".rows").evaluate("(list) => list.scrollTo(0, 900)")
+    settle(page)
+    read = rows(page).nth(12)
+    identity, before = read.get_attribute("data-id"), read.bounding_box()
+    stage.send(stage.service.traces(40))
+    expect(page.locator("[data-tally]")).to_have_text("160")
+    settle(page)
+    after = page.locator(f'[data-id="{identity}"]').bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["y"] == before["y"]
+
+
+def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page: Page) -> None:
+    visit(page, "requests")
+    rows(page).first.get_by_role("link").click()
+    expect(page.locator(".request-head h2")).to_have_text("GET /projects/3/dashboard")
+    expect(page.get_by_text("14 short spans")).to_be_visible()
+    spans = page.locator(".rows.spans [data-row]")
+    expect(spans.nth(0)).to_contain_text("GET /projects/3/dashboard")
+    expect(spans.nth(3)).to_contain_text("36.0 ms")
+    whole, part = (spans.nth(row).locator(".span-bar").bounding_box() for row in (0, 3))
+    assert whole is not None
+    assert part is not None
+    assert 0.7 < part["width"] / whole["width"] < 0.8  # 36 of 48 ms
+    spans.nth(5).locator("[data-open]").click()
+    details = page.get_by_role("complementary", name="Chosen span")
+    expect(details).to_contain_text("SELECT users.id, users.name FROM users WHERE users.id = ?")
+    expect(details).to_contain_text("dashboard.py:21")
+    details.get_by_role("button", name="Zoom to it").click()
+    expect(page.locator("[data-reset]")).to_be_visible()
+    page.locator("[data-reset]").click()
+    page.get_by_role("button", name="Fold taskflow.services.dashboard.project_dashboard").click()
+    expect(page.locator(".toolbar .tally")).to_have_text("8 spans")
+    page.get_by_role("group", name="Kinds shown").get_by_role("button", name="attempts").click()
+    expect(page.locator(".toolbar .tally")).to_have_text("5 spans")
+
+
+def test_a_request_that_the_recording_no_longer_holds_is_said_to_be_gone(page: Page) -> None:
+    page.evaluate("location.hash = '#/requests/gone'")
+    expect(page.locator("main")).to_contain_text("This request is not there")
+    expect(page.locator("main")).to_contain_text("No request has this id.")
+
+
+def test_a_finding_says_what_where_why_and_what_to_change(page: Page) -> None:
+    visit(page, "findings")
+    found = card(page, "n_plus_one_query")
+    expect(found).to_contain_text("40 queries for Task.assignee, one for each task")
+    expect(found).to_contain_text("dashboard.py:58")
+    expect(found).to_contain_text("the statement ran once for each of 40 tasks")
+    expect(found).to_contain_text("options(selectinload(Task.assignee))")
+    found.get_by_role("link", name="Evidence").click()
+    for text in (
+        "SELECT users.id, users.name FROM users",
+        "SELECT tasks.id, tasks.title",
+        "Task.assignee",
+        "lazy load",
+    ):
+        expect(found.locator(".evidence")).to_contain_text(text)
+    page.get_by_role("group", name="Kind").get_by_role("button", name=re.compile("crash")).click()
+    expect(card(page, "crash")).to_be_visible()
+    expect(card(page, "timeout")).to_have_count(0)
+
+
+def test_the_accesses_of_a_race_stand_side_by_side_with_their_stacks(page: Page) -> None:
+    page.evaluate("location.hash = '#/findings/lost_update-1'")
+    accesses = page.locator(".access")
+    expect(accesses).to_have_count(3)
+    places = [accesses.nth(index).bounding_box() for index in range(3)]
+    assert len({box["y"] for box in places if box}) == 1
+    expect(accesses.nth(1)).to_contain_text("AnyIO worker thread 2")
+    expect(accesses.nth(1)).to_contain_text("task_manager.py:93")
+    expect(accesses.nth(1).locator(".stack li")).to_have_count(2)
+    expect(accesses.nth(2)).to_contain_text("+740 µs")
+
+
+def test_the_supervision_tree_shows_states_restarts_and_what_happened(page: Page) -> None:
+    visit(page, "supervision")
+    failed = page.locator('[data-node="ProjectWorker-7"]')
+    expect(failed).to_contain_text("failed")
+    expect(failed).to_contain_text("3 restarts")
+    expect(failed).to_contain_text("RuntimeError: simulated crash")
+    expect(failed).to_have_attribute("aria-level", "3")
+    expect(page.locator(".event")).to_have_count(4)
+    page.get_by_role("button", name="Only failures").click()
+    expect(page.locator(".event")).to_have_count(3)
+    page.locator('[data-event="child_terminated"]').get_by_role("button", name="Stack").click()
+    expect(page.locator(".event .stack li")).to_have_count(2)
+
+
+def test_queries_are_ordered_and_the_findings_on_them_stand_above(page: Page) -> None:
+    visit(page, "queries")
+    expect(page.locator(".mini")).to_contain_text("Task.assignee")
+    expect(rows(page).first).to_contain_text("FROM users")
+    page.get_by_role("button", name="Mean").click()
+    expect(rows(page).first).to_contain_text("FROM notifications")
+    page.locator("[data-search]").fill("projects")
+    expect(rows(page)).to_have_count(1)
+
+
+def test_an_external_call_is_drawn_with_its_attempts_and_the_waits_between(page: Page) -> None:
+    visit(page, "external")
+    page.get_by_role("button", name="Timed out").click()
+    expect(rows(page)).to_have_count(4)
+    expect(rows(page).first.locator(".attempt.timed_out")).to_have_count(4)
+    expect(rows(page).first.locator(".backoff")).to_have_count(3)
+    rows(page).first.get_by_role("link").click()
+    expect(page.locator(".picked tbody tr")).to_have_count(4)
+    expect(page.locator(".picked tbody tr").nth(3)).to_contain_text("800 ms")
+    expect(page.locator(".picked")).to_contain_text("TimeoutError: no answer")
+
+
+def test_state_changes_are_diffs_on_a_time_line(page: Page, stage: Stage) -> None:
+    visit(page, "states")
+    change = stage.service.state(1)["changes"][0] | {"old": None, "new": {"a": 1}, "key": "99"}
+    stage.send({"type": "state", "changes": [change]})
+    expect(rows(page).first.locator("del")).to_have_text("None")
+    expect(rows(page).first.locator("ins")).to_have_text('{"a":1}')
+    expect(page.locator(".lane").first).to_contain_text("Task 99.status")
+    assert page.locator(".lane").count() <= 8
+
+
+def test_the_flame_graph_zooms_and_says_how_much_a_search_covers(page: Page) -> None:
+    visit(page, "flame")
+    bars = page.locator(".flame-bar")
+    expect(bars.nth(1)).to_be_visible()
+    count = bars.count()
+    bars.nth(1).click()
+    expect(page.locator("[data-reset]")).to_be_visible()
+    box, whole = bars.nth(1).bounding_box(), bars.nth(0).bounding_box()
+    assert box is not None
+    assert whole is not None
+    assert box["width"] == pytest.approx(whole["width"], rel=0.02)
+    page.keyboard.press("Escape")
+    expect(page.locator("[data-reset]")).to_have_count(0)
+    assert bars.count() == count
+    page.locator("[data-search]").fill("repo")
+    expect(page.locator("[data-found]")).to_contain_text("% of the time")
+    assert page.locator(".flame-bar.match").count() > 0
+    page.locator("[data-search]").press("Escape")
+    page.locator(".flame-bar.focused").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-reset]")).to_be_visible()
+
+
+def test_resources_are_charts_and_a_table_of_processes(page: Page) -> None:
+    visit(page, "resources")
+    expect(page.locator("[data-chart] canvas")).to_have_count(4)
+    expect(page.locator('[data-chart="Mailboxes"]')).to_contain_text("ProjectWorker-3")
+    expect(page.get_by_role("row", name=re.compile("4250 report"))).to_be_visible()
+
+
+def test_functions_and_losses_are_tables(page: Page) -> None:
+    visit(page, "functions")
+    expect(rows(page).first).to_contain_text("TaskService.step_0")
+    expect(page.locator(".tally")).to_have_text("200 functions")
+    visit(page, "losses")
+    expect(page.get_by_role("row", name=re.compile("quieted 120.345"))).to_be_visible()
+
+
+def test_names_of_the_traced_program_are_text_in_every_view(open_window: OpenWindow) -> None:
+    text = " ".join(HOSTILE)
+    with Stage(Service(text=text)).open() as stage:
+        page = open_page(open_window(), stage.url)
+        for view in VIEWS:
+            visit(page, view)
+            if view in ("queries", "flame", "functions"):
+                expect(page.locator(".rows .body [data-row], .flame-bar").first).to_be_visible()
+            settle(page)
+        kinds = ("n_plus_one_query", "lost_update", "crash", "timeout")
+        for shown in ("requests/1", *(f"findings/{kind}-1" for kind in kinds)):
+            page.evaluate("(place) => { location.hash = `#/${place}` }", shown)
+            for name in HOSTILE:
+                expect(page.locator("main")).to_contain_text(name)
+            assert page.locator("#app img, #app script, #app svg").count() == 0
+        assert page.title().startswith(HOSTILE[0])
+
+
+def test_places_without_a_file_and_empty_lists_are_no_trouble(open_window: OpenWindow) -> None:
+    stage = Stage()
+    stage.greeting = [
+        stage.service.hello(name="empty", processes=[], mode=None, modules=None, state="waiting", recording=False),
+        {"type": "findings", "at_ms": 0.0, "total": 1, "findings": [
+            stage.service.findings()["findings"][4] | {"where": None, "details": {}, "count": 1, "time_ms": 0.0},
+        ]},
+        {"type": "metrics", "samples": [{
+            "at_ms": 1.0, "throughput": 0.0, "p50_ms": None, "p90_ms": None, "p99_ms": None, "errors_per_s": 0.0,
+            "cpu_percent": None, "memory_bytes": None, "peak_memory_bytes": None, "events_per_s": 0.0,
+            "calls_per_s": 0.0, "overhead_percent": None, "lost_events": 0, "mailboxes": {}, "processes": [],
+        }]},
+        {"type": "external", "calls": [stage.service.external(1)["calls"][0] | {
+            "attempts": [], "duration_ms": 0.0, "location": None, "scope": "", "outcome": "open"}]},
+        {"type": "state", "changes": [stage.service.state(1)["changes"][0] | {"location": place("", 0, ""), "scope": ""}]},
+        {"type": "of a later version", "anything": 1},
+    ]  # fmt: skip
+    with stage.open():
+        page = open_page(open_window(), stage.url)
+        for view in VIEWS:
+            visit(page, view)
+            settle(page)
+            expect(page.get_by_text("This view failed")).to_have_count(0)
