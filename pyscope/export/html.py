@@ -104,10 +104,10 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     for number, row in enumerate(wanted[:_WATERFALLS].tolist()):
         identity = str(int(trace.scopes["id"][row]))
         waterfall = waterfalls.of(identity, _SPANS[0] if number < _LEADING else _SPANS[1])
-        room -= len(_encoded(waterfall))
-        if room < 0:
-            break
-        told["waterfalls"][identity] = waterfall
+        size = len(_encoded(waterfall)) + len(identity) + 4
+        if size <= room:
+            room -= size
+            told["waterfalls"][identity] = waterfall
     return told
 
 

@@ -1,0 +1,233 @@
+"""The report as one HTML file: whole by itself, harmless whatever the program's names, quick to open."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+import pyscope
+from pyscope import export
+from pyscope.export import html
+from pyscope.fallback.writer import Page as WrittenPage
+from pyscope.fallback.writer import RecordingWriter
+from pyscope.format import Kind
+from pyscope.trace import Trace
+from tests.integration.browser import chromium
+from tests.unit import shop
+from tests.unit.test_views_odd_traces import hostile
+
+TYPES = ["traces", "metrics", "losses", "findings", "supervision", "state", "external"]
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
+    return pyscope.load(shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and what stands in scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.title = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.found and self.found[-1][0] == "script" and self.scripts:
+            self.scripts[-1] += data
+        elif self.found and self.found[-1][0] == "title":
+            self.title += data
+
+
+def embedded(page: Elements) -> dict[str, Any]:
+    scripts = [attributes for tag, attributes in page.found if tag == "script"]
+    [at] = [number for number, attributes in enumerate(scripts) if attributes.get("id") == "pyscope-data"]
+    assert scripts[at]["type"] == "application/json"
+    found = json.loads(page.scripts[at])
+    assert isinstance(found, dict)
+    return found
+
+
+def test_the_page_holds_a_message_of_each_type_and_what_else_its_views_ask_for(trace: Trace) -> None:
+    told = embedded(Elements(html.render(trace)))
+    assert told == html.data(trace)
+    assert [message["type"] for message in told["messages"]] == TYPES
+    assert told["hello"]["type"] == "hello"
+    requests = told["messages"][0]["requests"]
+    assert set(told["waterfalls"]) == {row["id"] for row in requests}
+    assert all(told["waterfalls"][row["id"]]["request"] == row for row in requests)
+    assert told["flame"]["children"]
+    assert told["functions"]["functions"]
+    assert told["queries"]["queries"]
+
+
+def test_the_page_refers_to_nothing_outside_itself(trace: Trace) -> None:
+    page = Elements(html.render(trace))
+    referring = {"src", "href", "action", "data", "poster", "srcset"}
+    for tag, attributes in page.found:
+        assert not referring & attributes.keys(), (tag, attributes)
+    [policy] = [a["content"] for tag, a in page.found if tag == "meta" and "http-equiv" in a]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+
+
+def test_names_of_the_program_are_data_and_never_markup(tmp_path: Path) -> None:
+    hostile(tmp_path / "run.pyscope")
+    text = html.render(pyscope.load(tmp_path / "run.pyscope"))
+    page = Elements(text)
+    told = embedded(page)
+    assert told["messages"][0]["requests"][0]["name"].startswith("</script><script>alert(1)</script>")
+    assert "alert(1)</script>" not in text
+    data = text[text.index('id="pyscope-data">') :]
+    data = data[len('id="pyscope-data">') : data.index("</script>")]
+    assert not re.search("[<>&\u2028\u2029]", data)
+
+
+def test_data_that_would_be_too_large_leaves_waterfalls_out(trace: Trace) -> None:
+    whole = html.data(trace)
+    rest = len(html._encoded(whole | {"waterfalls": {}}))
+    room = (rest + len(html._encoded(whole))) // 2
+    some = html.data(trace, room)
+    assert 0 < len(some["waterfalls"]) < len(whole["waterfalls"])
+    assert len(html._encoded(some)) <= room
+    assert html.data(trace, 0)["waterfalls"] == {}
+
+
+def many_requests(path: Path) -> None:
+    """More requests, functions and statements than a page can hold."""
+    from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
+
+    writer = RecordingWriter(path)
+    base = writer.clock()[0]
+    kind, name, ended = (writer.string(text) for text in ("request", "GET /" + "x" * 290, "returned"))
+    codes = [writer.code("shop" * 70, f"f{at}" + "y" * 290, "shop.py" * 40, at) for at in range(2000)]
+    page = WrittenPage(base)
+    for number in range(1, 6001):
+        if not page.room(100):
+            writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
+            page = WrittenPage(base + 100 * number)
+        at = base + 100 * number
+        page.probe(at, SCOPE_BEGIN.kind, number, [number, 0, kind, name], [])
+        page.event(at + 1, Kind.CALL, codes[number % 2000])
+        page.event(at + 50 + number % 40, Kind.RETURN, codes[number % 2000])
+        page.probe(at + 95, SCOPE_END.kind, number, [number, 90, 50, 200, name, ended, 0], [])
+    writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
+    writer.close()
+
+
+def test_the_page_stays_small_however_much_was_recorded(tmp_path: Path) -> None:
+    many_requests(tmp_path / "run.pyscope")
+    text = html.render(pyscope.load(tmp_path / "run.pyscope"))
+    told = embedded(Elements(text))
+    assert len(html._encoded(told)) < html.MOST_BYTES + 1000
+    assert len(told["messages"][0]["requests"]) == 1000
+    assert 10 < len(told["waterfalls"]) < 1000
+    assert len(told["functions"]["functions"]) < told["functions"]["total"] == 2000
+
+
+# --- in a browser ----------------------------------------------------------------------------------
+
+
+class Watched:
+    """A page with what went wrong on it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.wrong: list[str] = []
+        page.on("console", lambda message: self._said(message.type, message.text))
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("request", lambda request: self._asked(request.url))
+        page.on("dialog", lambda dialog: self.wrong.append(dialog.message))
+
+    def _said(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.wrong.append(text)
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith("file:"):
+            self.wrong.append(url)
+
+    def open(self, path: Path) -> None:
+        self.page.goto(path.as_uri())
+        self.page.get_by_text("Saved report").first.wait_for(timeout=60_000)
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Watched]:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    yield Watched(page)
+    page.close()
+
+
+def test_a_browser_shows_the_report_without_a_server(trace: Trace, tmp_path: Path, watched: Watched) -> None:
+    watched.open(export.write(trace, "html", tmp_path / "report.html"))
+    page = watched.page
+    for view, text in (
+        ("overview", "seller crashed"),
+        ("requests", "/orders"),
+        ("findings", "Item.shop"),
+        ("supervision", "threading"),
+        ("queries", "SELECT shops.id"),
+        ("external", "/charge"),
+        ("states", "order paid"),
+        ("functions", "Order.pay"),
+    ):
+        page.evaluate(f"location.hash = '#/{view}'")
+        page.locator("main").get_by_text(text).first.wait_for(timeout=60_000)
+    assert watched.wrong == []
+
+
+def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: Watched) -> None:
+    hostile(tmp_path / "run.pyscope")
+    watched.open(export.write(pyscope.load(tmp_path / "run.pyscope"), "html"))
+    for view in ("requests", "findings", "functions", "states", "external"):
+        watched.page.evaluate(f"location.hash = '#/{view}'")
+        watched.page.locator("main").get_by_text("alert(1)").first.wait_for(timeout=60_000)
+    assert watched.wrong == []
+
+
+def test_the_command_writes_the_page(trace: Trace, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "report", trace.path, "--html", target],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{target} (")
+    page = Elements(target.read_text("utf-8"))
+    assert page.title.strip() == "run.pyscope – PyScope"
+    assert embedded(page)["hello"]["source"]["name"] == "run.pyscope"
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "report", trace.path, "--html", target, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 2
+    assert "leave out --json" in done.stderr
