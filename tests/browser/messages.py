@@ -36,24 +36,25 @@ class Service:
     """Makes the messages of one imagined service; the same seed makes the same ones."""
 
     def __init__(self, seed: int = 1, name: str = "taskflow", text: str = "") -> None:
-        self._random = random.Random(seed)
+        self.random = random.Random(seed)
         self._name = name
-        self._text = text  # stands where names of the program stand
+        self.text = text  # stands where names of the program stand
         self._numbers = 0
 
-    def _called(self, name: str) -> str:
-        return self._text or name
+    def called(self, name: str) -> str:
+        """A name of the imagined program, or the text that stands for all of them."""
+        return self.text or name
 
     def hello(self, **source: Any) -> Message:
         """The first message of a connection; `source` replaces fields."""
-        process = {"pid": 4242, "name": self._called("taskflow"), "state": "recording", "python": "3.11.9"}
+        process = {"pid": 4242, "name": self.called("taskflow"), "state": "recording", "python": "3.11.9"}
         return {
             "type": "hello",
             "version": 1,
             "pyscope": "0.1.0",
             "source": {
                 "kind": "process",
-                "name": self._called(self._name),
+                "name": self.called(self._name),
                 "path": "/srv/shop/run.pyscope",
                 "recording": True,
                 "state": "recording",
@@ -69,32 +70,32 @@ class Service:
     def request(self, **values: Any) -> Message:
         """One `Request`, newer than all before it."""
         self._numbers += 1
-        name, route = self._random.choice(ROUTES)
-        duration = self._random.lognormvariate(2.6, 0.9)
-        shares = [self._random.random() for _ in range(5)]
+        name, route = self.random.choice(ROUTES)
+        duration = self.random.lognormvariate(2.6, 0.9)
+        shares = [self.random.random() for _ in range(5)]
         parts = [duration * share / sum(shares) for share in shares]
-        failed = self._random.random() < 0.04
+        failed = self.random.random() < 0.04
         return {
             "id": f"{self._numbers}",
             "kind": "request",
-            "name": self._called(name),
-            "route": self._called(route),
+            "name": self.called(name),
+            "route": self.called(route),
             "status": 500 if failed else 200,
             "outcome": "raised" if failed else "returned",
-            "error": self._called("RuntimeError: the worker is gone") if failed else "",
+            "error": self.called("RuntimeError: the worker is gone") if failed else "",
             "start_ms": time.time() * 1000 - duration,
             "duration_ms": duration,
             "parent": "",
             "pid": 4242,
-            "thread": self._called("MainThread"),
-            "context": self._called("Task-17"),
+            "thread": self.called("MainThread"),
+            "context": self.called("Task-17"),
             "parts": dict(
                 zip(("python_ms", "sql_ms", "external_ms", "lock_ms", "wait_ms"), parts, strict=True),
                 cpu_ms=parts[0],
             ),
-            "queries": self._random.randrange(12),
-            "external": self._random.randrange(2),
-            "findings": int(self._random.random() < 0.1),
+            "queries": self.random.randrange(12),
+            "external": self.random.randrange(2),
+            "findings": int(self.random.random() < 0.1),
         } | values
 
     def traces(self, count: int) -> Message:
@@ -114,30 +115,30 @@ class Service:
         }
 
     def _sample(self, at_ms: float) -> Message:
-        median = self._random.uniform(9, 14)
-        memory = int(180e6 + 20e6 * self._random.random())
+        median = self.random.uniform(9, 14)
+        memory = int(180e6 + 20e6 * self.random.random())
         return {
             "at_ms": at_ms,
-            "throughput": self._random.uniform(80, 110),
+            "throughput": self.random.uniform(80, 110),
             "p50_ms": median,
             "p90_ms": median * 2.4,
-            "p99_ms": median * self._random.uniform(4, 7),
-            "errors_per_s": self._random.choice([0, 0, 0, 1, 3]),
-            "cpu_percent": self._random.uniform(35, 60),
+            "p99_ms": median * self.random.uniform(4, 7),
+            "errors_per_s": self.random.choice([0, 0, 0, 1, 3]),
+            "cpu_percent": self.random.uniform(35, 60),
             "memory_bytes": memory,
             "peak_memory_bytes": 214_000_000,
-            "events_per_s": self._random.uniform(90_000, 120_000),
-            "calls_per_s": self._random.uniform(40_000, 55_000),
-            "overhead_percent": self._random.uniform(0.8, 2.1),
+            "events_per_s": self.random.uniform(90_000, 120_000),
+            "calls_per_s": self.random.uniform(40_000, 55_000),
+            "overhead_percent": self.random.uniform(0.8, 2.1),
             "lost_events": 0,
             "mailboxes": {
-                self._called("TaskManager"): self._random.randrange(20),
-                "ProjectWorker-3": self._random.randrange(300),
+                self.called("TaskManager"): self.random.randrange(20),
+                "ProjectWorker-3": self.random.randrange(300),
             },
             "processes": [
                 {
                     "pid": 4242,
-                    "name": self._called("taskflow"),
+                    "name": self.called("taskflow"),
                     "cpu_percent": 41.0,
                     "memory_bytes": memory,
                 },
@@ -155,7 +156,7 @@ class Service:
                 {
                     "reason": "quieted",
                     "count": 120_345,
-                    "detail": self._called("taskflow.web.schemas.dump"),
+                    "detail": self.called("taskflow.web.schemas.dump"),
                     **row,
                 },
                 {"reason": "dropped", "count": 17, "detail": "the ring of thread MainThread was full", **row},
@@ -178,12 +179,10 @@ class Service:
             "id": f"{kind}-1",
             "kind": kind,
             "severity": severity,
-            "title": self._called(title),
-            "where": place("taskflow/services/dashboard.py", 58, self._called("project_dashboard")),
-            "why": self._called("the statement ran once for each of 40 tasks"),
-            "cure": self._called(
-                "load the relationship with the tasks: options(selectinload(Task.assignee))"
-            ),
+            "title": self.called(title),
+            "where": place("taskflow/services/dashboard.py", 58, self.called("project_dashboard")),
+            "why": self.called("the statement ran once for each of 40 tasks"),
+            "cure": self.called("load the relationship with the tasks: options(selectinload(Task.assignee))"),
             "count": 3,
             "time_ms": time.time() * 1000,
             "scope": "1",
@@ -192,7 +191,7 @@ class Service:
 
     def _stack(self) -> list[Message]:
         return [
-            place("taskflow/services/dashboard.py", 58, self._called("project_dashboard")),
+            place("taskflow/services/dashboard.py", 58, self.called("project_dashboard")),
             place("taskflow/web/dashboard.py", 21, "dashboard"),
         ]
 
@@ -202,11 +201,11 @@ class Service:
             "warning",
             "40 queries for Task.assignee, one for each task",
             {
-                "statement": self._called("SELECT users.id, users.name FROM users WHERE users.id = ?"),
-                "parent_statement": self._called(
+                "statement": self.called("SELECT users.id, users.name FROM users WHERE users.id = ?"),
+                "parent_statement": self.called(
                     "SELECT tasks.id, tasks.title FROM tasks WHERE tasks.project_id = ?"
                 ),
-                "relationship": self._called("Task.assignee"),
+                "relationship": self.called("Task.assignee"),
                 "cause": "lazy_load",
                 "query_count": 40,
                 "parents": 40,
@@ -221,11 +220,11 @@ class Service:
         accesses = [
             {
                 "operation": operation,
-                "thread": self._called(thread),
+                "thread": self.called(thread),
                 "context": None,
                 "time_ms": now + offset,
                 "location": place(
-                    "taskflow/actors/task_manager.py", line, self._called("assign_next_available_task")
+                    "taskflow/actors/task_manager.py", line, self.called("assign_next_available_task")
                 ),
                 "stack": self._stack(),
                 "scope": "1",
@@ -237,7 +236,7 @@ class Service:
             ]
         ]
         details = {
-            "subject": self._called("TaskManager.available"),
+            "subject": self.called("TaskManager.available"),
             "grade": "observed",
             "accesses": accesses,
         }
@@ -268,7 +267,7 @@ class Service:
         details = {
             "supervisor": "ProjectSupervisor",
             "children": ["ProjectWorker-3"],
-            "reason": self._called("RuntimeError: simulated crash"),
+            "reason": self.called("RuntimeError: simulated crash"),
             "restart_count": 2,
             "pid": 4242,
             "stack": self._stack(),
@@ -281,11 +280,11 @@ class Service:
 
         def node(name: str, children: list[Message], **values: Any) -> Message:
             return {
-                "name": self._called(name), "state": "running", "restarts": 0, "reason": "",
+                "name": self.called(name), "state": "running", "restarts": 0, "reason": "",
                 "since_ms": now - 60_000, "pid": 4242, "children": children,
             } | values  # fmt: skip
 
-        crash = self._called("RuntimeError: simulated crash")
+        crash = self.called("RuntimeError: simulated crash")
         workers = [
             node("ProjectWorker-1", []),
             node("ProjectWorker-3", [], restarts=2, reason=crash),
@@ -302,7 +301,7 @@ class Service:
             {
                 "kind": kind,
                 "supervisor": "ProjectSupervisor",
-                "child": self._called(child),
+                "child": self.called(child),
                 "reason": reason,
                 "restart_count": count,
                 "time_ms": now - 5000 + 400 * number,
@@ -320,19 +319,19 @@ class Service:
     def _change(self, back: int) -> Message:
         self._numbers += 1
         steps = ["open", "assigned", "in_progress", "completed"]
-        step = self._random.randrange(3)
+        step = self.random.randrange(3)
         return {
             "id": f"s{self._numbers}",
-            "process": self._called("Task"),
-            "key": str(self._random.randrange(1, 7)),
+            "process": self.called("Task"),
+            "key": str(self.random.randrange(1, 7)),
             "object": "140112",
             "attribute": "status",
-            "old": self._called(steps[step]),
-            "new": self._called(steps[step + 1]),
+            "old": self.called(steps[step]),
+            "new": self.called(steps[step + 1]),
             "transition": ["task_assigned", "status_changed", "status_changed"][step],
-            "trigger": self._called("POST /tasks/17/assign"),
+            "trigger": self.called("POST /tasks/17/assign"),
             "time_ms": time.time() * 1000 - 170 * back,
-            "thread": self._called("MainThread"),
+            "thread": self.called("MainThread"),
             "seen": "write",
             "scope": "1",
             "location": place("taskflow/services/tasks.py", 77, "assign"),
@@ -353,7 +352,7 @@ class Service:
         attempts = []
         for index, outcome in enumerate(outcomes):
             backoff = 200.0 * 2 ** (index - 1) if index else 0.0
-            took = self._random.uniform(40, 90) if outcome != "timed_out" else 500.0
+            took = self.random.uniform(40, 90) if outcome != "timed_out" else 500.0
             now += backoff
             failed = {"failed": "HTTP 503", "timed_out": "TimeoutError: no answer"}.get(outcome, "")
             attempts.append(
@@ -361,18 +360,18 @@ class Service:
                     "start_ms": now,
                     "duration_ms": took,
                     "outcome": outcome,
-                    "error": self._called(failed) if failed else "",
+                    "error": self.called(failed) if failed else "",
                     "backoff_ms": backoff,
                     "status": 503 if outcome == "failed" else 0,
                     "timeout_ms": 500.0,
-                }  # fmt: skip
+                }
             )
             now += took
         return {
             "id": f"e{self._numbers}",
             "service": service,
-            "operation": self._called(operation),
-            "peer": self._called(peer),
+            "operation": self.called(operation),
+            "peer": self.called(peer),
             "outcome": outcomes[-1],
             "timed_out": outcomes[-1] == "timed_out",
             "retries": len(outcomes) - 1,
@@ -380,7 +379,7 @@ class Service:
             "duration_ms": now - start,
             "client": "aiosmtplib",
             "repeated_by": "stamina",
-            "location": place("taskflow/integrations/email.py", 41, self._called("send")),
+            "location": place("taskflow/integrations/email.py", 41, self.called("send")),
             "scope": "1",
             "attempts": attempts,
         }
@@ -395,124 +394,3 @@ class Service:
         yield self.supervision()
         yield self.state(60)
         yield self.external(12)
-
-    # ---- what is asked for over HTTP
-
-    def waterfall(self, number: str) -> Message:
-        """A request with a few hundred spans."""
-        spans: list[Message] = []
-
-        def add(parent: int, kind: str, name: str, start: float, duration: float, **values: Any) -> int:
-            spans.append(
-                {
-                    "id": len(spans) + 1,
-                    "parent": parent,
-                    "kind": kind,
-                    "name": self._called(name),
-                    "detail": "",
-                    "start_ms": start,
-                    "duration_ms": duration,
-                    "self_ms": duration / 3,
-                    "depth": 0,
-                    "outcome": "returned",
-                    "error": "",
-                    "location": place("taskflow/web/dashboard.py", 21, "dashboard"),
-                }  # fmt: skip
-                | values
-            )
-            return len(spans)
-
-        root = add(0, "scope", "GET /projects/3/dashboard", 0.0, 48.0)
-        view = add(root, "call", "taskflow.web.dashboard.dashboard", 1.0, 45.0)
-        add(view, "lock", "waited for the session's lock", 1.5, 1.2)
-        rows = add(view, "call", "taskflow.services.dashboard.project_dashboard", 3.0, 36.0)
-        for index in range(120):
-            loop = add(rows, "call", "taskflow.services.dashboard.card", 3.5 + index * 0.29, 0.27)
-            add(
-                loop,
-                "query",
-                "SELECT",
-                3.55 + index * 0.29,
-                0.2,
-                detail="SELECT users.id, users.name FROM users WHERE users.id = ?",
-            )
-        call = add(view, "external", "http POST hooks.example:443", 39.5, 6.0)
-        for index, outcome in enumerate(["raised", "raised", "returned"]):
-            add(
-                call,
-                "attempt",
-                f"attempt {index + 1}",
-                39.6 + 2 * index,
-                1.2,
-                outcome=outcome,
-                error=self._called("HTTP 503") if outcome == "raised" else "",
-            )
-        request = self.request(
-            id=number, name=self._called("GET /projects/3/dashboard"), route=self._called("/projects/{project_id}/dashboard"),
-            duration_ms=48.0, status=200, outcome="returned", error="",
-            parts={"python_ms": 11.0, "sql_ms": 24.0, "external_ms": 6.0, "lock_ms": 1.2, "wait_ms": 5.8, "cpu_ms": 11.4},
-        )  # fmt: skip
-        return {"request": request, "spans": spans, "cut": 14}
-
-    def flame(self) -> Message:
-        """A tree of calls, wide and deep enough to zoom."""
-        now = time.time() * 1000
-
-        def node(name: str, value: float, depth: int) -> Message:
-            children = []
-            rest = value * 0.85
-            while depth < 6 and rest > value * 0.12:
-                share = rest * self._random.uniform(0.3, 0.7)
-                module = self._random.choice(
-                    ["web.tasks", "services.tasks", "data.repo", "data.models", "web.schemas"]
-                )
-                child = self._random.choice(["create", "load", "dump", "find", "validate", "commit"])
-                children.append(node(f"taskflow.{module}.{child}", share, depth + 1))
-                rest -= share
-            used = sum(child["value"] for child in children)
-            return {
-                "name": self._called(name), "value": value, "self_ms": value - used, "children": children,
-                "calls": self._random.randrange(1, 4000), "location": place(f"{name.replace('.', '/')}.py", 12, name),
-            }  # fmt: skip
-
-        return node("all", 12_000.0, 0) | {
-            "name": "all",
-            "location": None,
-            "window": {"from_ms": now - 60_000, "to_ms": now},
-        }
-
-    def functions(self) -> Message:
-        """Two hundred functions by self time."""
-        rows = [
-            {
-                "module": "taskflow.services.tasks",
-                "qualname": self._called(f"TaskService.step_{number}"),
-                "file": "/srv/shop/taskflow/services/tasks.py",
-                "line": 10 + number,
-                "calls": 40_000 // (number + 1),
-                "total_ms": 9000 / (number + 1),
-                "self_ms": 4000 / (number + 1),
-                "share": 0.3 / (number + 1),
-            }  # fmt: skip
-            for number in range(200)
-        ]
-        return {"total": len(rows), "functions": rows}
-
-    def queries(self) -> Message:
-        """Statements with their call sites."""
-        tables = ["users", "tasks", "projects", "watchers", "notifications"]
-        return {
-            "queries": [
-                {
-                    "statement": self._text
-                    or f"SELECT {table}.id, {table}.name FROM {table} WHERE {table}.id = ? ORDER BY {table}.id LIMIT ?",
-                    "count": 400 // (number + 1),
-                    "total_ms": 900 / (number + 1),
-                    "mean_ms": 0.6 + number,
-                    "max_ms": 9.0 + number,
-                    "call_site": place("taskflow/data/repo.py", 30 + number, "find"),
-                    "requests": 40,
-                }  # fmt: skip
-                for number, table in enumerate(tables)
-            ]
-        }

@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pyscope
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,10 +20,15 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import pyscope
+from tests.browser.answers import Answers
 from tests.browser.messages import Message, Service
 
 STATIC = Path(pyscope.__file__).parent / "live" / "static"
-POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'"
+)
 
 
 class Stage:
@@ -32,6 +36,7 @@ class Stage:
 
     def __init__(self, service: Service | None = None) -> None:
         self.service = service or Service()
+        self.answers = Answers(self.service)
         self.greeting: list[Message] = list(self.service.all())
         self.heard: list[Message] = []
         self.posted: list[tuple[str, str]] = []
@@ -92,12 +97,12 @@ class Stage:
             number = name.removeprefix("requests/")
             if number == "gone":
                 return JSONResponse({"error": "No request has this id."}, 404)
-            return JSONResponse(self.service.waterfall(number))
+            return JSONResponse(self.answers.waterfall(number))
         return JSONResponse(
             {
-                "flame": self.service.flame,
-                "functions": self.service.functions,
-                "queries": self.service.queries,
+                "flame": self.answers.flame,
+                "functions": self.answers.functions,
+                "queries": self.answers.queries,
             }[name]()
         )
 

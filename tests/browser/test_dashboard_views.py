@@ -295,7 +295,8 @@ def test_places_without_a_file_and_empty_lists_are_no_trouble(open_window: OpenW
         }]},
         {"type": "external", "calls": [stage.service.external(1)["calls"][0] | {
             "attempts": [], "duration_ms": 0.0, "location": None, "scope": "", "outcome": "open"}]},
-        {"type": "state", "changes": [stage.service.state(1)["changes"][0] | {"location": place("", 0, ""), "scope": ""}]},
+        {"type": "state", "changes": [stage.service.state(1)["changes"][0] | {
+            "location": place("", 0, ""), "scope": ""}]},
         {"type": "of a later version", "anything": 1},
     ]  # fmt: skip
     with stage.open():

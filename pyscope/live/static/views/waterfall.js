@@ -186,7 +186,7 @@
       </div>
       <div class="with-aside">
         <${Rows} kind="spans" label="Spans of the request" rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
-          columns=${["Span", html`<${Axis} from=${from} length=${length} ticks=${isNarrow ? 2 : 5} />`]} cells=${cells}
+          columns=${["Span", html`<span class="hidden">Time</span><${Axis} from=${from} length=${length} ticks=${isNarrow ? 2 : 5} />`]} cells=${cells}
           rowClass=${({ span }) => (span.outcome === "raised" ? "failed" : "")} onOpen=${(row) => setPicked(row.span.id)}
           empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : "Nothing was recorded within this request."}<//>`} />
         ${chosen && html`<${SpanDetails} span=${chosen} onZoom=${() => zoomTo(chosen)} onClose=${() => setPicked(null)} />`}
