@@ -1,90 +1,143 @@
-"""`python -m benchmarks`: measure every figure, print the table, write docs/benchmarks.md."""
+"""`python -m benchmarks`: measure what is not measured yet, print the table, write docs/benchmarks.md.
+
+Each group's figures are kept in build/bench as soon as they are finished, so that a run that was stopped
+goes on where it was. A full run takes less than an hour; figures mean little while the machine is busy.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from benchmarks import document, suite
+from benchmarks import document, kept, plan
+from benchmarks.curve import Curve
+from benchmarks.effort import QUICK_FACTOR, QUICK_PROCESSES, Effort
 from benchmarks.estimator import Verdict
 from benchmarks.figure import Figure, as_text
 from benchmarks.interpreters import Interpreter, InterpreterMissing, find
-from benchmarks.worker import ROOT, WorkerFailed
+from benchmarks.kept import Kept, Store
 
-DOCUMENT = ROOT / "docs" / "benchmarks.md"
+QUICK_FOLDER = kept.FOLDER / "quick"
+
+
+@dataclass
+class Run:
+    """What one call measures, in order, and what went wrong."""
+
+    store: Store
+    factor: float
+    quick: bool
+    ends: float
+    failures: list[str] = field(default_factory=list)
+
+    def measure(self, step: plan.Step, interpreter: Interpreter) -> None:
+        """One group on one interpreter, kept if it ends well."""
+        name = f"{step.group}, Python {interpreter.full_version}"
+        if time.monotonic() > self.ends:
+            print(f"{name}: not begun, the time is over", file=sys.stderr, flush=True)
+            return
+        effort = Effort(step.seconds * self.factor)
+        if self.quick:
+            effort = Effort(step.seconds * self.factor, QUICK_FACTOR, QUICK_PROCESSES)
+        load, began = os.getloadavg()[0], time.monotonic()
+        try:
+            found = list(plan.GROUPS[step.group].measure(interpreter, effort))
+        except Exception as error:  # the groups after it are worth having
+            self.failures.append(f"{name}: {type(error).__name__}: {error}")
+            found = []
+        took = time.monotonic() - began
+        if found:
+            around = kept.circumstances(interpreter, self.factor, (load, os.getloadavg()[0]), took)
+            figures = tuple(item for item in found if isinstance(item, Figure))
+            curves = tuple(item for item in found if isinstance(item, Curve))
+            self.store.keep(Kept(step.group, interpreter.version, around, figures, curves))
+        print(f"{name}: {took:.0f} s", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 even where a figure is missed, 1 if a measurement failed, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
-    effort = suite.QUICK if options.quick else suite.FULL
-    groups = options.only or list(suite.GROUPS)
-    try:
-        interpreters = find(options.interpreter or [])
-    except InterpreterMissing as error:
-        print(error, file=sys.stderr)
-        return 2
-    load = os.getloadavg()[0]
-    figures: list[Figure] = []
+    folder = QUICK_FOLDER if options.quick else kept.FOLDER
+    store = Store(folder)
+    versions = list(plan.ASKED)
     failures: list[str] = []
-    for name in groups:
-        which = interpreters[:1] if name in suite.FIRST_INTERPRETER_ONLY else interpreters
-        for interpreter in which:
-            began = time.monotonic()
-            try:
-                figures += suite.GROUPS[name](interpreter, effort)
-            except WorkerFailed as error:
-                failures.append(f"{name} on {interpreter.full_version}: {error}")
-            took = time.monotonic() - began
-            print(f"{name}, Python {interpreter.full_version}: {took:.0f} s", file=sys.stderr, flush=True)
+    if not options.document:
+        try:
+            interpreters = {item.version: item for item in find(options.interpreter or [])}
+        except InterpreterMissing as error:
+            print(error, file=sys.stderr)
+            return 2
+        versions = sorted({*versions, *interpreters})
+        failures = _measure(options, store, interpreters)
+    order = [(step.group, version) for step, version in plan.schedule(versions, options.only, long=True)]
+    found = list(store.all(order))
+    figures = [figure for item in found for figure in item.figures]
     print(as_text(figures))
     for failure in failures:
         print(f"\nNOT MEASURED: {failure}")
-    _keep(options, figures, interpreters, failures, (load, os.getloadavg()[0]))
-    missed = sum(figure.verdict is Verdict.MISSED for figure in figures)
-    reached = sum(figure.verdict is Verdict.REACHED for figure in figures)
-    asked = sum(bool(figure.asked) and bool(figure.verdict) for figure in figures)
-    print(f"\n{reached} of {asked} reached, {missed} missed, {asked - reached - missed} without a verdict")
+    if options.quick:
+        print(f"\n{document.PATH} is left as it is: a quick run is a try")
+    else:
+        document.write(store, versions)
+    print(f"\n{summary(figures)}")
     return 1 if failures else 0
 
 
-def _keep(
-    options: argparse.Namespace,
-    figures: list[Figure],
-    interpreters: list[Interpreter],
-    failures: list[str],
-    load: tuple[float, float],
-) -> None:
-    if options.json:
-        content = {
-            "figures": [figure.as_dict() for figure in figures],
-            "interpreters": [asdict(item) for item in interpreters],
-            "failures": failures,
-            "load": load,
-        }
-        options.json.write_text(json.dumps(content, indent=1))
-    if options.only or options.quick or failures:
-        print(f"\n{DOCUMENT.relative_to(ROOT)} is left as it is: only a full run writes it")
-        return
-    document.write(DOCUMENT, figures, interpreters, "full", load)
+def summary(figures: Sequence[Figure]) -> str:
+    """How many figures are as asked."""
+    asked = [figure for figure in figures if figure.asked and figure.verdict is not Verdict.INFORMATION]
+    reached = sum(figure.verdict is Verdict.REACHED for figure in asked)
+    missed = sum(figure.verdict is Verdict.MISSED for figure in asked)
+    return f"{reached} of {len(asked)} reached, {missed} missed, {len(asked) - reached - missed} without a verdict"
+
+
+def _measure(options: argparse.Namespace, store: Store, interpreters: dict[str, Interpreter]) -> list[str]:
+    """Measure what is chosen and not kept; returns what failed."""
+    todo = [
+        (step, interpreters[version])
+        for step, version in plan.schedule(list(interpreters), options.only, long=options.long)
+        if options.again or store.find(step.group, version) is None
+    ]
+    planned = sum(step.seconds for step, _ in todo)
+    factor = QUICK_FACTOR if options.quick else 1.0
+    ends = float("inf")
+    if options.minutes is not None:
+        factor = min(factor, options.minutes * 60 / planned) if planned else factor
+        ends = time.monotonic() + options.minutes * 60
+    print(
+        f"{len(todo)} groups to measure, about {planned * factor / 60:.0f} minutes",
+        file=sys.stderr,
+        flush=True,
+    )
+    run = Run(store, factor, options.quick, ends)
+    for step, interpreter in todo:
+        run.measure(step, interpreter)
+    return run.failures
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError("must be more than 0 minutes")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few rounds: intervals are wide, verdicts rare")
-    parser.add_argument(
-        "--interpreter", nargs="+", metavar="PATH", help="instead of every supported one of this machine"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=list(suite.GROUPS), metavar="NAME", help=f"{list(suite.GROUPS)}"
-    )
-    parser.add_argument("--json", type=Path, metavar="OUT", help="keep the figures there as well")
+    parser.add_argument("--again", action="store_true", help="measure also what is kept in build/bench")
+    parser.add_argument("--only", nargs="+", choices=list(plan.GROUPS), metavar="GROUP", default=[],
+                        help=", ".join(plan.GROUPS))  # fmt: skip
+    parser.add_argument("--interpreter", nargs="+", metavar="PATH", help="instead of all of this machine")
+    parser.add_argument("--minutes", type=_minutes, metavar="M",
+                        help="shorten every share so that what is chosen fits; then begin nothing more")  # fmt: skip
+    parser.add_argument("--long", action="store_true", help="also what takes more than an hour in all")
+    parser.add_argument("--quick", action="store_true",
+                        help="a try in minutes: intervals are wide, verdicts rare; kept apart")  # fmt: skip
+    parser.add_argument("--document", action="store_true", help="measure nothing, write from what is kept")
     return parser
 
 

@@ -47,7 +47,7 @@ SHAPES: Final[dict[str, Callable[[int], None]]] = {
 }  # fmt: skip
 
 
-def samples(*, backend: str, shape: str, turns: int, rounds: int, seed: int) -> list[dict[str, float]]:
+def samples(*, backend: str, shape: str, turns: int, seed: int, until: float) -> list[dict[str, float]]:
     """Rounds of: no hook, an empty hook (twice), the recorder; values in ns an event.
 
     "recorded" is the CPU time of the thread that runs the loop, "recorded, drain included" that of the whole
@@ -101,4 +101,4 @@ def samples(*, backend: str, shape: str, turns: int, rounds: int, seed: int) -> 
         return {"clock": _hook.clock()["read_ns"]}
 
     blocks = {"bare": bare, "empty": empty, "recorded": recorded, "clock": clock}
-    return run_rounds(blocks, rounds, seed=seed, baseline="empty")
+    return run_rounds(blocks, seed=seed, baseline="empty", until=until)

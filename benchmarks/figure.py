@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,11 +28,29 @@ class Figure:
         """The same as plain values, for JSON."""
         return asdict(self)
 
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> Figure:
+        """The figure that `as_dict` made."""
+        found = values["interval"]
+        return cls(
+            **{
+                **values,
+                "verdict": Verdict(values["verdict"]),
+                "interval": None if found is None else Interval(**found),
+            }
+        )
+
 
 def percent(interval: Interval) -> str:
     """A ratio as what it adds, in per cent: 1.03 is +3.0 %."""
     middle, low, high = ((value - 1) * 100 for value in (interval.median, interval.low, interval.high))
     return f"{middle:+.1f} % [{low:+.1f}, {high:+.1f}]"
+
+
+def lost(interval: Interval) -> str:
+    """A lost fraction in per cent: 0.03 is 3.0 % lost."""
+    middle, low, high = (value * 100 for value in (interval.median, interval.low, interval.high))
+    return f"{middle:.1f} % lost [{low:+.1f}, {high:+.1f}]"
 
 
 def points(interval: Interval) -> str:

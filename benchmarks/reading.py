@@ -51,7 +51,7 @@ def record_service(path: Path, pairs: int) -> int:
     return int(recording.figures["events"])
 
 
-def decoding(*, program: str, size: int, rounds: int, seed: int) -> list[dict[str, float]]:
+def decoding(*, program: str, size: int, seed: int, until: float) -> list[dict[str, float]]:
     """Rounds of: the naive loops (twice), decode and pairing; in million events a second of CPU time.
 
     `program`: "tree", of `size` calls, or "service", of `size` pairs of requests. All read the same events.
@@ -88,7 +88,7 @@ def decoding(*, program: str, size: int, rounds: int, seed: int) -> list[dict[st
             "decode": timed("decode", lambda: _codec.decode_events(*inputs, workers=1)),
             "pair": timed("pair", lambda: _codec.pair_calls(*inputs)),
         }
-        return run_rounds(blocks, rounds, seed=seed, baseline="naive")
+        return run_rounds(blocks, seed=seed, baseline="naive", until=until)
 
 
 def _words(events: Any) -> NDArray[np.uint64]:

@@ -1,131 +1,130 @@
 """What tracing costs TaskFlow: CPU time of the process for each pair of requests, variants interleaved.
 
-`in_process` behind an ASGI transport, `served` over HTTP to a uvicorn process, `installed` in a
-process for each block, because an import cannot be undone. Values are CPU seconds a pair, the drain
-thread's included.
+`in_process` behind an ASGI transport, `served` over HTTP to a uvicorn process, `synchronous` by TaskFlow's
+data layer alone on one thread, `installed` in a process for each block, because an import cannot be undone.
+Values are CPU seconds a pair, the drain thread's included.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Protocol
 
 from benchmarks import variants, worker
+from benchmarks.controlled import ControlledServer
 from benchmarks.estimator import BASELINE, run_rounds
-from benchmarks.served import CONTROL_SOCKET, Meter
-from benchmarks.workload import InProcessWorkload, ServedWorkload
+from benchmarks.served import Meter
+from benchmarks.workload import InProcessWorkload, SynchronousWorkload
 
 WARMING_PAIRS: Final = 1  # after each switch: code objects are resolved, bytecode is specialised again
 FIRST_PAIRS: Final = 5  # before the first round
+FIGURES: Final = ("events", "dropped", "bytes", "stopped by itself")
 Rounds = list[dict[str, float]]
 
 
-def in_process(*, names: Sequence[str], rounds: int, seed: int, pairs: int, seconds: float = 0.0) -> Rounds:
-    """Rounds of the variants in this process; a block is `pairs` pairs, or as many as `seconds` hold."""
+class Switches(Protocol):
+    """Turns variants on and off, here or in a server."""
+
+    def on(self, name: str) -> None:
+        """Turn the variant on."""
+
+    def mark(self) -> None:
+        """Begin to measure."""
+
+    def off(self) -> dict[str, float]:
+        """CPU seconds since the mark, and the variant's own figures."""
+
+
+def in_process(
+    *, names: Sequence[str], seed: int, until: float, pairs: int, block_seconds: float = 0.0
+) -> Rounds:
+    """Rounds of the variants in this process; a block is `pairs` pairs, or as many as `block_seconds` hold."""
     with (
         tempfile.TemporaryDirectory(prefix="pyscope-bench-") as directory,
         InProcessWorkload(Path(directory)) as workload,
     ):
         workload.request_pairs(FIRST_PAIRS)
-        meter = Meter()
-        work = workload.request_pairs
-        return _rounds(names, rounds, seed, meter.on, meter.mark, meter.off, work, pairs, seconds)
+        return _rounds(names, seed, until, Meter(), workload.request_pairs, pairs, block_seconds)
 
 
-def served(*, names: Sequence[str], rounds: int, seed: int, pairs: int, seconds: float = 0.0) -> Rounds:
+def synchronous(
+    *, names: Sequence[str], seed: int, until: float, pairs: int, block_seconds: float = 0.0
+) -> Rounds:
+    """The same statements without web, event loop and greenlets."""
+    with (
+        tempfile.TemporaryDirectory(prefix="pyscope-bench-") as directory,
+        SynchronousWorkload(Path(directory)) as workload,
+    ):
+        workload.request_pairs(FIRST_PAIRS)
+        return _rounds(names, seed, until, Meter(), workload.request_pairs, pairs, block_seconds)
+
+
+def served(
+    *, names: Sequence[str], seed: int, until: float, pairs: int, block_seconds: float = 0.0
+) -> Rounds:
     """The same against a server process; only its own CPU time counts."""
-    with tempfile.TemporaryDirectory(prefix="pyscope-bench-") as folder:
-        directory = Path(folder)
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(directory / "control"))
-            listener.listen(1)
-            launcher = (sys.executable, "-m", "benchmarks.served")
-            environment = {CONTROL_SOCKET: str(directory / "control")}
-            with ServedWorkload(directory, launcher, environment) as workload:
-                connection, _ = listener.accept()
-                connection.settimeout(120)
-                pid = workload.server.pid
-
-                def command(text: str) -> Any:
-                    connection.sendall(text.encode() + b"\n")
-                    os.kill(pid, signal.SIGUSR1)
-                    answer = b""
-                    while not answer.endswith(b"\n"):
-                        part = connection.recv(4096)
-                        if not part:
-                            raise RuntimeError(f"the server has ended:\n{workload.server.log_tail()}")
-                        answer += part
-                    value = json.loads(answer)
-                    if value and "error" in value:
-                        raise RuntimeError(f"the server could not {text}: {value['error']}")
-                    return value
-
-                workload.run_slice(FIRST_PAIRS)
-                return _rounds(
-                    names,
-                    rounds,
-                    seed,
-                    lambda name: command(f"on {name}"),
-                    lambda: command("mark"),
-                    lambda: command("off"),
-                    workload.run_slice,
-                    pairs,
-                    seconds,
-                )
+    with (
+        tempfile.TemporaryDirectory(prefix="pyscope-bench-") as directory,
+        ControlledServer(Path(directory)) as server,
+    ):
+        work = server.workload.run_slice
+        work(FIRST_PAIRS)
+        return _rounds(names, seed, until, server, work, pairs, block_seconds)
 
 
 def _rounds(
     names: Sequence[str],
-    rounds: int,
     seed: int,
-    on: Callable[[str], object],
-    mark: Callable[[], object],
-    off: Callable[[], dict[str, float]],
+    until: float,
+    switches: Switches,
     work: Callable[[int], object],
     pairs: int,
-    seconds: float,
+    block_seconds: float,
 ) -> Rounds:
     def block(name: str) -> dict[str, float]:
-        on(name)
+        switches.on(name)
         work(WARMING_PAIRS)
-        mark()
+        switches.mark()
         done, began = 0, time.perf_counter()
-        while done < pairs or time.perf_counter() - began < seconds:
+        while done < pairs or time.perf_counter() - began < block_seconds:
             work(1)
             done += 1
-        figures = off()
-        row = {name: figures["cpu_seconds"] / done}
-        for figure in ("events", "dropped", "bytes"):
-            if figure in figures:
-                row[f"{name}: {figure}"] = figures[figure]
-        return row
+        figures = switches.off()
+        return {name: figures["cpu_seconds"] / done} | own_figures(name, figures)
 
-    plan = {name: (lambda name=name: block(name)) for name in names if variants.available(name)}
-    plan.setdefault(BASELINE, lambda: block(BASELINE))
-    found = run_rounds(plan, rounds, seed=seed)
+    return interleaved(block, names, seed, until)
+
+
+def interleaved(
+    block: Callable[[str], dict[str, float]], names: Sequence[str], seed: int, until: float
+) -> Rounds:
+    """Rounds of `block` for the baseline, its control, and those of `names` that this interpreter can run."""
+    plan = {name: (lambda name=name: block(name)) for name in (BASELINE, *filter(variants.available, names))}
+    found = run_rounds(plan, seed=seed, until=until)
     return [{name.replace(f"control {BASELINE}", "control"): v for name, v in row.items()} for row in found]
+
+
+def own_figures(name: str, figures: dict[str, float]) -> dict[str, float]:
+    """What a variant says of itself, as values of a round."""
+    return {f"{name}: {figure}": figures[figure] for figure in FIGURES if figure in figures}
 
 
 # --- installed and off ---------------------------------------------------------------------------
 
 
-def installed(*, interpreter: str, rounds: int, seed: int, pairs: int) -> Rounds:
+def installed(*, executable: str, seed: int, until: float, pairs: int) -> Rounds:
     """Rounds of: pyscope not importable (twice), imported and never started, started and stopped before."""
     states = {BASELINE: "absent", "installed": "imported", "stopped": "stopped"}
 
     def block(state: str) -> Callable[[], float]:
         function = "benchmarks.service:one_process"
-        return lambda: float(worker.run(interpreter, function, state=state, pairs=pairs))
+        return lambda: float(worker.run(executable, function, state=state, pairs=pairs))
 
-    return run_rounds({name: block(state) for name, state in states.items()}, rounds, seed=seed)
+    return run_rounds({name: block(state) for name, state in states.items()}, seed=seed, until=until)
 
 
 def one_process(*, state: str, pairs: int) -> float:

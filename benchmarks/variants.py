@@ -5,34 +5,38 @@ Each is switched on and off within one process, so that blocks of all of them ca
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import peers
 from benchmarks.estimator import BASELINE, CONTROL
 
 Switch = Callable[[], Callable[[], dict[str, float]]]  # turns it on; the result turns it off, with figures
 
 EMPTY: Final = "empty "  # then the backend's name
-DUTY_CYCLE: Final = "everything + C calls by duty cycle"
-
 OWN: Final = "own modules"
 ALL_PROBES: Final = f"{OWN} + all probes"
+PROBES_IN_FLIGHT: Final = f"{ALL_PROBES}, flight"
+EVERYTHING: Final = "everything"
+IN_FLIGHT: Final = f"{EVERYTHING}, flight"
+ALL_C_CALLS: Final = f"{EVERYTHING} + C calls"
+DUTY_CYCLE: Final = f"{ALL_C_CALLS} by duty cycle"
 WITH_PROBE: Final = f"{OWN} + "  # then the probe's name
 
 PYSCOPE: Final[dict[str, dict[str, Any]]] = {
     OWN: {"modules": ["taskflow.*"]},
     ALL_PROBES: {"modules": ["taskflow.*"], "probes": ["auto"]},
-    "everything": {"modules": ["*"]},
-    "everything, flight": {"modules": ["*"], "mode": "flight"},
+    PROBES_IN_FLIGHT: {"modules": ["taskflow.*"], "probes": ["auto"], "mode": "flight"},
+    EVERYTHING: {"modules": ["*"]},
+    IN_FLIGHT: {"modules": ["*"], "mode": "flight"},
     "everything, frame": {"modules": ["*"], "backend": "frame"},
     "everything, monitoring": {"modules": ["*"], "backend": "monitoring"},
     "everything, setprofile": {"modules": ["*"], "backend": "setprofile"},
     DUTY_CYCLE: {"modules": ["*"], "detail": "c_calls", "budget": "3%"},
-    "everything + C calls": {"modules": ["*"], "detail": "c_calls"},
+    ALL_C_CALLS: {"modules": ["*"], "detail": "c_calls"},
 }
 
 
@@ -50,8 +54,8 @@ def with_each_probe() -> list[str]:
 
 def available(name: str) -> bool:
     """Whether this interpreter, with what is installed, can run the variant."""
-    if name == "VizTracer":
-        return importlib.util.find_spec("viztracer") is not None
+    if name in peers.SWITCHES:
+        return peers.available(name)
     backend = name.removeprefix(EMPTY) if name.startswith(EMPTY) else PYSCOPE.get(name, {}).get("backend")
     return backend is None or backend in backends()
 
@@ -62,10 +66,8 @@ def switch(name: str) -> Switch:
         return lambda: dict
     if name.startswith(EMPTY):
         return lambda: _empty_hook(name.removeprefix(EMPTY))
-    if name == "VizTracer":
-        return _viztracer
-    if name == "cProfile":
-        return _cprofile
+    if name in peers.SWITCHES:
+        return peers.SWITCHES[name]
     settings = PYSCOPE.get(name)
     if settings is None and name.startswith(WITH_PROBE):
         settings = {"modules": ["taskflow.*"], "probes": [name.removeprefix(WITH_PROBE)]}
@@ -99,34 +101,6 @@ def _empty_hook(backend: str) -> Callable[[], dict[str, float]]:
 
     def off() -> dict[str, float]:
         _hook.remove_empty(backend)
-        return {}
-
-    return off
-
-
-def _viztracer() -> Callable[[], dict[str, float]]:
-    from viztracer import VizTracer
-
-    tracer = VizTracer(verbose=0)
-    tracer.start()
-
-    def off() -> dict[str, float]:
-        tracer.stop()
-        tracer.clear()
-        tracer.terminate()
-        return {}
-
-    return off
-
-
-def _cprofile() -> Callable[[], dict[str, float]]:
-    import cProfile
-
-    profile = cProfile.Profile()
-    profile.enable()
-
-    def off() -> dict[str, float]:
-        profile.disable()
         return {}
 
     return off

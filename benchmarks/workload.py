@@ -1,9 +1,10 @@
 """TaskFlow's work for the overhead benchmarks: POST a task, GET a dashboard with its N+1 queries.
 
 `InProcessWorkload` runs it inside this process without a network, for benchmarks that switch a tracer
-on and off between slices. `ServedWorkload` runs it over HTTP against a server process and counts that
-process's CPU time. New tasks go to one project and the dashboard shows another, so that every pair of
-requests costs the same however many came before it.
+on and off between slices; `SynchronousWorkload` does only what the two requests do with the database.
+`ServedWorkload` runs it over HTTP against a server process and counts that process's CPU time. New tasks
+go to one project and the dashboard shows another, so that every pair of requests costs the same however
+many came before it.
 """
 
 import asyncio
@@ -11,25 +12,30 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 import httpx2
 import psutil
 
-from taskflow.data.database import Database
+from taskflow.data.database import Database, SyncDatabase
+from taskflow.data.queries import latest_tasks
 from taskflow.data.seeds import seed
 from taskflow.faults import N_PLUS_ONE_DASHBOARD
 from taskflow.process import ServerProcess
 from taskflow.settings import Settings
 from taskflow.web.app import create_app
+from taskflow.web.schemas import Line, NewTask, TaskOut
 
 PROJECTS: Final = 2
 TASKS: Final = 200
 HAS_PROCESS_CLOCKS: Final = sys.platform == "linux"
 REQUESTS_A_PAIR: Final = 2
 CREATE: Final[dict[str, Any]] = {"json": {"project_id": 2, "title": "A benchmarked task"}}
-DASHBOARD: Final = "/projects/1/dashboard?variant=lazy&limit=50"
+SHOWN: Final = 1  # the project
+SHOWN_TASKS: Final = 50
+DASHBOARD: Final = f"/projects/{SHOWN}/dashboard?variant=lazy&limit={SHOWN_TASKS}"
 
 
 def cpu_seconds(pid: int) -> float:
@@ -91,6 +97,46 @@ class InProcessWorkload:
     async def _pair(self) -> None:
         (await self._client.post("/tasks", **CREATE)).raise_for_status()
         (await self._client.get(DASHBOARD)).raise_for_status()
+
+
+class SynchronousWorkload:
+    """The statements and objects of the two requests on one thread, without web, event loop and greenlets.
+
+    It is for peers that cannot follow greenlets, through which SQLAlchemy's asynchronous engine runs.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._settings = _settings(directory)
+
+    def __enter__(self) -> Self:
+        asyncio.run(_seed(self._settings))
+        self._database = SyncDatabase(self._settings)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._database.close()
+
+    def request_pairs(self, pairs: int) -> None:
+        """`pairs` times: create a task, read a project with its newest tasks and the people around each."""
+        for _ in range(pairs):
+            with self._database.writing() as repo:
+                new = NewTask.model_validate(CREATE["json"])
+                task = repo.create_task(
+                    new.project_id, new.title, new.description, new.priority, new.due_date
+                )
+                TaskOut.model_validate(task)
+            with self._database.reading() as repo:
+                repo.project(SHOWN)
+                repo.progress(SHOWN, datetime.now(UTC).date())
+                for task in repo.session.scalars(latest_tasks(SHOWN, SHOWN_TASKS)):
+                    Line(
+                        id=task.id,
+                        title=task.title,
+                        status=task.status,
+                        priority=task.priority,
+                        assignee=task.assignee.name if task.assignee else None,
+                        watchers=[watcher.name for watcher in task.watchers],
+                    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""TaskFlow under load, recorded and not: throughput of a saturated server, latencies of a thousand clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from benchmarks import estimator, variants
+from benchmarks.effort import Effort, samples
+from benchmarks.estimator import BASELINE, CONTROL, Samples, Verdict
+from benchmarks.figure import Figure, lost, percent, quantity
+from benchmarks.groups.service import EVERYTHING_BOUND, FEW_PROCESSES, OWN_BOUND, PROBES_BOUND
+from benchmarks.interpreters import Interpreter
+from benchmarks.levels import Levels, count_row
+from benchmarks.variants import EVERYTHING, OWN
+
+CONNECTIONS: Final = 8
+PAIRS: Final = 2  # of each connection in a block
+CROWD: Final = 1024
+CROWD_REQUESTS: Final = 2  # of each client in a block
+LATENCY_BOUND: Final = 0.05
+
+
+def throughput(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Requests a second that are lost."""
+    bounds = {
+        OWN: OWN_BOUND.get(interpreter.version, 0.01),
+        variants.PROBES_IN_FLIGHT: PROBES_BOUND,
+        EVERYTHING: EVERYTHING_BOUND,
+    }
+    found = samples(
+        interpreter, "load:throughput", effort, names=list(bounds), connections=CONNECTIONS, pairs=PAIRS
+    )
+    control = estimator.loss(found, CONTROL)
+    rate = estimator.rate(found, BASELINE)
+    title = f"requests a second, {CONNECTIONS} connections"
+    yield Figure(
+        f"{title}: untraced", interpreter.version, "", quantity("a second")(rate), lost(control),
+        Verdict.INFORMATION, rate,
+    )  # fmt: skip
+    for name, bound in bounds.items():
+        loss = estimator.loss(found, name)
+        verdict = estimator.at_most(loss, bound, noise=control.farthest_from(0.0), room=bound)
+        yield Figure(
+            f"{title}: {name}", interpreter.version, f"≤ {bound:.0%} lost", lost(loss), lost(control),
+            verdict, loss,
+        )  # fmt: skip
+    yield _failures(found, interpreter, title)
+
+
+def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """A thousand clients at once."""
+    names = [variants.ALL_PROBES, EVERYTHING]
+    few = Effort(effort.seconds, effort.factor, FEW_PROCESSES)
+    found = samples(interpreter, "load:crowd", few, names=names, connections=CROWD, requests=CROWD_REQUESTS)
+    title = f"{CROWD:,} concurrent requests"
+    untraced = estimator.level(found, BASELINE)
+    yield Figure(
+        f"{title}: p99 latency, untraced", interpreter.version, "", quantity("s", 2)(untraced),
+        percent(estimator.ratio(found, CONTROL)), Verdict.INFORMATION, untraced,
+    )  # fmt: skip
+    levels = Levels(f"{title}: p99 latency", interpreter.version, found)
+    for name in names:
+        yield levels.row(name, at_most=LATENCY_BOUND)
+    yield _failures(found, interpreter, title)
+    yield Levels(title, interpreter.version, found).lost_events(names)
+
+
+def _failures(found: Samples, interpreter: Interpreter, title: str) -> Figure:
+    failed, sent = (
+        sum(
+            value
+            for rows in found.processes
+            for row in rows
+            for key, value in row.items()
+            if key.endswith(f": {what}")
+        )
+        for what in ("failed", "requests")
+    )
+    return count_row(f"{title}: failed requests", interpreter.version, failed, sent, "requests")
