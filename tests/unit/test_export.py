@@ -17,8 +17,8 @@ import pyarrow.parquet
 import pytest
 
 import pyscope
-from pyscope import export
-from pyscope.errors import ExportError
+from pyscope import cli, export
+from pyscope.errors import ExportError, RecordingNotFound
 from pyscope.export.lanes import lanes
 from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import ContextKind, Kind
@@ -26,14 +26,14 @@ from pyscope.trace import Trace
 from tests.unit import shop
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope")
+@pytest.fixture
+def recording(shop_recording: Path) -> Path:
+    return shop_recording
 
 
-@pytest.fixture(scope="module")
-def trace(recording: Path) -> Trace:
-    return pyscope.load(recording)
+@pytest.fixture
+def trace(shop_trace: Trace) -> Trace:
+    return shop_trace
 
 
 @pytest.fixture
@@ -225,27 +225,26 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(trace: Trace, tmp_pat
     assert (tmp_path / "calls.csv").read_text() == "before"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pyscope", *map(str, arguments)], capture_output=True, text=True, timeout=100
-    )
-
-
 def test_the_command_says_where_it_wrote_and_how_much(recording: Path, tmp_path: Path) -> None:
-    done = run("export", recording, "--to", "csv", "-o", tmp_path / "calls.csv")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "export", recording, "--to", "csv", "-o", tmp_path / "calls.csv"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{tmp_path / 'calls.csv'} (")
     assert len((tmp_path / "calls.csv").read_text().splitlines()) == 1 + len(pyscope.load(recording).calls)
 
 
-def test_the_command_says_what_is_wrong(recording: Path, tmp_path: Path) -> None:
-    done = run("export", recording, "--to", "pdf")
-    assert done.returncode == 2
-    assert "'chrome'" in done.stderr
-    done = run("export", tmp_path / "none.pyscope", "--to", "csv")
-    assert done.returncode == 2
-    assert "there is no recording at" in done.stderr
-    assert "Traceback" not in done.stderr
-    done = run("export", recording, "--to", "csv", "-o", tmp_path / "missing" / "x")
-    assert done.returncode == 2
-    assert "cannot write" in done.stderr
+def test_the_command_says_what_is_wrong(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["export", str(recording), "--to", "pdf"])
+    assert ended.value.code == 2
+    assert "'chrome'" in capsys.readouterr().err
+    with pytest.raises(RecordingNotFound, match="there is no recording at"):
+        cli.main(["export", str(tmp_path / "none.pyscope"), "--to", "csv"])
+    with pytest.raises(ExportError, match="cannot write"):
+        cli.main(["export", str(recording), "--to", "csv", "-o", str(tmp_path / "missing" / "x")])

@@ -15,22 +15,21 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 import pyscope
-from pyscope import export
+from pyscope import cli, export
 from pyscope.export import html
 from pyscope.fallback.writer import Page as WrittenPage
 from pyscope.fallback.writer import RecordingWriter
 from pyscope.format import Kind
 from pyscope.trace import Trace
 from tests.integration.browser import chromium
-from tests.unit import shop
 from tests.unit.test_views_odd_traces import hostile
 
 TYPES = ["traces", "metrics", "losses", "findings", "supervision", "state", "external"]
 
 
-@pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    return pyscope.load(shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope"))
+@pytest.fixture
+def trace(shop_trace: Trace) -> Trace:
+    return shop_trace
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,9 @@ def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: W
     assert watched.wrong == []
 
 
-def test_the_command_writes_the_page(trace: Trace, tmp_path: Path) -> None:
+def test_the_command_writes_the_page(
+    trace: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = tmp_path / "report.html"
     done = subprocess.run(
         [sys.executable, "-m", "pyscope", "report", trace.path, "--html", target],
@@ -223,11 +224,7 @@ def test_the_command_writes_the_page(trace: Trace, tmp_path: Path) -> None:
     page = Elements(target.read_text("utf-8"))
     assert page.title.strip() == "run.pyscope – PyScope"
     assert embedded(page)["hello"]["source"]["name"] == "run.pyscope"
-    done = subprocess.run(
-        [sys.executable, "-m", "pyscope", "report", trace.path, "--html", target, "--json"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 2
-    assert "leave out --json" in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["report", trace.path, "--html", str(target), "--json"])
+    assert ended.value.code == 2
+    assert "leave out --json" in capsys.readouterr().err

@@ -21,14 +21,14 @@ from pyscope.views import findings, losses, requests, source, states, supervisio
 from tests.unit import shop
 
 
-@pytest.fixture(scope="module")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope")
+@pytest.fixture
+def recording(shop_recording: Path) -> Path:
+    return shop_recording
 
 
-@pytest.fixture(scope="module")
-def trace(recording: Path) -> Trace:
-    return pyscope.load(recording)
+@pytest.fixture
+def trace(shop_trace: Trace) -> Trace:
+    return shop_trace
 
 
 def test_findings_come_worst_first_with_place_and_cure(trace: Trace) -> None:

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-import pyscope
 from pyscope.analysis import external as external_calls
 from pyscope.trace import Trace
 from pyscope.views import external, findings, queries, requests, waterfall
 from tests.unit import shop
 
 
-@pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    return pyscope.load(shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope"))
+@pytest.fixture
+def trace(shop_trace: Trace) -> Trace:
+    return shop_trace
 
 
 def named(trace: Trace, name: str) -> dict[str, Any]:

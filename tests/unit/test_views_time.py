@@ -19,9 +19,9 @@ from tests.unit import shop
 MS = 1_000_000
 
 
-@pytest.fixture(scope="module")
-def trace(tmp_path_factory: pytest.TempPathFactory) -> Trace:
-    return pyscope.load(shop.record(tmp_path_factory.mktemp("shop") / "run.pyscope"))
+@pytest.fixture
+def trace(shop_trace: Trace) -> Trace:
+    return shop_trace
 
 
 def test_samples_add_up_to_what_happened(trace: Trace) -> None:
