@@ -35,6 +35,7 @@ _TYPES = {
 }
 _MOST_FUNCTIONS = 2000
 _LONGEST_WORD = 4096
+_AROUND_NS = 100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
 
 Shown = Following | Finished | None
 
@@ -175,7 +176,7 @@ def _waterfall(feed: Feed, identity: str) -> Any:
             row = shown.request(int(identity), time.time_ns())
             if row is None:
                 return None
-            return shown.snapshot(row[1] - 1_000_000, row[2] + 1_000_000).trace
+            return shown.snapshot(row[1] - _AROUND_NS, row[2] + _AROUND_NS).trace
         return None if shown is None else lambda: shown.trace
 
     trace = feed.read(read)

@@ -50,6 +50,20 @@ class FollowedProcess:
         """recording, stopped, recovered, killed or write_failed."""
         return self.end_state or self.record.state
 
+    @property
+    def ns_per_tick(self) -> float:
+        """The tick's length between the start and the latest clock pair known."""
+        if self.figures is not None:
+            first, last = self.record.info.start, self.figures.latest
+            if last.ticks > first.ticks and last.monotonic_ns > first.monotonic_ns:
+                return min((last.monotonic_ns - first.monotonic_ns) / (last.ticks - first.ticks), 1e9)
+        return self.record.ns_per_tick
+
+    def unix_ns(self, ticks: int) -> int:
+        """A reading of the recorder's clock as Unix time."""
+        start = self.record.info.start
+        return start.unix_ns + int((ticks - start.ticks) * self.ns_per_tick)
+
     def take(self, chunk: Chunk, *, from_file: bool) -> None:
         """Notes a page, unless all of it was seen before."""
         key = chunk.key

@@ -151,7 +151,7 @@ def _input(process: FollowedProcess, chunks: NDArray[np.void]) -> ProcessInput:
     return ProcessInput(
         start_ticks=info.start.ticks,
         start_unix_ns=min(max(info.start.unix_ns, -(1 << 62)), 1 << 62),
-        ns_per_tick=ns_per_tick(process),
+        ns_per_tick=process.ns_per_tick,
         chunks=chunks,
         functions=_NONE,
         unnamed=0,
@@ -159,15 +159,6 @@ def _input(process: FollowedProcess, chunks: NDArray[np.void]) -> ProcessInput:
         generator_exit=-1,
         flight=True,  # pages before these are not missing
     )
-
-
-def ns_per_tick(process: FollowedProcess) -> float:
-    """The tick's length between the start and the latest clock pair known."""
-    if process.figures is not None:
-        first, last = process.record.info.start, process.figures.latest
-        if last.ticks > first.ticks and last.monotonic_ns > first.monotonic_ns:
-            return min((last.monotonic_ns - first.monotonic_ns) / (last.ticks - first.ticks), 1e9)
-    return process.record.ns_per_tick
 
 
 def _without(table: Any, skipped: list[int]) -> dict[str, Any] | None:

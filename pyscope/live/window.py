@@ -41,12 +41,12 @@ class Window:
 
     def take(self, process: FollowedProcess, chunks: list[Chunk], now_ns: int) -> None:
         """Keeps chunks of a process; a page that grew replaces what was kept of it."""
-        for chunk in chunks:
+        for chunk in sorted(chunks, key=lambda chunk: chunk.base_ticks):
             key = process.number, chunk.key
             before = self._kept.pop(key, None)
             if before is not None:
                 self._bytes -= len(before.chunk.data) + _CHUNK_BYTES
-            first = process.record.unix_ns(chunk.base_ticks) if before is None else before.first_ns
+            first = process.unix_ns(chunk.base_ticks) if before is None else before.first_ns
             self._kept[key] = _Kept(chunk, first, now_ns)
             self._bytes += len(chunk.data) + _CHUNK_BYTES
         while self._bytes > self._most and len(self._kept) > 1:
