@@ -13,9 +13,10 @@ VENV := .venv/$(VERSION)
 BIN := $(VENV)/bin
 NATIVE := $(wildcard native/*)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-native test-python bench bench-findings lint format wheel clean check-python
+.PHONY: help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
@@ -34,8 +35,12 @@ test-python: $(VENV)/built.stamp
 	sh .ci/browser.sh
 	$(SHARED) $(BIN)/python -m pytest -n logical --dist loadfile $(PYTEST_ARGS)
 
-bench: $(VENV)/built.stamp  ## the figures of the README, each with its interval
-	$(SHARED) $(BIN)/python -m benchmarks
+bench: $(VENV)/built.stamp  ## every figure with its interval, into docs/benchmarks.md; goes on where it stopped
+	$(SHARED) $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-throughput: $(VENV)/built.stamp  ## pytest-benchmark: TaskFlow recorded and not, JSON in build/bench
+	@mkdir -p build/bench
+	$(SHARED) $(BIN)/python -m pytest benchmarks/test_throughput.py --benchmark-json=build/bench/throughput-$(VERSION)-pytest.json $(PYTEST_ARGS)
 
 bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
 	$(SHARED) $(BIN)/python -m benchmarks.findings

@@ -20,8 +20,7 @@ from benchmarks.estimator import Verdict
 from benchmarks.figure import Figure, as_text
 from benchmarks.interpreters import Interpreter, InterpreterMissing, find
 from benchmarks.kept import Kept, Store
-
-QUICK_FOLDER = kept.FOLDER / "quick"
+from benchmarks.worker import ROOT
 
 
 @dataclass
@@ -61,8 +60,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 even where a figure is missed, 1 if a measurement failed, 2 for a wrong call."""
     options = _parser().parse_args(arguments)
-    folder = QUICK_FOLDER if options.quick else kept.FOLDER
-    store = Store(folder)
+    store = Store(kept.FOLDER / "quick" if options.quick else kept.FOLDER)
     versions = list(plan.ASKED)
     failures: list[str] = []
     if not options.document:
@@ -82,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.quick:
         print(f"\n{document.PATH} is left as it is: a quick run is a try")
     else:
-        document.write(store, versions)
+        document.write(store, versions, ROOT)
     print(f"\n{summary(figures)}")
     return 1 if failures else 0
 

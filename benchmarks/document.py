@@ -11,7 +11,6 @@ from benchmarks import curve, plan, plots
 from benchmarks.curve import Curve
 from benchmarks.figure import Figure, as_markdown, percent
 from benchmarks.kept import Kept, Store
-from benchmarks.worker import ROOT
 
 PATH: Final = Path("docs") / "benchmarks.md"
 PLOTS: Final = Path("docs") / "plots"
@@ -40,8 +39,8 @@ How to read them:
 """
 
 
-def write(store: Store, versions: Sequence[str], root: Path = ROOT) -> None:
-    """Write the document, and the plots beside it, under `root`."""
+def write(store: Store, versions: Sequence[str], root: Path) -> None:
+    """Write the document, and the plots beside it, under `root`; nothing where nothing is kept."""
     order = [(step.group, version) for step, version in plan.schedule(versions, long=True)]
     found = list(store.all(order))
     if not found:

@@ -1,4 +1,4 @@
-"""Throughput of TaskFlow traced and untraced, by pytest-benchmark: `pytest benchmarks`.
+"""Throughput of TaskFlow traced and untraced, by pytest-benchmark: `make bench-throughput`, which keeps its JSON.
 
 For a person who looks at one level by itself; the comparison with intervals is `python -m benchmarks`,
 because the levels run here one after the other.
@@ -7,17 +7,25 @@ because the levels run here one after the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import variants
+from benchmarks.controlled import ControlledServer
 from benchmarks.estimator import BASELINE
-from benchmarks.workload import REQUESTS_A_PAIR, InProcessWorkload, ServedWorkload
+from benchmarks.workload import REQUESTS_A_PAIR, InProcessWorkload
 
 # pytest-benchmark takes profile functions out while it measures: no level here needs one.
-LEVELS = [BASELINE, "own modules", "everything", "everything, flight"]
+LEVELS = [
+    BASELINE,
+    variants.OWN,
+    variants.ALL_PROBES,
+    variants.PROBES_IN_FLIGHT,
+    variants.EVERYTHING,
+    variants.IN_FLIGHT,
+]
+OVER_HTTP = [BASELINE, variants.OWN, variants.ALL_PROBES, variants.EVERYTHING]
 ROUNDS = 30
 
 
@@ -27,6 +35,14 @@ def in_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessWo
     with InProcessWorkload(tmp_path_factory.mktemp("taskflow")) as workload:
         workload.request_pairs(5)
         yield workload
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlledServer]:
+    """TaskFlow in a server process, warm."""
+    with ControlledServer(tmp_path_factory.mktemp("taskflow")) as server:
+        server.workload.run_slice(5)
+        yield server
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -43,12 +59,15 @@ def test_request_pairs_in_process(
     benchmark.extra_info["requests_a_second"] = REQUESTS_A_PAIR / benchmark.stats.stats.median
 
 
-@pytest.mark.parametrize("recorded", [False, True], ids=["untraced", "own modules"])
+@pytest.mark.parametrize("level", OVER_HTTP)
 @pytest.mark.benchmark(group="TaskFlow over HTTP")
-def test_request_pairs_over_http(benchmark: BenchmarkFixture, tmp_path: Path, recorded: bool) -> None:
-    """The service records itself, by its own setting."""
-    environment = {"TASKFLOW_PYSCOPE": str(tmp_path / "run.pyscope")} if recorded else {}
-    with ServedWorkload(tmp_path, environment=environment) as workload:
-        workload.run_slice(5)
-        benchmark.pedantic(workload.run_slice, args=(1,), rounds=ROUNDS, iterations=1)
+def test_request_pairs_over_http(benchmark: BenchmarkFixture, served: ControlledServer, level: str) -> None:
+    served.on(level)
+    try:
+        served.workload.run_slice(1)
+        served.mark()
+        benchmark.pedantic(served.workload.run_slice, args=(1,), rounds=ROUNDS, iterations=1)
+    finally:
+        figures = served.off()
     benchmark.extra_info["requests_a_second"] = REQUESTS_A_PAIR / benchmark.stats.stats.median
+    benchmark.extra_info["server_cpu_seconds_a_request"] = figures["cpu_seconds"] / ROUNDS / REQUESTS_A_PAIR
