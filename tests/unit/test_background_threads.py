@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pyscope.probes.background import Background
 from tests.unit.watching import until
+
+ROOT = Path(__file__).parents[2]
 
 
 class Ticking:
@@ -76,25 +80,37 @@ def test_an_error_ends_it_and_is_counted() -> None:
     ticking.thread.stop()
 
 
-def test_a_fork_meets_no_thread_and_both_sides_go_on(ticking: Ticking) -> None:
-    assert ticking.ticks_on()
-    with warnings.catch_warnings(record=True) as given:
-        warnings.simplefilter("always")  # 3.12 and later warn of forks in processes with threads
-        pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            alive = ticking.thread.alive
-            ticking.thread.stop()
-            ticking.thread.start()
-            code = 0 if not alive and ticking.ticks_on() else 2
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert given == []
-    until(lambda: ticking.thread.alive, "its return")
-    assert ticking.ticks_on()
+_FORK = """
+import os, warnings
+from tests.unit.test_background_threads import Ticking
+from tests.unit.watching import until
+
+ticking = Ticking()
+ticking.thread.start()
+assert ticking.ticks_on()
+with warnings.catch_warnings(record=True) as given:
+    warnings.simplefilter("always")  # 3.12 and later warn of forks in processes with threads
+    pid = os.fork()
+if pid == 0:
+    code = 1
+    try:
+        alive = ticking.thread.alive
+        ticking.thread.stop()
+        ticking.thread.start()
+        code = 0 if not alive and ticking.ticks_on() else 2
+    finally:
+        os._exit(code)
+_, status = os.waitpid(pid, 0)
+assert os.waitstatus_to_exitcode(status) == 0
+assert given == [], given
+until(lambda: ticking.thread.alive, "its return")
+assert ticking.ticks_on()
+"""
+
+
+def test_a_fork_meets_no_thread_and_both_sides_go_on() -> None:
+    # In a process of its own: threads that other tests have left behind are warned of as well.
+    subprocess.run([sys.executable, "-c", _FORK], cwd=ROOT, check=True, timeout=120)
 
 
 def test_one_that_is_stopped_right_after_a_fork_does_not_come_back(ticking: Ticking) -> None:
