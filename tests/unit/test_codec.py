@@ -37,7 +37,7 @@ def test_both_decode_the_same_events(found: list[Stream]) -> None:
     assert same(native.decode_events(buffers, [given_process], 4), expected)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     data=st.binary(max_size=60) | st.lists(st.integers(0, 40), max_size=60).map(bytes),
     events=st.integers(0, 40),

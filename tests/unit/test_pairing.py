@@ -290,7 +290,7 @@ native_too = pytest.mark.skipif(native is None, reason="the extension is not bui
 
 
 @native_too
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
     found=streams(),
     shift=st.integers(0, 3),
@@ -312,7 +312,7 @@ def test_the_native_part_equals_the_twin_on_any_events(
 
 
 @native_too
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(found=streams(threads=4, most=150, codes=2))
 def test_the_native_part_equals_the_twin_on_long_and_deep_ones(found: list[Stream]) -> None:
     assert same(pair(native, found), pair(twin, found))

@@ -17,7 +17,7 @@ from pyscope.naming import ProcessInput
 from pyscope.recording import CHUNK_DTYPE
 
 # A busy machine is no reason to fail.
-settings.register_profile("unhurried", deadline=None)
+settings.register_profile("unhurried", deadline=None, max_examples=60)
 settings.load_profile("unhurried")
 
 BASE = 1_000_000
