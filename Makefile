@@ -38,7 +38,7 @@ test-python: $(VENV)/built.stamp
 bench: $(VENV)/built.stamp  ## every figure with its interval, into docs/benchmarks.md; goes on where it stopped
 	$(SHARED) $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
-bench-throughput: $(VENV)/built.stamp  ## pytest-benchmark: TaskFlow recorded and not, JSON in build/bench
+bench-throughput: $(VENV)/built.stamp  ## TaskFlow recorded and not, by pytest-benchmark, JSON in build/bench
 	@mkdir -p build/bench
 	$(SHARED) $(BIN)/python -m pytest benchmarks/test_throughput.py --benchmark-json=build/bench/throughput-$(VERSION)-pytest.json $(PYTEST_ARGS)
 

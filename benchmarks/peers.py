@@ -28,10 +28,9 @@ def _viztracer(**options: Any) -> Off:
     from viztracer import VizTracer
 
     # It takes a switch of greenlets for a wrong return, says so in a warning, and stops.
-    complaints: list[str] = []
-    filters, show = warnings.filters[:], warnings.showwarning
+    listening = warnings.catch_warnings(record=True)
+    complaints = listening.__enter__()
     warnings.simplefilter("always", RuntimeWarning)
-    warnings.showwarning = lambda message, *_, **__: complaints.append(str(message))
     tracer = VizTracer(verbose=0, **options)
     tracer.start()
 
@@ -39,8 +38,9 @@ def _viztracer(**options: Any) -> Off:
         tracer.stop()
         tracer.clear()
         tracer.terminate()
-        warnings.filters[:], warnings.showwarning = filters, show  # type: ignore[index]
-        return {"stopped by itself": float(any("tracing is stopped" in text for text in complaints))}
+        listening.__exit__(None, None, None)
+        stopped = any("tracing is stopped" in str(item.message) for item in complaints or ())
+        return {"stopped by itself": float(stopped)}
 
     return off
 

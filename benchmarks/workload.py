@@ -53,8 +53,8 @@ def cpu_seconds(pid: int) -> float:
 class InProcessWorkload:
     """The application behind an ASGI transport in this process, as a context manager.
 
-    `request_pair()` is one unit of work; it blocks until both requests are answered. The database is
-    a new SQLite file in `directory`.
+    `request_pair()` is one unit of work; it blocks until both requests are answered. `app` is the
+    application. The database is a new SQLite file in `directory`.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -63,10 +63,10 @@ class InProcessWorkload:
     def __enter__(self) -> Self:
         asyncio.run(_seed(self._settings))
         self._runner = asyncio.Runner()
-        self._app = create_app(self._settings)
-        self._lifespan = self._app.router.lifespan_context(self._app)
+        self.app = create_app(self._settings)
+        self._lifespan = self.app.router.lifespan_context(self.app)
         self._client = httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(self._app), base_url="http://taskflow", trust_env=False
+            transport=httpx2.ASGITransport(self.app), base_url="http://taskflow", trust_env=False
         )
         self._runner.run(self._open())
         return self
