@@ -5,7 +5,7 @@
   const { store } = PyScope;
 
   const FIRST_WAIT = 500;
-  const LONGEST_WAIT = 10_000;
+  const LONGEST_WAIT = 5000;
   const REFUSED = new Set([1008, 4401, 4403]); // closed for a reason that trying again does not mend
 
   /** The address of `path` under the dashboard's mount point, with or without a slash at its end. */

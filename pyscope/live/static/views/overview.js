@@ -84,9 +84,9 @@
   }
 
   function Overview() {
-    const [metrics, requests, findings, losses] = useStore("metrics", "requests", "findings", "losses");
+    const [metrics, requests, findings, losses, whole] = useStore("metrics", "requests", "findings", "losses", "whole");
     return html`<div class="overview">
-      <${Tiles} sample=${metrics.at(-1)} requests=${requests} findings=${findings} losses=${losses} />
+      <${Tiles} sample=${whole ?? metrics.at(-1)} requests=${requests} findings=${findings} losses=${losses} />
       <div class="charts">
         <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} show=${format.rate} onSelect=${select} note=${html`<span class="note">drag: flame graph of a stretch</span>`} />
         <${Chart} title="Latency" series=${LATENCY} samples=${metrics} show=${format.ms} onSelect=${select} />
