@@ -35,7 +35,9 @@ _TYPES = {
 }
 _MOST_FUNCTIONS = 2000
 _LONGEST_WORD = 4096
-_AROUND_NS = 100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
+_AROUND_NS = (
+    100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
+)
 
 Shown = Following | Finished | None
 

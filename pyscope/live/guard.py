@@ -6,6 +6,7 @@ import html
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from pyscope.live.security import HEADERS, Access, token_of_query
 
@@ -53,9 +54,9 @@ class Guard:
             if not access.right_token(token):
                 return 401, "the token is wrong", {}
             mount = scope.get("root_path", "") or "/"
-            here = scope["path"] + (f"?{rest}" if rest else "")
+            here = _local(scope["path"]) + (f"?{rest}" if rest else "")
             cookie = access.cookie_header(mount, secure=scope.get("scheme") == "https")
-            return 303, "", {"Location": _local(here), "Set-Cookie": cookie}
+            return 303, "", {"Location": here, "Set-Cookie": cookie}
         bearer = access.bearer(headers)
         if not bearer and not access.has_cookie(headers):
             return 401, "open the address with ?token=… that was printed at the start", {}
@@ -82,8 +83,8 @@ class Closed:
 
 
 def _local(path: str) -> str:
-    """A path that cannot be taken for another host's address."""
-    return "/" + path.lstrip("/\\")
+    """A path as it may stand in a header, and that cannot be taken for another host's address."""
+    return "/" + quote(path.lstrip("/\\"), safe="/:@!$&'()*+,;=~")
 
 
 def _headers(scope: Scope) -> dict[str, str]:

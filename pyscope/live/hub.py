@@ -17,8 +17,8 @@ __all__ = ["Hub", "Message", "Viewer", "encoded"]
 Message = dict[str, Any]
 
 _LONGEST = 12  # messages that wait as they are; beyond that they are merged by type
-_UPSERTS = {"traces": ("requests", 1000), "external": ("calls", 500)}
-_APPENDS = {"metrics": ("samples", 600), "state": ("changes", 1000)}
+_UPSERTS = {"traces": ("requests", 300), "external": ("calls", 200)}
+_APPENDS = {"metrics": ("samples", 120), "state": ("changes", 300)}
 MOST_VIEWERS = 64
 
 

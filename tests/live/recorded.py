@@ -51,7 +51,8 @@ def call(service="http", outcomes="succeeded", waits=0.0):
         attempt = emitter.next_id()
         texts = [emitter.intern(text) for text in (service, "POST /hooks", "example:443", "httpx")]
         emitter.emit(EXTERNAL_BEGIN.kind, attempt, 0, 0, 0, *texts, 1, 0, 7, emitter.stack())
-        emitter.emit(EXTERNAL_END.kind, attempt, 1000, int(AttemptOutcome[outcome.upper()]), 0, emitter.intern("HTTP 503"))
+        ended = int(AttemptOutcome[outcome.upper()])
+        emitter.emit(EXTERNAL_END.kind, attempt, 1000, ended, 0, emitter.intern("HTTP 503"))
     scope.leave()
 
 def change(old, new):

@@ -76,6 +76,11 @@ class Page:
                 self._take(json.loads(self.socket.recv(timeout=0.2)))
             assert time.monotonic() < end, f"not heard; last: {list(self.last)}, {self.last.get('status')}"
 
+    @property
+    def state(self) -> str:
+        """That of the last status; empty before the first."""
+        return str(self.last["status"]["state"]) if "status" in self.last else ""
+
     def hear_type(self, kind: str) -> Any:
         """Waits for a message of a type, unless there was one; returns the last."""
         self.hear(lambda: kind in self.last)

@@ -1,0 +1,205 @@
+"""The dashboard inside the service that it shows: what it shows of it, what it may do to it, and what it never does."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from fastapi import FastAPI
+from viewing import TOKEN, Page, served, wait_until
+
+import pyscope
+from pyscope import live, recorder
+from pyscope.live.mounting import Dashboard
+from pyscope.live.source import OwnSource
+from taskflow.process import ServerProcess
+from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
+
+MOUNT = "/admin/pyscope"
+SETTINGS = {"modules": [__name__], "probes": ["asgi"], "ring_mb": 8}
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    app = FastAPI()
+
+    @app.get("/greet/{name}")
+    async def greet(name: str) -> str:
+        return f"hello {name}"
+
+    live.mount(app, MOUNT, token=TOKEN, settings=SETTINGS)
+    with served(app) as port:
+        yield port
+    if recorder.active() is not None:
+        pyscope.stop()
+
+
+def greet(port: int, name: str) -> None:
+    assert httpx.get(f"http://127.0.0.1:{port}/greet/{name}").status_code == 200
+
+
+def test_recording_is_started_stopped_dumped_and_started_again_from_the_page(
+    port: int, tmp_path: Path
+) -> None:
+    with Page(port, MOUNT) as page:
+        assert page.hear_type("status")["state"] == "waiting"
+        assert page.hear_type("hello")["controls"]["start"]
+        started = page.control("start")
+        assert started.json()["ok"], started.text
+        assert recorder.active() is not None
+        page.hear(lambda: page.last["hello"]["controls"]["stop"] and page.state == "live")
+        greet(port, "ann")
+        page.hear(lambda: any(row["route"] == "/greet/{name}" for row in page.requests.values()))
+        dumped = Path(page.control("dump").json()["message"].removeprefix("written to "))
+        assert "/greet/{name}" in pyscope.load(dumped).scopes["route"]
+        dumped.unlink()
+        again = page.control("start")
+        assert again.status_code == 409
+        assert "already" in again.json()["error"]
+        assert page.control("stop").json()["ok"]
+        assert recorder.active() is None
+        page.hear(lambda: page.state == "ended")
+        page.hear(lambda: page.last["hello"]["controls"]["start"])
+        assert page.last["hello"]["source"]["state"] == "stopped"
+        assert page.control("stop").status_code == 409
+        page.requests.clear()
+        assert page.control("start").json()["ok"]
+        page.hear(lambda: page.state == "live")
+        greet(port, "bob")
+        page.hear(lambda: any(row["name"] == "GET /greet/bob" for row in page.requests.values()))
+
+
+def test_the_dashboard_does_not_show_itself(port: int) -> None:
+    with Page(port, MOUNT) as page:
+        page.control("start")
+        page.hear(lambda: page.state == "live")
+        for path in ("/", "/api/functions", "/api/queries", "/api/flame", "/none"):
+            page.http.get(path)
+        with Page(port, MOUNT) as second:
+            second.hear_type("hello")
+        greet(port, "cleo")
+        page.hear(lambda: any(row["name"] == "GET /greet/cleo" for row in page.requests.values()))
+        assert {row["name"] for row in page.requests.values()} == {"GET /greet/cleo"}
+
+
+def test_without_viewers_it_has_no_thread_until_someone_comes() -> None:
+    before = threading.active_count(), psutil.Process().num_threads()
+    dashboard = Dashboard(OwnSource(), TOKEN)
+    assert (threading.active_count(), psutil.Process().num_threads()) == before
+    dashboard.close()
+
+
+def test_it_ends_its_reading_once_nobody_has_looked_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyscope.start(None, mode="flight", **SETTINGS)
+    dashboard = Dashboard(OwnSource(), TOKEN, resting=1.0)
+    rings = f"/proc/{os.getpid()}/maps"
+    try:
+        with served(dashboard.app) as port:
+            with Page(port) as page:
+                page.hear(lambda: page.state == "live")
+                assert Path(rings).read_text().count("r--s") >= 1
+            wait_until(lambda: not dashboard.feed._thread.alive)
+            assert ".ring" not in "".join(
+                line for line in Path(rings).read_text().splitlines() if "r--s" in line
+            )
+            with Page(port) as page:
+                page.hear(lambda: page.state == "live")
+    finally:
+        dashboard.close()
+        pyscope.stop()
+
+
+def test_a_fault_inside_the_dashboard_is_told_on_the_page_and_the_service_goes_on(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyscope.live import following
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with Page(port, MOUNT) as page:
+        page.control("start")
+        page.hear(lambda: page.state == "live")
+        with monkeypatch.context() as patched:
+            patched.setattr(following.Slicer, "slice", fail)
+            greet(port, "dan")
+            page.hear(lambda: page.state == "error")
+            assert "a defect" in page.last["status"]["message"]
+            greet(port, "eve")
+        page.hear(lambda: page.state == "live")
+        page.hear(lambda: any(row["name"] == "GET /greet/dan" for row in page.requests.values()))
+
+
+# --- TaskFlow ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def taskflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("live-taskflow")
+    settings = taskflow_settings(folder)
+    seed_taskflow(settings)
+    environment = {
+        "DATABASE_URL": settings.database_url,
+        "TASKFLOW_REDIS_URL": "off",
+        "TASKFLOW_PYSCOPE": str(folder / "run.pyscope"),
+        "PYSCOPE_TOKEN": TOKEN,
+        "TASKFLOW_FAULTS": "n_plus_one_dashboard,worker_crash",
+    }
+    with ServerProcess(folder, environment) as server:
+        yield server
+
+
+def test_a_task_that_is_made_over_http_appears_on_taskflows_dashboard(taskflow: ServerProcess) -> None:
+    port = int(taskflow.url.rpartition(":")[2])
+    with Page(port, MOUNT) as page, httpx.Client(base_url=taskflow.url, timeout=60) as client:
+        page.hear(lambda: page.state == "live")
+        task = client.post("/tasks", json={"project_id": 1, "title": "seen at once"}).json()["id"]
+        page.hear(
+            lambda: (
+                {("POST /tasks", "/tasks", 201), ("TaskManager.create_task", "", 0)}
+                <= {
+                    (row["name"], row["route"], row["status"])
+                    for row in page.requests.values()
+                    if row["outcome"] == "returned"
+                }
+            )
+        )
+        [message] = [row for row in page.requests.values() if row["name"] == "TaskManager.create_task"]
+        assert (message["kind"], message["queries"] > 0) == ("message", True)
+        client.post(f"/tasks/{task}/assign", json={"assignee_id": 2})
+        page.hear(lambda: any(change["transition"] == "task_assigned" for change in page.changes))
+        assert page.hear_type("supervision")["tree"]
+        assert not [row for row in page.requests.values() if MOUNT in row["name"]]
+
+
+def test_taskflows_faults_become_cards_with_a_place_and_a_cure(taskflow: ServerProcess) -> None:
+    port = int(taskflow.url.rpartition(":")[2])
+    with Page(port, MOUNT) as page, httpx.Client(base_url=taskflow.url, timeout=60) as client:
+        client.get("/projects/1/dashboard")
+        task = client.post("/tasks", json={"project_id": 2, "title": "crashes"}).json()["id"]
+        client.post(f"/tasks/{task}/assign", json={"assignee_id": 2})
+        client.post(f"/tasks/{task}/start")
+        client.post(f"/tasks/{task}/complete")
+
+        def kinds() -> set[str]:
+            return {finding["kind"] for finding in page.hear_type("findings")["findings"]}
+
+        page.hear(lambda: {"n_plus_one_query", "crash"} <= kinds())
+        [card] = [
+            finding
+            for finding in page.last["findings"]["findings"]
+            if finding["kind"] == "n_plus_one_query" and "watchers" in finding["title"]
+        ]
+        assert card["where"]["file"].endswith("dashboard.py")
+        assert card["cure"]
+        assert card["details"]["query_count"] > 5
+        page.hear(
+            lambda: any(
+                row["findings"] and row["route"].endswith("/dashboard") for row in page.requests.values()
+            )
+        )
