@@ -38,6 +38,7 @@ class Viewer:
         self._ready = asyncio.Event()
         self._guard = _thread.allocate_lock()
         self._waiting: list[tuple[Message, str | None]] = []
+        self._called = False
 
     def put(self, messages: list[tuple[Message, str]]) -> None:
         """Adds messages with their JSON; called by any thread."""
@@ -45,6 +46,9 @@ class Viewer:
             self._waiting += messages
             if len(self._waiting) > _LONGEST:
                 self._waiting = [(message, None) for message in merged(self._waiting)]
+            if self._called:
+                return  # the loop has been told, and has not come to it yet
+            self._called = True
         try:
             self._loop.call_soon_threadsafe(self._ready.set)
         except RuntimeError:  # the loop is closed: its server has ended
@@ -56,11 +60,8 @@ class Viewer:
         self._ready.clear()
         with self._guard:
             waiting, self._waiting = self._waiting, []
+            self._called = False
         return [encoded(message) if text is None else text for message, text in waiting]
-
-    def wake(self) -> None:
-        """Ends a `take` that waits, with what there is; called in the viewer's loop."""
-        self._ready.set()
 
 
 def merged(waiting: list[tuple[Message, Any]]) -> list[Message]:
