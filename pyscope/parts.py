@@ -117,7 +117,11 @@ def of(path: str) -> list[str]:
 def join(path: str) -> list[str]:
     """Appends the parts of children that have ended to the recording. Returns what went wrong, in words; parts of
     living children stay, and are read with the recording all the same."""
-    problems: list[str] = []
+    problems = [
+        f"the ring of process {row.pid} could not be saved: {row.problem}"
+        for row in _save_killed(path, parts_only=True)
+        if row.problem
+    ]
     for part in of(path):
         head = _head(part)
         if head is None:
@@ -165,19 +169,23 @@ def _seal(path: str, head: _Head) -> Recovered:
 def recover(path: str | os.PathLike[str]) -> list[Recovered]:
     """Seals what dead processes left in their rings into the recording, and joins the parts of its children.
 
-    `path` is a recording, or a folder whose recordings (`*.pyscope`) are all recovered. Returns a row for each
-    process that had left a ring; processes that are alive are left alone. Nothing is lost if it fails: the ring
-    stays. Raises RecordingNotFound, NotARecording.
+    `path` is a recording, or a folder whose recordings (`*.pyscope`) are all recovered; that of a killed flight
+    recorder, which would have been written at its stop, is written now. Returns a row for each process that had left a
+    ring; processes that are alive are left alone. Nothing is lost if it fails: the ring stays. Raises
+    RecordingNotFound, NotARecording.
     """
     target = os.fspath(path)
+    saved = _save_killed(target)
     if not os.path.exists(target):
+        if saved:
+            return saved
         raise RecordingNotFound(f"there is nothing at {target}")
     if os.path.isdir(target):
         found = sorted(glob.glob(os.path.join(glob.escape(target), "*.pyscope")))
-        return [row for file in found if _head(file) is not None for row in recover(file)]
+        return saved + [row for file in found if _head(file) is not None for row in recover(file)]
     if _head(target) is None:
         raise NotARecording(f"{target} is not a recording of PyScope")
-    return list(_recover_file(target))
+    return saved + list(_recover_file(target))
 
 
 def _recover_file(path: str) -> Iterator[Recovered]:
@@ -193,6 +201,45 @@ def _recover_file(path: str) -> Iterator[Recovered]:
     if not alive:
         for problem in join(path):
             yield Recovered(path, 0, 0, 0, 0, problem)
+
+
+def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
+    """Writes the recordings that killed flight recorders were to leave at `target` or as parts of it (or, if it is a
+    folder, in it), from their rings."""
+    native = backends.native()
+    if native is None:
+        return []
+    target = os.path.abspath(target)
+    head = None if os.path.isdir(target) else _head(target)
+    folders = {"/dev/shm", target if os.path.isdir(target) else os.path.dirname(target)}
+    folders |= {
+        folder for folder in (os.environ.get("PYSCOPE_RING_DIR"), os.environ.get("TMPDIR", "/tmp")) if folder
+    }
+    if head is not None and head.ring_path:
+        folders.add(os.path.dirname(head.ring_path))
+    rows = []
+    for folder in sorted(folders):
+        for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring"))):
+            with contextlib.suppress(OSError, ValueError):
+                if native.owner_alive(ring):
+                    continue
+                meta = json.loads(native.ring_meta(ring))
+                path = meta.get("path")
+                if meta.get("mode") != "flight" or not isinstance(path, str):
+                    continue
+                part = path.startswith(f"{target}.") and path.endswith(".part")
+                if not part and (parts_only or target not in (path, os.path.dirname(path))):
+                    continue
+                pid = int(os.path.basename(ring).split("-")[2])
+                try:
+                    check_replaceable(path)
+                    pages, events = native.dump_other(ring, path)
+                except (OSError, RecorderError) as error:
+                    rows.append(Recovered(path, pid, 0, 0, 0, str(error)))
+                    continue
+                rows.append(Recovered(path, pid, pages, events, 0))
+                os.unlink(ring)
+    return rows
 
 
 def seal_left_behind(folder: str) -> None:

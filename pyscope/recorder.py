@@ -63,7 +63,10 @@ class Recording:
         """events_saved, dropped, faults, drain_cpu_ns, threads, ring_bytes …: now, or as they were at the stop."""
         if self.active and self.backend != "python":
             return dict(_native().figures())
-        return dict(self._figures)
+        figures = dict(self._figures)
+        if "events" in figures:  # all of them, at the stop
+            figures["events_saved"] = figures["events"]
+        return figures
 
     def stop(self) -> None:
         """Ends this recording. Raises NotRecording if it has ended."""

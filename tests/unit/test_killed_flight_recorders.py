@@ -1,0 +1,87 @@
+"""A flight recorder with a path writes it at its stop. One that is killed has none: its ring is written for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyscope
+from pyscope.errors import RecordingNotFound
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import multiprocessing, os, sys
+
+def leaf(): pass
+
+def child():
+    for _ in range(7): leaf()
+    os.kill(os.getpid(), 9)
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context(sys.argv[1]).Process(target=child)
+    process.start()
+    process.join()
+    for _ in range(5): leaf()
+    if sys.argv[2] == "killed": os.kill(os.getpid(), 9)
+"""
+
+
+def record(folder: Path, method: str, end: str) -> None:
+    (folder / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "run", "--mode", "flight", "-o", "run.pyscope", "program.py", method, end],
+        cwd=folder, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYSCOPE_RING_DIR": str(folder), "PYSCOPE_RING_MB": "4"},
+    )  # fmt: skip
+    assert done.returncode == (-9 if end == "killed" else 0), done.stderr
+
+
+def leaves(path: Path) -> int:
+    return len(pyscope.load(path).find(function="leaf"))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_child_that_was_killed_is_in_its_parents_recording(tmp_path: Path, method: str) -> None:
+    record(tmp_path, method, "ended")
+    assert leaves(tmp_path / "run.pyscope") == 5 + 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py", "run.pyscope"]
+
+
+@pytest.mark.parametrize("whole_folder", [False, True])
+def test_the_recording_of_a_killed_one_and_its_children_is_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_folder: bool
+) -> None:
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
+    record(tmp_path, "fork", "killed")
+    assert not (tmp_path / "run.pyscope").exists()
+    rows = pyscope.recover(tmp_path if whole_folder else tmp_path / "run.pyscope")
+    assert len(rows) == 2
+    assert [row.problem for row in rows] == [None, None]
+    assert leaves(tmp_path / "run.pyscope") == 5 + 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program.py", "run.pyscope"]
+    assert pyscope.recover(tmp_path) == []
+
+
+def test_what_stands_at_its_path_and_is_no_recording_is_kept_and_so_is_the_ring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
+    record(tmp_path, "fork", "killed")
+    (tmp_path / "run.pyscope").write_text("notes")
+    problems = {row.problem for row in pyscope.recover(tmp_path) if row.path.endswith("run.pyscope")}
+    assert any("not overwritten" in str(problem) for problem in problems)
+    assert (tmp_path / "run.pyscope").read_text() == "notes"
+    (tmp_path / "run.pyscope").unlink()
+    pyscope.recover(tmp_path / "run.pyscope")
+    assert leaves(tmp_path / "run.pyscope") >= 5
+
+
+def test_where_nothing_was_left_there_is_nothing_to_recover(tmp_path: Path) -> None:
+    with pytest.raises(RecordingNotFound):
+        pyscope.recover(tmp_path / "run.pyscope")
