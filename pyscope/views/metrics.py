@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope.analysis import resources
-from pyscope.findings import ProcessResources, Sample
+from pyscope.findings import ProcessResources, ResourceMetrics, Sample
 from pyscope.views.source import process_name
 from pyscope.views.values import NAME, ms, text
 
@@ -43,7 +43,12 @@ def whole(trace: Trace) -> dict[str, Any] | None:
     if end <= start:
         return None
     found = _between(trace, np.array([start - 1, end], np.int64))[0]
-    return found | {"lost_events": sum(loss.count for loss in trace.losses)}
+    used = resources.find(trace)
+    if used.cpu_usage_samples:  # processes came and went: their means and last values do not add up
+        found["cpu_percent"] = round(float(np.mean([s.value for s in used.cpu_usage_samples])), 2)
+        found["memory_bytes"] = int(used.memory_samples[-1].value)
+        found["peak_memory_bytes"] = int(max(used.peak_memory, *(s.value for s in used.memory_samples)))
+    return found
 
 
 def fitting_step(trace: Trace) -> float:
@@ -59,8 +64,8 @@ def samples(trace: Trace, step_ms: float, *, since_ms: float | None = None) -> l
     """One sample for each step, the last one whole or begun; `at_ms` is the step's end.
 
     Rates are a second's; requests count in the step in which they end: those of kind "request", or all kinds where
-    there is none. `cpu_percent` is of one CPU, added up over the processes. `lost_events` and `mailboxes` (the longest)
-    are the step's own; `peak_memory_bytes` is so far; `overhead_percent`, of one CPU, is reckoned from the events
+    there is none. `cpu_percent` is of one CPU, added up over the processes. `mailboxes` are the longest of the step;
+    `lost_events` and `peak_memory_bytes` are so far; `overhead_percent`, of one CPU, is reckoned from the events
     (EVENT_NS) and the CPU time of the recorder's own thread. What is not known is None. At most MOST_SAMPLES: the last
     ones. Raises ValueError for a step that is not positive.
     """
@@ -143,11 +148,9 @@ def _rates(trace: Trace, edges: NDArray[np.int64], step_ms: float) -> dict[str, 
         events = _counted(edges, trace.events["time_ns"])
     else:
         events = begun + _counted(edges, calls["start_ns"] + calls["duration_ns"])
-    lost = np.zeros(len(begun), np.int64)
-    for loss in trace.losses:
-        at = int(_bins(edges, np.array([loss.end_ns]))[0])
-        if at >= 0:
-            lost[at] += loss.count
+    losses = sorted((loss.end_ns, loss.count) for loss in trace.losses)
+    lost = np.cumsum([0, *(count for _, count in losses)])
+    known = np.searchsorted(np.array([end for end, _ in losses], np.int64), edges[1:], side="right")
     own = sum(process.drain_cpu_ns for process in trace.processes) / max(1, trace.duration_ns)
     return {
         "events_per_s": _rate(events, step_ms),
@@ -155,7 +158,7 @@ def _rates(trace: Trace, edges: NDArray[np.int64], step_ms: float) -> dict[str, 
             round(100 * (own + many * EVENT_NS / (step_ms * 1e6)), 3) for many in events.tolist()
         ],
         "calls_per_s": _rate(begun, step_ms),
-        "lost_events": lost.tolist(),
+        "lost_events": lost[known].tolist(),
     }
 
 
@@ -178,17 +181,29 @@ def _resources(trace: Trace, edges: NDArray[np.int64]) -> dict[str, list[Any]]:
         memory = np.where(np.isnan(memory), of_memory, memory + np.nan_to_num(of_memory))
         if number < _MOST_PROCESSES:
             _note(rows, one, text(names.get(one.pid, one.name), NAME), of_cpu, of_memory)
-    peak = np.fmax.accumulate(memory)
-    if count and not np.isnan(peak[-1]):
-        peak[-1] = max(peak[-1], found.peak_memory)
+    peak = _peaks(found, edges)
     mailboxes = [one for key, one in found.by_process.items() if isinstance(key, str)]
     return {
         "cpu_percent": [None if np.isnan(value) else round(value, 2) for value in cpu.tolist()],
         "memory_bytes": [None if np.isnan(value) else int(value) for value in memory.tolist()],
-        "peak_memory_bytes": [None if np.isnan(value) else int(value) for value in peak.tolist()],
+        "peak_memory_bytes": peak,
         "mailboxes": _mailboxes(mailboxes, edges),
         "processes": rows,
     }
+
+
+def _peaks(found: ResourceMetrics, edges: NDArray[np.int64]) -> list[int | None]:
+    """The most memory until each step's end: of the samples, and at the last of them what the kernel says."""
+    samples = found.memory_samples
+    if not samples:
+        return [None] * (len(edges) - 1)
+    most = np.maximum.accumulate(np.array([sample.value for sample in samples], np.float64))
+    most[-1] = max(most[-1], found.peak_memory)
+    at = (
+        np.searchsorted(np.array([sample.time_ns for sample in samples], np.int64), edges[1:], side="right")
+        - 1
+    )
+    return [int(most[row]) if row >= 0 else None for row in at.tolist()]
 
 
 def _note(

@@ -185,6 +185,8 @@ def watched(browser: Browser) -> Iterator[Watched]:
 def test_a_browser_shows_the_report_without_a_server(trace: Trace, tmp_path: Path, watched: Watched) -> None:
     watched.open(export.write(trace, "html", tmp_path / "report.html"))
     page = watched.page
+    latency = page.locator(".tile", has_text="Latency p50").locator(".tile-value")
+    assert latency.inner_text().endswith("ms")  # of the whole recording: at its end there was no request
     for view, text in (
         ("overview", "seller crashed"),
         ("requests", "/orders"),

@@ -11,7 +11,7 @@ import pytest
 
 import pyscope
 from pyscope.fallback.writer import Page, RecordingWriter
-from pyscope.format import Kind
+from pyscope.format import Kind, LossReason
 from pyscope.trace import Trace
 from pyscope.views import flame, functions, metrics
 from tests.unit import shop
@@ -31,7 +31,25 @@ def test_samples_add_up_to_what_happened(trace: Trace) -> None:
     ended = (trace.scopes["status"] > 0).sum()  # requests; the message does not count as one
     assert sum(row["throughput"] for row in rows) / 20 == pytest.approx(ended)
     assert sum(row["errors_per_s"] for row in rows) / 20 == pytest.approx(1)
-    assert sum(row["lost_events"] for row in rows) == 0
+    assert {row["lost_events"] for row in rows} == {0}
+
+
+def test_losses_are_counted_from_when_they_were_known(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "run.pyscope")
+    base = writer.clock()[0]
+    page = Page(base)
+    page.event(base + 500 * MS, Kind.CALL, writer.code("shop", "work"))
+    writer.chunk(0, page.words, base_ticks=base, name="MainThread", os_tid=1)
+    writer.lost(LossReason.RING_FULL, 40, base + 100 * MS, base + 200 * MS)
+    writer.lost(LossReason.STACK_GUARD, 2, base + 300 * MS, base + 400 * MS)
+    writer.close()
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    lost = [row["lost_events"] for row in metrics.samples(trace, 50)]
+    assert lost == sorted(lost)
+    assert set(lost) == {0, 40, 42}
+    whole = metrics.whole(trace)
+    assert whole is not None
+    assert whole["lost_events"] == 42
 
 
 def test_samples_follow_one_another_at_round_times(trace: Trace) -> None:
@@ -70,6 +88,9 @@ def test_the_whole_is_one_sample_of_all_the_time(trace: Trace) -> None:
     seconds = trace.duration_ns / 1e9
     assert whole["calls_per_s"] * seconds == pytest.approx(len(trace.calls), rel=0.01)
     assert whole["throughput"] * seconds == pytest.approx(shop.REQUESTS + 2, rel=0.01)
+    known = [row["memory_bytes"] for row in metrics.samples(trace, 100) if row["memory_bytes"] is not None]
+    assert whole["memory_bytes"] == known[-1]
+    assert whole["peak_memory_bytes"] >= whole["memory_bytes"]
     assert whole["at_ms"] == pytest.approx(trace.end_ns / 1e6)
 
 
