@@ -7,7 +7,6 @@ goes on where it was. A full run takes less than an hour; figures mean little wh
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ class Run:
         effort = Effort(step.seconds * self.factor)
         if self.quick:
             effort = Effort(step.seconds * self.factor, QUICK_FACTOR, QUICK_PROCESSES)
-        load, began = os.getloadavg()[0], time.monotonic()
+        before, began = kept.Business.now(), time.monotonic()
         try:
             found = list(plan.GROUPS[step.group].measure(interpreter, effort))
         except Exception as error:  # the groups after it are worth having
@@ -50,7 +49,7 @@ class Run:
             found = []
         took = time.monotonic() - began
         if found:
-            around = kept.circumstances(interpreter, self.factor, (load, os.getloadavg()[0]), took)
+            around = kept.circumstances(interpreter, self.factor, before, kept.Business.now(), took)
             figures = tuple(item for item in found if isinstance(item, Figure))
             curves = tuple(item for item in found if isinstance(item, Curve))
             self.store.keep(Kept(step.group, interpreter.version, around, figures, curves))

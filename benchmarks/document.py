@@ -66,7 +66,7 @@ def _facts(found: Sequence[Kept]) -> list[str]:
     around = [item.circumstances for item in found]
     pythons = {item.python: item.circumstances.interpreter for item in found}
     libraries = {name: text for item in around for name, text in item.libraries.items()}
-    loads = [load for item in around for load in item.load]
+    others = [part for item in around for part in item.others]
     dates = sorted(item.date for item in around)
     busy = sum(not item.quiet for item in around)
     return [
@@ -74,12 +74,8 @@ def _facts(found: Sequence[Kept]) -> list[str]:
         f"- Commit: {', '.join(dict.fromkeys(item.commit or 'unknown' for item in around))}"
         " (+: with changes that were not committed)",
         *(f"- Machine: {machine}" for machine in dict.fromkeys(item.machine for item in around)),
-        f"- Load average before and after each group: {min(loads):.1f} to {max(loads):.1f}"
-        + (
-            f"; other work was running before {busy} of {len(around)} groups, and their intervals are wider for it"
-            if busy
-            else ""
-        ),
+        f"- Other work used {min(others):.0%} to {max(others):.0%} of the machine before and after each group"
+        + (f"; it was busy around {busy} of {len(around)}: their intervals are wider for it" if busy else ""),
         "- CPython "
         + ", ".join(f"{item['version']} ({item['compiler']})" for _, item in sorted(pythons.items())),
         "- " + ", ".join(f"{name} {text}" for name, text in libraries.items()),
@@ -139,7 +135,16 @@ def _curves(folder: Path, found: Sequence[Kept]) -> list[str]:
 
 def _origins(found: Sequence[Kept]) -> str:
     rows = [
-        ("group", "Python", "measured", "commit", "load before", "after", "took", "share of its time"),
+        (
+            "group",
+            "Python",
+            "measured",
+            "commit",
+            "others' work before",
+            "after",
+            "took",
+            "share of its time",
+        ),
         ("---",) * 8,
     ]
     for item in found:
@@ -150,8 +155,8 @@ def _origins(found: Sequence[Kept]) -> str:
                 item.python,
                 around.date,
                 around.commit or "unknown",
-                f"{around.load[0]:.1f}",
-                f"{around.load[1]:.1f}",
+                f"{around.others[0]:.0%}",
+                f"{around.others[1]:.0%}",
                 f"{around.seconds:.0f} s",
                 f"{around.factor:.0%}",
             )

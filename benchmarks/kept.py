@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+import psutil
+
 from benchmarks.curve import Curve
 from benchmarks.figure import Figure
 from benchmarks.interpreters import Interpreter
@@ -25,11 +27,17 @@ LIBRARIES: Final = (
 )  # fmt: skip
 # What the figures depend on: a change elsewhere leaves them as they are.
 MEASURED: Final = ("native", "pyscope", "taskflow", "benchmarks")
+QUIET: Final = 0.1  # of the machine's cores, used by others
+LOOKING_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Where, when and from what a group was measured. `load`: the machine's load average before and after."""
+    """Where, when and from what a group was measured.
+
+    `others`: the fraction of the machine that was in use before and after it, when nothing was measured.
+    `load`: its load average then, to which what is measured adds as well.
+    """
 
     commit: str
     date: str
@@ -38,12 +46,13 @@ class Circumstances:
     libraries: dict[str, str]
     factor: float  # 1: all the time that the plan gives
     load: tuple[float, float]
+    others: tuple[float, float]
     seconds: float
 
     @property
     def quiet(self) -> bool:
         """Whether the machine had little else to do."""
-        return self.load[0] <= 0.5
+        return max(self.others) <= QUIET
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,13 @@ class Kept:
         return cls(
             values["group"],
             values["python"],
-            Circumstances(**{**circumstances, "load": tuple(circumstances["load"])}),
+            Circumstances(
+                **{
+                    **circumstances,
+                    "load": tuple(circumstances["load"]),
+                    "others": tuple(circumstances["others"]),
+                }
+            ),
             tuple(map(Figure.of_dict, values["figures"])),
             tuple(map(Curve.of_dict, values["curves"])),
         )
@@ -113,8 +128,21 @@ class Store:
         return self._folder / f"{group}-{python}.json"
 
 
+@dataclass(frozen=True, slots=True)
+class Business:
+    """How busy the machine is: its load average, and the fraction of its cores that others use now."""
+
+    load: float
+    others: float
+
+    @classmethod
+    def now(cls) -> Self:
+        """Look for half a second, in which this process does nothing."""
+        return cls(os.getloadavg()[0], psutil.cpu_percent(LOOKING_SECONDS) / 100)
+
+
 def circumstances(
-    interpreter: Interpreter, factor: float, load: tuple[float, float], seconds: float
+    interpreter: Interpreter, factor: float, before: Business, after: Business, seconds: float
 ) -> Circumstances:
     """The circumstances of what has just been measured."""
     return Circumstances(
@@ -124,7 +152,8 @@ def circumstances(
         {"version": interpreter.full_version, "compiler": interpreter.compiler.strip()},
         {name: found for name in LIBRARIES if (found := _version(name))},
         factor,
-        load,
+        (before.load, after.load),
+        (before.others, after.others),
         seconds,
     )
 

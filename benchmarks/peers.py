@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import threading
 import warnings
 from collections.abc import Callable
 from typing import Any, Final
@@ -28,6 +29,7 @@ def _viztracer(**options: Any) -> Off:
     from viztracer import VizTracer
 
     # It takes a switch of greenlets for a wrong return, says so in a warning, and stops.
+    threads = threading.getprofile()
     listening = warnings.catch_warnings(record=True)
     complaints = listening.__enter__()
     warnings.simplefilter("always", RuntimeWarning)
@@ -38,6 +40,7 @@ def _viztracer(**options: Any) -> Off:
         tracer.stop()
         tracer.clear()
         tracer.terminate()
+        threading.setprofile(threads)  # type: ignore[arg-type]  # which it leaves set before 3.12
         listening.__exit__(None, None, None)
         stopped = any("tracing is stopped" in str(item.message) for item in complaints or ())
         return {"stopped by itself": float(stopped)}

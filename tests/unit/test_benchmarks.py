@@ -32,7 +32,7 @@ CURVE = Curve(
 CIRCUMSTANCES = Circumstances(
     commit="0123456789", date="2026-01-02 03:04 UTC", machine="a machine, 2 cores",
     interpreter={"version": "3.12.1", "compiler": "GCC"}, libraries={"fastapi": "0.1"},
-    factor=1.0, load=(0.1, 1.2), seconds=240.0,
+    factor=1.0, load=(0.1, 1.2), others=(0.01, 0.07), seconds=240.0,
 )  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_the_document_holds_what_is_kept_and_names_what_is_not(tmp_path: Path) -
     assert "own (3.11, 3.13)" in text.split("**Not measured yet:**")[1].split("\n")[0]
     assert "probes (3.12)" in text
     assert "| 64 | 94.0 [29.0, 134.0] | 62.5 MiB | 2.10 | 7 of 4,000,007 | 0.40 s | 0.20 GB |" in text
-    assert "Load average before and after each group: 0.1 to 1.2\n" in text
+    assert "Other work used 1% to 7% of the machine before and after each group\n" in text
     for name in ("overhead", "scaling-threads"):
         assert f"plots/{name}.svg" in text
         assert (tmp_path / "docs" / "plots" / f"{name}.svg").stat().st_size < 60_000
@@ -190,10 +190,10 @@ def test_the_document_holds_what_is_kept_and_names_what_is_not(tmp_path: Path) -
 
 def test_the_document_says_that_the_machine_was_busy(tmp_path: Path) -> None:
     store = Store(tmp_path / "bench")
-    store.keep(replace(kept_group(), circumstances=replace(CIRCUMSTANCES, load=(4.0, 5.0))))
+    store.keep(replace(kept_group(), circumstances=replace(CIRCUMSTANCES, others=(0.02, 0.5))))
     document.write(store, plan.ASKED, tmp_path)
     text = (tmp_path / "docs" / "benchmarks.md").read_text()
-    assert "other work was running before 1 of 1 groups" in text
+    assert "it was busy around 1 of 1" in text
 
 
 def test_the_same_figures_give_the_same_document_and_plots(tmp_path: Path) -> None:
