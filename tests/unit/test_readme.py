@@ -8,6 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[2] / "README.md"
 PYTHON = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
 SHOP = "def price(item):\n    return len(item)\n\n\ndef total(items):\n    return sum(map(price, items))\n"
@@ -43,7 +45,7 @@ def test_every_python_sample_runs_and_records_what_its_block_calls(tmp_path: Pat
         assert "'price', 'total'" in run(tmp_path, script.name)
 
 
-def test_the_test_in_the_readme_passes(tmp_path: Path) -> None:
+def test_the_test_in_the_readme_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [sample] = re.findall(
         r"^(    from pyscope\.testing.*?)\n\n\S", README.read_text(encoding="utf-8"), re.M | re.S
     )
@@ -51,16 +53,19 @@ def test_the_test_in_the_readme_passes(tmp_path: Path) -> None:
     (tmp_path / "shop" / "__init__.py").write_text("from shop.repo import insert as order\n")
     (tmp_path / "shop" / "repo.py").write_text("def insert(row):\n    return row\n")
     (tmp_path / "test_shop.py").write_text("import shop\n" + textwrap.dedent(sample))
-    assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_shop.py")
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins of this environment take seconds
+    assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "-p", "pyscope.testing", "test_shop.py")
 
 
 def test_the_commands_for_ones_own_service_run(tmp_path: Path) -> None:
     text = README.read_text(encoding="utf-8")
     shop(tmp_path)
-    commands = re.findall(r"^    pyscope (run|report|recover|doctor)(.*?)(?:  +#.*)?$", text, re.M)
-    assert [name for name, _ in commands] == ["doctor", "run", "report", "recover"]
+    commands = re.findall(r"^    pyscope (run|report|export|recover|doctor)(.*?)(?:  +#.*)?$", text, re.M)
+    assert [name for name, _ in commands] == ["doctor", "run", "report", "report", "export", "recover"]
     for name, rest in commands:
         words = [word.strip("'") for word in rest.split() if word not in ("--port", "8080")]
         output = run(tmp_path, "-m", "pyscope", name, *words)
-        if name == "report":
+        if "--html" in words:
+            assert "shop.prices" in (tmp_path / words[-1]).read_text("utf-8")
+        elif name == "report":
             assert "shop.prices.total" in output
