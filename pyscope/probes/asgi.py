@@ -92,9 +92,8 @@ async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> N
         scope[_MARK] = 0  # nor what is mounted there
         await app(scope, receive, send)
         return
-    request = Scope("request", _name(scope))
+    request = Scope("request", _name(scope)).enter()
     root = scope.get("root_path", "")
-    request.enter()
     scope[_MARK] = request.id
     steps = _Steps()
     try:
@@ -107,9 +106,12 @@ async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> N
 
 def _leave(request: Scope, scope: ASGIScope, root: object, cpu_ns: int, error: BaseException | None) -> None:
     request.cpu_ns = cpu_ns
-    request.route = _route(scope, root)
-    if error is not None and isinstance(error, Exception) and not request.status and scope["type"] == "http":
-        request.status = 500  # what the server will answer
+    try:
+        request.route = _route(scope, root)
+        if isinstance(error, Exception) and not request.status and scope["type"] == "http":
+            request.status = 500  # what the server will answer
+    except Exception:
+        fault("asgi")
     request.leave(error)
 
 

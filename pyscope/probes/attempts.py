@@ -24,6 +24,7 @@ from time import perf_counter_ns
 
 from pyscope import emitter
 from pyscope.events.external import EXTERNAL_ANSWER, EXTERNAL_BEGIN, EXTERNAL_END, AttemptOutcome
+from pyscope.probes.clients import fault
 
 __all__ = ["SILENT", "Attempt", "Silent", "begin", "describe", "fingerprint", "retrying"]
 
@@ -41,47 +42,58 @@ _BEGIN, _ANSWER, _END = EXTERNAL_BEGIN.kind, EXTERNAL_ANSWER.kind, EXTERNAL_END.
 class Attempt:
     """One attempt. `status` is that of the answer, 0 for none; `ended` whether its end has been told."""
 
-    __slots__ = ("_handled", "_refusals", "_started", "ended", "id", "status")
+    __slots__ = ("_handled", "_service", "_started", "ended", "id", "status")
 
-    def __init__(self, identity: int, refusals: bool) -> None:
+    def __init__(self, identity: int, service: str) -> None:
         self.id = identity
         self.status = 0
         self.ended = False
-        self._refusals = refusals
+        self._service = service
         self._handled = id(sys.exc_info()[1])  # a retry may begin where the one before is being handled
         self._started = perf_counter_ns()
 
     def answered(self, status: int) -> None:
         """The head of the answer has come, its body has not."""
-        if not self.ended:
-            self.status = status
-            emitter.emit(_ANSWER, self.id, status)
+        try:
+            if not self.ended:
+                self.status = status
+                emitter.emit(_ANSWER, self.id, status)
+        except Exception:
+            fault(self._service)
 
     def succeeded(self, status: int = 0) -> None:
         """All of the answer has come, or nobody wants the rest."""
-        status = status or self.status
-        if self._refusals and status >= FIRST_REFUSAL:
-            self._end(AttemptOutcome.FAILED, status, f"HTTP {status}")
-        else:
-            self._end(AttemptOutcome.SUCCEEDED, status, "")
+        try:
+            status = status or self.status
+            if self._service == "http" and status >= FIRST_REFUSAL:
+                self._end(AttemptOutcome.FAILED, status, f"HTTP {status}")
+            else:
+                self._end(AttemptOutcome.SUCCEEDED, status, "")
+        except Exception:
+            fault(self._service)
 
     def failed(self, error: BaseException, status: int = 0, detail: str = "") -> None:
         """It ended with an exception. `detail`: what is safe to say beside its type."""
         if self.ended:
             return
+        outcome, text = AttemptOutcome.FAILED, "an exception"
         try:
             outcome, text = describe(error, self._handled)
+            text = f"{text}: {detail}" if detail else text
         except Exception:
-            outcome, text = AttemptOutcome.FAILED, "an exception"
-        self._end(outcome, status or self.status, f"{text}: {detail}" if detail else text)
+            fault(self._service)
+        self._end(outcome, status or self.status, text)
 
     def _end(self, outcome: AttemptOutcome, status: int, error: str) -> None:
         if self.ended:
             return
         self.ended = True
         self.status = status
-        duration = perf_counter_ns() - self._started
-        emitter.emit(_END, self.id, duration, int(outcome), status, emitter.intern(error) if error else 0)
+        try:
+            duration = perf_counter_ns() - self._started
+            emitter.emit(_END, self.id, duration, int(outcome), status, emitter.intern(error) if error else 0)
+        except Exception:
+            fault(self._service)
 
 
 class Silent(Attempt):
@@ -90,7 +102,7 @@ class Silent(Attempt):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(0, False)
+        super().__init__(0, "")
         self.ended = True
 
 
@@ -114,7 +126,7 @@ def begin(
     """
     if not emitter.active():
         return SILENT
-    attempt = Attempt(emitter.next_id(), service == "http")
+    attempt = Attempt(emitter.next_id(), service)
     intern = emitter.intern
     emitter.emit(
         _BEGIN,

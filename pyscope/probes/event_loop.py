@@ -111,15 +111,18 @@ class EventLoopProbe(Probe):
 
     def _meet(self, selector: Any) -> tuple[Callable[[], object], _Loop | None]:
         """A selector for the first time: an event loop's, or somebody else's."""
-        running = asyncio._get_running_loop()
-        if running is None or getattr(running, "_selector", None) is not selector:
-            return _nothing, None
         key, loops = id(selector), self._loops
         try:
+            running = asyncio._get_running_loop()
+            if running is None or getattr(running, "_selector", None) is not selector:
+                return _nothing, None
             known = weakref.ref(selector, lambda _: loops.pop(key, None)), _Loop(running)
             loops[key] = known
             self._watchdog.start()
         except (RuntimeError, TypeError):  # the interpreter ends
+            return _nothing, None
+        except Exception:
+            self.fault()
             return _nothing, None
         return known
 
@@ -130,18 +133,20 @@ class EventLoopProbe(Probe):
         run, loop.run = loop.run, None
         if lag < LAG_NS:
             return
-        emitter.emit(LOOP_LAG.kind, loop.number, lag)
-        if run is not None:
-            _note(loop, now)
-        for duration, samples, stack, task in loop.seen:
-            emitter.emit(LOOP_BLOCKED.kind, loop.number, duration, samples, stack, task)
-        loop.seen.clear()
-        loop.thread = _thread.get_ident()
-        if not self._watchdog.alive and self._patches.on:  # in a forked child
-            try:
+        try:
+            emitter.emit(LOOP_LAG.kind, loop.number, lag)
+            if run is not None:
+                _note(loop, now)
+            for duration, samples, stack, task in loop.seen:
+                emitter.emit(LOOP_BLOCKED.kind, loop.number, duration, samples, stack, task)
+            loop.seen.clear()
+            loop.thread = _thread.get_ident()
+            if not self._watchdog.alive and self._patches.on:  # in a forked child
                 self._watchdog.start()
-            except RuntimeError:
-                pass
+        except RuntimeError:  # the interpreter ends
+            return
+        except Exception:
+            self.fault()
 
     # In the watchdog's
 

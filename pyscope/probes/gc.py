@@ -36,19 +36,22 @@ class GCProbe(Probe):
 
     def _collected(self, phase: str, info: dict[str, Any]) -> None:
         # Only one thread collects at a time.
-        if phase == "start":
-            self._start_ns = time.perf_counter_ns()
-            return
-        start, self._start_ns = self._start_ns, 0
-        duration = time.perf_counter_ns() - start
-        generation = info.get("generation", 0)
-        if start == 0 or (duration < SHORT_NS and generation < 2):
-            return
-        emitter.emit(
-            GC_PAUSE.kind,
-            duration,
-            generation,
-            info.get("collected", 0),
-            info.get("uncollectable", 0),
-            emitter.stack() if duration >= LONG_NS else 0,
-        )
+        try:
+            if phase == "start":
+                self._start_ns = time.perf_counter_ns()
+                return
+            start, self._start_ns = self._start_ns, 0
+            duration = time.perf_counter_ns() - start
+            generation = info.get("generation", 0)
+            if start == 0 or (duration < SHORT_NS and generation < 2):
+                return
+            emitter.emit(
+                GC_PAUSE.kind,
+                duration,
+                generation,
+                info.get("collected", 0),
+                info.get("uncollectable", 0),
+                emitter.stack() if duration >= LONG_NS else 0,
+            )
+        except Exception:
+            self.fault()

@@ -69,8 +69,11 @@ class _Command:
 
     def try_again(self) -> None:
         """Begins the next attempt if the one before has ended. Never raises: the first has begun in the same way."""
-        if self.attempt.ended and self.attempt is not SILENT:
-            self._begin()
+        try:
+            if self.attempt.ended and self.attempt is not SILENT:
+                self._begin()
+        except Exception:
+            fault("redis")
 
 
 _current: ContextVar[_Command | None] = ContextVar("pyscope_redis_command", default=None)

@@ -23,6 +23,7 @@ from typing import Self
 
 from pyscope import emitter
 from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
+from pyscope.probes.clients import fault
 
 __all__ = ["Scope", "exception_name"]
 
@@ -58,42 +59,49 @@ class Scope:
         """Begins, within the scope that runs here."""
         self._started = perf_counter_ns()
         self._cpu = thread_time_ns()
-        if emitter.active():
-            self.id = emitter.next_id()
-            parent = emitter.scope.get()
-            self._token = emitter.scope.set(self.id)
-            emitter.emit(
-                SCOPE_BEGIN.kind, self.id, parent, emitter.intern(self.kind), emitter.intern(self.name)
-            )
+        try:
+            if emitter.active():
+                self.id = emitter.next_id()
+                parent = emitter.scope.get()
+                self._token = emitter.scope.set(self.id)
+                emitter.emit(
+                    SCOPE_BEGIN.kind, self.id, parent, emitter.intern(self.kind), emitter.intern(self.name)
+                )
+        except Exception:
+            fault("asgi")
         return self
 
     def leave(self, error: BaseException | None = None) -> None:
         """Ends, with the exception that ended it if there was one."""
-        if self._token is None:
+        token, self._token = self._token, None
+        if token is None:
             return
-        if self.cpu_ns < 0:
-            self.cpu_ns = thread_time_ns() - self._cpu
-        duration = perf_counter_ns() - self._started
-        if error is None:
-            outcome = "returned"
-        else:
-            outcome = "cancelled" if isinstance(error, (asyncio.CancelledError, GeneratorExit)) else "raised"
-        intern = emitter.intern
-        emitter.emit(
-            SCOPE_END.kind,
-            self.id,
-            duration,
-            self.cpu_ns,
-            self.status,
-            intern(self.route) if self.route else 0,
-            intern(outcome),
-            intern(exception_name(error)) if error is not None else 0,
-        )
         try:
-            emitter.scope.reset(self._token)
-        except ValueError:  # left in another context than it was entered in: a generator that was collected
+            if self.cpu_ns < 0:
+                self.cpu_ns = thread_time_ns() - self._cpu
+            duration = perf_counter_ns() - self._started
+            if error is None:
+                outcome = "returned"
+            else:
+                cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit))
+                outcome = "cancelled" if cancelled else "raised"
+            intern = emitter.intern
+            emitter.emit(
+                SCOPE_END.kind,
+                self.id,
+                duration,
+                self.cpu_ns,
+                self.status,
+                intern(self.route) if self.route else 0,
+                intern(outcome),
+                intern(exception_name(error)) if error is not None else 0,
+            )
+        except Exception:
+            fault("asgi")
+        try:
+            emitter.scope.reset(token)
+        except Exception:  # left in another context than it was entered in: a generator that was collected
             pass
-        self._token = None
 
     def __enter__(self) -> Self:
         return self.enter()

@@ -53,7 +53,10 @@ def _begin(
 def _mail(args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, str]) -> tuple[Any, Any]:
     """Sender and text, to tell mails apart: the arguments 1 and 3 of both clients' sendmail."""
     sender, text = names
-    return (args[0] if args else kwargs.get(sender)), (args[2] if len(args) > 2 else kwargs.get(text))
+    return (
+        args[0] if args else kwargs.get(sender),
+        args[2] if len(args) > 2 else kwargs.get(text),
+    )
 
 
 def _failed(attempt: Attempt, error: BaseException, code: str) -> None:
@@ -69,10 +72,9 @@ def _failed(attempt: Attempt, error: BaseException, code: str) -> None:
     except Exception:
         fault("smtp")
         found = 0
-    if type(found) is int and 0 < found < 1000:
-        attempt.failed(error, found, str(found))
-    else:
-        attempt.failed(error)
+    if type(found) is not int or not 0 < found < 1000:
+        found = 0
+    attempt.failed(error, found, str(found) if found else "")
 
 
 class AiosmtplibAdapter:
@@ -144,9 +146,8 @@ class SmtplibAdapter:
             def connect(self: Any, host: Any = "localhost", port: Any = 0, *args: Any, **kwargs: Any) -> Any:
                 attempt = SILENT
                 if patches.on:
-                    name, number = _smtplib_peer(self, host, port)
+                    name, number = self.__dict__[_PEER] = _smtplib_peer(self, host, port)
                     attempt = _begin("CONNECT", name, number, "smtplib", self.timeout, blocking=True)
-                    self.__dict__[_PEER] = name, number
                 try:
                     response = original(self, host, port, *args, **kwargs)
                 except BaseException as error:
@@ -181,9 +182,13 @@ class SmtplibAdapter:
 
 def _smtplib_peer(client: Any, host: Any, port: Any) -> tuple[str, int]:
     """As SMTP.connect reads its arguments: `host:port` in one is allowed."""
-    if type(host) is not str or host.startswith("/"):
-        return "unix", 0
-    if not port and host.count(":") == 1:
-        host, _, after = host.partition(":")
-        port = int(after) if after.isascii() and after.isdigit() else 0
-    return host, port if type(port) is int and port else client.default_port
+    try:
+        if type(host) is not str or host.startswith("/"):
+            return "unix", 0
+        if not port and host.count(":") == 1:
+            host, _, after = host.partition(":")
+            port = int(after) if after.isascii() and after.isdigit() else 0
+        return host, port if type(port) is int and port else client.default_port
+    except Exception:
+        fault("smtp")
+        return "localhost", 0

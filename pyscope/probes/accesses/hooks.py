@@ -35,6 +35,9 @@ class Recorder(Protocol):
     def before_write(self, number: int, label: str, instance: object, value: object, deletes: bool) -> object:
         """It is about to be written or deleted. Returns the value to write."""
 
+    def fault(self) -> None:
+        """A hook itself has failed."""
+
     def undone(self, number: int, label: str) -> None:
         """It was not: an exception."""
 
@@ -102,22 +105,21 @@ class AccessHooks:
         labels: dict[str, str] = {}  # of instances of the class itself
 
         def __getattribute__(instance: Any, name: str, /) -> Any:
-            if type(instance) is kind:
-                value = (
-                    _plain_get(instance, name)
-                    if plain and layer.found is MISSING
-                    else layer.below(instance, name)
-                )
-                label = labels.get(name)
-                if label is None:
-                    label = labels[name] = label_of(kind, kind, name)
+            own = type(instance)
+            if own is kind and plain and layer.found is MISSING:
+                value = _plain_get(instance, name)
             else:
                 value = layer.below(instance, name)
-                label = label_of(kind, type(instance), name)
-            if label:
-                number = numbers.get(id(instance)) or number_of(instance)
-                if number:
-                    read(number, label, value)
+            try:
+                label = labels.get(name) if own is kind else label_of(kind, own, name)
+                if label is None:
+                    label = labels[name] = label_of(kind, kind, name)
+                if label:
+                    number = numbers.get(id(instance)) or number_of(instance)
+                    if number:
+                        read(number, label, value)
+            except Exception:
+                recorder.fault()
             return value
 
         return __getattribute__
@@ -126,29 +128,29 @@ class AccessHooks:
         kind, recorder, label_of = layer.kind, self._recorder, self._label
         number_of, numbers = recorder.number_of, recorder.numbers
         next_one = next((base for base in mro(kind)[1:] if "__setattr__" in namespace(base)), object)
+        plain = next_one is object
         labels: dict[str, str] = {}  # of instances of the class itself
 
         def __setattr__(instance: Any, name: str, value: Any, /) -> None:
-            number = 0
-            plain = False
-            if type(instance) is kind:
-                plain = next_one is object and layer.found is MISSING
-                label = labels.get(name)
+            number, label = 0, None
+            own = type(instance)
+            try:
+                label = labels.get(name) if own is kind else label_of(kind, own, name)
                 if label is None:
                     label = labels[name] = label_of(kind, kind, name)
-            else:
-                label = label_of(kind, type(instance), name)
-            if label:
-                number = numbers.get(id(instance)) or number_of(instance)
-                if number:
-                    value = recorder.before_write(number, label, instance, value, False)
+                if label:
+                    number = numbers.get(id(instance)) or number_of(instance)
+                    if number:
+                        value = recorder.before_write(number, label, instance, value, False)
+            except Exception:
+                recorder.fault()
             try:
-                if plain:
+                if own is kind and plain and layer.found is MISSING:
                     _plain_set(instance, name, value)
                 else:
                     layer.below(instance, name, value)
             except BaseException:
-                if number:
+                if number and label:
                     recorder.undone(number, label)
                 raise
 
@@ -159,12 +161,15 @@ class AccessHooks:
         number_of, numbers = recorder.number_of, recorder.numbers
 
         def __delattr__(instance: Any, name: str, /) -> None:
-            number = 0
-            label = label_of(kind, type(instance), name)
-            if label:
-                number = numbers.get(id(instance)) or number_of(instance)
-                if number:
-                    recorder.before_write(number, label, instance, None, True)
+            number, label = 0, ""
+            try:
+                label = label_of(kind, type(instance), name)
+                if label:
+                    number = numbers.get(id(instance)) or number_of(instance)
+                    if number:
+                        recorder.before_write(number, label, instance, None, True)
+            except Exception:
+                recorder.fault()
             try:
                 layer.below(instance, name)
             except BaseException:

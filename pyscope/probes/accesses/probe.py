@@ -190,5 +190,8 @@ class AccessProbe(Probe):
 
     def undone(self, number: int, label: str) -> None:
         """A write was refused."""
-        task, step = strands.task_in_hand(), strands.loop_step()
-        emitter.emit(_ACCESS, number, _UNDONE, 0, 0, 0, task, step, emitter.intern(label), 0, 0)
+        try:
+            task, step = strands.task_in_hand(), strands.loop_step()
+            emitter.emit(_ACCESS, number, _UNDONE, 0, 0, 0, task, step, emitter.intern(label), 0, 0)
+        except Exception:
+            self.fault()

@@ -107,8 +107,11 @@ def sent(identity: str, actor: str, message: str, length: int = -1) -> Letter | 
 
 def answered(identity: str, letter: Letter | None) -> None:
     """The sender of a message has its answer."""
-    if letter is not None and emitter.active():
-        emitter.emit(events.MESSAGE_ANSWERED.kind, letter[0], number_of(identity))
+    try:
+        if letter is not None and emitter.active():
+            emitter.emit(events.MESSAGE_ANSWERED.kind, letter[0], number_of(identity))
+    except Exception:
+        fault()
 
 
 def received(

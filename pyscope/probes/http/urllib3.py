@@ -98,11 +98,11 @@ def patch(patches: Patches, library: ModuleType) -> None:
 
 
 def _begin(pool: Any, method: Any, url: Any, body: Any, kwargs: dict[str, Any]) -> _Call:
-    call = _current.get()
-    if call is None or call.pool is not pool or not call.again:
-        call = _Call(pool)
-    call.again = False
     try:
+        call = _current.get()
+        if call is None or call.pool is not pool or not call.again:
+            call = _Call(pool)
+        call.again = False
         path, _, query = str.partition(url, "?")
         if "://" in path:  # to a proxy
             path = "/" + path.partition("://")[2].partition("/")[2]
@@ -121,7 +121,7 @@ def _begin(pool: Any, method: Any, url: Any, body: Any, kwargs: dict[str, Any]) 
         call.chain = call.chain or call.attempt.id
     except Exception:
         fault("http")
-        call.attempt = SILENT
+        return _Call(pool)
     return call
 
 

@@ -23,6 +23,9 @@ CONSTRUCTORS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__"
 class Observer(Protocol):
     """Who is told of writes. No method raises."""
 
+    def fault(self) -> None:
+        """A hook itself has failed."""
+
     def after_first_write(self, instance: object, name: str) -> None:
         """A constructor has given an attribute, not one of `STATES`, its value."""
 
@@ -65,12 +68,16 @@ class AttributeHooks:
 
     def _tells(self, kind: type, instance: object) -> bool:
         """Of several hooked classes in an object's MRO the first one tells."""
-        own = type(instance)
-        known = self._outermost.get(id(own))
-        if known is None:
-            first = next((base for base in mro(own) if id(base) in self._hooked), None)
-            known = self._outermost[id(own)] = own, first
-        return known[1] is kind
+        try:
+            own = type(instance)
+            known = self._outermost.get(id(own))
+            if known is None:
+                first = next((base for base in mro(own) if id(base) in self._hooked), None)
+                known = self._outermost[id(own)] = own, first
+            return known[1] is kind
+        except Exception:
+            self._observer.fault()
+            return False
 
     def _setter(self, layer: Layer) -> Callable[..., None]:
         kind, tells, observer = layer.kind, self._tells, self._observer

@@ -86,9 +86,9 @@ class StateProbe(Probe):
 
     def before_write(self, instance: object, name: str) -> Frozen | None:
         """How an attribute is, if its object is watched."""
-        if instance not in self._watched or not emitter.active() or name.startswith("_sa_"):
-            return None
         try:
+            if instance not in self._watched or not emitter.active() or name.startswith("_sa_"):
+                return None
             return values.freeze(self._read(instance, name))
         except RuntimeError:  # another thread is at the container
             return UNKNOWN
@@ -98,13 +98,13 @@ class StateProbe(Probe):
 
     def after_first_write(self, instance: object, name: str) -> None:
         """Takes a constructor's write for granted."""
-        if self._snapshots.has(instance):
-            try:
+        try:
+            if self._snapshots.has(instance):
                 self._snapshots.note(instance, name, values.freeze(self._read(instance, name)))
-            except RuntimeError:
-                return
-            except Exception:
-                self.fault()
+        except RuntimeError:
+            return
+        except Exception:
+            self.fault()
 
     def after_write(
         self, instance: object, name: str, value: Any, before: Frozen, constructing: bool

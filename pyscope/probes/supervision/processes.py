@@ -99,7 +99,7 @@ class ChildProcesses:
         def __init__(popen: Any, *arguments: Any, **named: Any) -> None:
             original(popen, *arguments, **named)
             if patches.on:
-                self._began(popen.pid, "subprocess", _program(popen), popen)
+                self._began(popen.pid, "subprocess", lambda: _program(popen), popen)
 
         return __init__
 
@@ -108,8 +108,7 @@ class ChildProcesses:
         def start(process: Any) -> None:
             original(process)
             if patches.on:
-                name = process._name
-                self._began(process._popen.pid, "multiprocessing", str(name), process._popen)
+                self._began(process._popen.pid, "multiprocessing", lambda: str(process._name), process._popen)
 
         return start
 
@@ -134,10 +133,11 @@ class ChildProcesses:
 
         return send
 
-    def _began(self, pid: int, supervisor: str, name: str, holder: Any) -> None:
+    def _began(self, pid: int, supervisor: str, name_of: Callable[[], str], holder: Any) -> None:
         try:
             if not emitter.active():
                 return
+            name = name_of()
             stack = emitter.stack()
             self._tell("child_started", supervisor, name, pid=pid, stack=stack)
             if self._pid != os.getpid():  # the first child, or the first of a forked child

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any
 
 from pyscope import emitter
+from pyscope.probes.clients import fault
 from pyscope.probes.exceptions import described
 
 __all__ = ["ExceptionHooks"]
@@ -37,23 +38,29 @@ class ExceptionHooks:
             sys.excepthook = self._main_hook
 
     def _in_thread(self, arguments: Any) -> None:
-        if arguments.exc_type is not SystemExit:
-            thread = arguments.thread
-            self._tell(
-                "child_terminated",
-                "threading",
-                thread.name if type(thread) is threading.Thread else _name_of(thread),
-                described(arguments.exc_value),
-                stack=_stack_of(arguments.exc_traceback),
-            )
+        try:
+            if arguments.exc_type is not SystemExit:
+                thread = arguments.thread
+                self._tell(
+                    "child_terminated",
+                    "threading",
+                    thread.name if type(thread) is threading.Thread else _name_of(thread),
+                    described(arguments.exc_value),
+                    stack=_stack_of(arguments.exc_traceback),
+                )
+        except Exception:
+            fault("supervision")
         self._thread_hook(arguments)
 
     def _in_main(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
-        self._tell(
-            "child_terminated", "interpreter", "MainThread", described(error), stack=_stack_of(traceback)
-        )
+        try:
+            self._tell(
+                "child_terminated", "interpreter", "MainThread", described(error), stack=_stack_of(traceback)
+            )
+        except Exception:
+            fault("supervision")
         self._main_hook(kind, error, traceback)
 
 

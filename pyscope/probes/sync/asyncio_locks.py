@@ -8,15 +8,13 @@ from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
 from typing import Any
 
-from pyscope import emitter
-from pyscope.events.sync import LOCK, Channel, LockStep
+from pyscope.events.sync import Channel, LockStep
 from pyscope.probes.patches import Patches
-from pyscope.probes.sync.signals import capacity_of, give, semaphore_made, take
-from pyscope.probes.sync.strands import task_in_hand
+from pyscope.probes.sync.signals import give, semaphore_made, semaphore_used, take
 
 __all__ = ["patch"]
 
-_LOCK, _ACQUIRED, _RELEASED = LOCK.kind, int(LockStep.ACQUIRED), int(LockStep.RELEASED)
+_ACQUIRED, _RELEASED = int(LockStep.ACQUIRED), int(LockStep.RELEASED)
 
 
 def patch(patches: Patches) -> None:
@@ -59,7 +57,7 @@ def _acquire(
             return await original(self)
         began = perf_counter_ns()
         acquired = await original(self)
-        emitter.emit(_LOCK, _ACQUIRED, id(self), capacity_of(self), task_in_hand(), perf_counter_ns() - began)
+        semaphore_used(self, _ACQUIRED, perf_counter_ns() - began)
         return acquired
 
     return acquire
@@ -69,7 +67,7 @@ def _release(patches: Patches, original: Callable[..., None]) -> Callable[..., N
     @functools.wraps(original)
     def release(self: Any) -> None:
         if patches.on:
-            emitter.emit(_LOCK, _RELEASED, id(self), capacity_of(self), task_in_hand(), 0)
+            semaphore_used(self, _RELEASED)
         original(self)
 
     return release

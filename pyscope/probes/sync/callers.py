@@ -7,6 +7,8 @@ import sys
 import sysconfig
 from types import FrameType
 
+from pyscope.probes.clients import fault
+
 __all__ = ["caller", "in_standard_library", "is_standard"]
 
 _paths = sysconfig.get_paths()
@@ -27,9 +29,13 @@ def in_standard_library(frame: FrameType) -> bool:
     file = frame.f_code.co_filename
     found = _known.get(file)
     if found is None:
-        found = is_standard(file) or file.startswith(_own)
-        if len(_known) < 10_000:
-            _known[file] = found
+        try:
+            found = is_standard(file) or file.startswith(_own)
+            if len(_known) < 10_000:
+                _known[file] = found
+        except Exception:
+            fault("sync")
+            return True
     return found
 
 

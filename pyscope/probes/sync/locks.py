@@ -16,6 +16,7 @@ from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sync import LOCK, LOCK_MADE, LockStep
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.sync.callers import caller, in_standard_library
 from pyscope.probes.sync.strands import task_in_hand
@@ -39,6 +40,13 @@ class _Detail:
     every_use = False
 
 
+def _tell(step: int, number: int, waited: int = 0) -> None:
+    try:
+        emitter.emit(_LOCK, step, number, 1, task_in_hand(), waited)
+    except Exception:
+        fault("sync")
+
+
 class _Traced:
     """What both kinds of lock have in common."""
 
@@ -46,8 +54,12 @@ class _Traced:
 
     def __init__(self, raw: Any, name: str = "", stack: int = 0) -> None:
         self._raw = raw
-        self._number = emitter.next_id()
-        emitter.emit(LOCK_MADE.kind, self._number, 1, emitter.intern(name or type(raw).__name__), stack)
+        self._number = 0
+        try:
+            self._number = emitter.next_id()
+            emitter.emit(LOCK_MADE.kind, self._number, 1, emitter.intern(name or type(raw).__name__), stack)
+        except Exception:
+            fault("sync")
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -68,7 +80,7 @@ class _Traced:
         if not (_Detail.every_use or waited >= SHORTEST_WAIT_NS):
             return True
         try:
-            emitter.emit(_LOCK, _ACQUIRED, self._number, 1, task_in_hand(), waited)
+            _tell(_ACQUIRED, self._number, waited)
         except BaseException:  # a signal handler's
             raw.release()
             raise
@@ -76,7 +88,7 @@ class _Traced:
 
     def release(self) -> None:
         if _Detail.every_use:
-            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+            _tell(_RELEASED, self._number)
         self._raw.release()
 
     __enter__ = acquire
@@ -86,7 +98,7 @@ class _Traced:
     ) -> None:
         try:
             if _Detail.every_use:
-                emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+                _tell(_RELEASED, self._number)
         finally:
             self._raw.release()
 
@@ -131,7 +143,7 @@ class TracedRLock(_Traced):
     def release(self) -> None:
         raw = self._raw
         if _Detail.every_use and self._depth() == 1:
-            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+            _tell(_RELEASED, self._number)
         raw.release()
 
     def __exit__(
@@ -139,7 +151,7 @@ class TracedRLock(_Traced):
     ) -> None:
         try:
             if _Detail.every_use and self._depth() == 1:
-                emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+                _tell(_RELEASED, self._number)
         finally:
             self._raw.release()
 
@@ -149,20 +161,24 @@ class TracedRLock(_Traced):
 
     def _release_save(self) -> Any:
         if _Detail.every_use:
-            emitter.emit(_LOCK, _RELEASED, self._number, 1, task_in_hand(), 0)
+            _tell(_RELEASED, self._number)
         return self._raw._release_save()
 
     def _acquire_restore(self, state: Any) -> None:
         self._raw._acquire_restore(state)
         if _Detail.every_use:
-            emitter.emit(_LOCK, _ACQUIRED, self._number, 1, task_in_hand(), 0)
+            _tell(_ACQUIRED, self._number)
 
     def _depth(self) -> int:
         """How often the calling thread has acquired it."""
-        if _HAS_COUNT:
-            depth: int = self._raw._recursion_count()
-            return depth
-        return int(repr(self._raw).partition("count=")[2].split()[0]) if self._raw._is_owned() else 0
+        try:
+            if _HAS_COUNT:
+                depth: int = self._raw._recursion_count()
+                return depth
+            return int(repr(self._raw).partition("count=")[2].split()[0]) if self._raw._is_owned() else 0
+        except Exception:
+            fault("sync")
+            return 0
 
     if _HAS_COUNT:
         _recursion_count = _depth
@@ -185,12 +201,16 @@ def traced(raw: Any, name: str = "", stack: int = 0) -> Any:
 
 def _made(raw: Any) -> Any:
     """A new lock for the caller's caller: the interpreter's own where the standard library makes it for itself."""
-    frame = caller(2)
-    if frame.f_code is _CONDITION and frame.f_back is not None:
-        frame = frame.f_back
-    if in_standard_library(frame):
+    try:
+        frame = caller(2)
+        if frame.f_code is _CONDITION and frame.f_back is not None:
+            frame = frame.f_back
+        if in_standard_library(frame):
+            return raw
+        return traced(raw, stack=emitter.stack(4))
+    except Exception:
+        fault("sync")
         return raw
-    return traced(raw, stack=emitter.stack(4))
 
 
 class _LockFactory(type):

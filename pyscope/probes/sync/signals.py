@@ -14,10 +14,11 @@ from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sync import LOCK, LOCK_MADE, SIGNAL, Channel, LockStep, SignalStep
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.sync.strands import task_in_hand
 
-__all__ = ["capacity_of", "give", "patch", "semaphore_made", "take"]
+__all__ = ["give", "patch", "semaphore_made", "semaphore_used", "take"]
 
 MANY = 1 << 30  # as good as no limit
 
@@ -36,12 +37,18 @@ _INTERNAL = frozenset(  # what these do with their own events and conditions is 
 
 def give(channel: int, kind: int, item: int = 0) -> None:
     """What was done until now happens before what follows the TAKE."""
-    emitter.emit(_SIGNAL, _GIVE, channel, int(kind), item, task_in_hand(), 0)
+    try:
+        emitter.emit(_SIGNAL, _GIVE, channel, int(kind), item, task_in_hand(), 0)
+    except Exception:
+        fault("sync")
 
 
 def take(channel: int, kind: int, item: int = 0, waited: int = 0) -> None:
     """What follows happens after what was before the GIVE."""
-    emitter.emit(_SIGNAL, _TAKE, channel, int(kind), item, task_in_hand(), waited)
+    try:
+        emitter.emit(_SIGNAL, _TAKE, channel, int(kind), item, task_in_hand(), waited)
+    except Exception:
+        fault("sync")
 
 
 def _internal(frame: FrameType) -> bool:
@@ -129,15 +136,25 @@ def semaphore_made(semaphore: Any, capacity: Any) -> None:
     """A semaphore exists. One that admits one at a time is a lock; one that begins with none is a signal."""
     if type(capacity) is not int:
         return
-    key = id(semaphore)
-    capacities = _capacities
+    key, capacities = id(semaphore), _capacities
 
     def forget(reference: object) -> None:
         if key in capacities and capacities[key][0] is reference:
             del capacities[key]
 
-    capacities[key] = weakref.ref(semaphore, forget), capacity or MANY
-    emitter.emit(LOCK_MADE.kind, key, capacity or MANY, emitter.intern("semaphore"), emitter.stack(4))
+    try:
+        capacities[key] = weakref.ref(semaphore, forget), capacity or MANY
+        emitter.emit(LOCK_MADE.kind, key, capacity or MANY, emitter.intern("semaphore"), emitter.stack(4))
+    except Exception:
+        fault("sync")
+
+
+def semaphore_used(semaphore: Any, step: int, waited: int = 0) -> None:
+    """A place in a semaphore was acquired or released."""
+    try:
+        emitter.emit(_LOCK, step, id(semaphore), capacity_of(semaphore), task_in_hand(), waited)
+    except Exception:
+        fault("sync")
 
 
 def capacity_of(semaphore: Any) -> int:
@@ -172,9 +189,7 @@ def _semaphore_acquire(patches: Patches, original: Callable[..., bool]) -> Calla
         began = perf_counter_ns()
         acquired = original(self, *args, **kwargs)
         if acquired:
-            emitter.emit(
-                _LOCK, _ACQUIRED, id(self), capacity_of(self), task_in_hand(), perf_counter_ns() - began
-            )
+            semaphore_used(self, _ACQUIRED, perf_counter_ns() - began)
         return acquired
 
     return acquire
@@ -184,7 +199,7 @@ def _semaphore_release(patches: Patches, original: Callable[..., None]) -> Calla
     @functools.wraps(original)
     def release(self: Any, n: int = 1) -> None:
         if patches.on and not _by_an_executor():
-            emitter.emit(_LOCK, _RELEASED, id(self), capacity_of(self), task_in_hand(), 0)
+            semaphore_used(self, _RELEASED)
         original(self, n)
 
     return release

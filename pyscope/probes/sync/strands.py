@@ -82,7 +82,7 @@ def current_task() -> Any:
 def next_step(loop: object) -> bool:
     """The event loop of this thread begins another pass. Whether it is its first."""
     thread = get_ident()
-    before, address = _steps.get(thread, (0, 0))
+    before, address = _steps.get(thread, _NO_STEP)
     _steps[thread] = before + 1, id(loop)
     return address != id(loop)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sync import TASK, Channel, TaskStep
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.sync import strands
 from pyscope.probes.sync.callers import in_standard_library
@@ -62,22 +63,48 @@ def _create_task(patches: Patches, original: Callable[..., Any]) -> Callable[...
     def create_task(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not patches.on or not emitter.active():
             return original(self, *args, **kwargs)
-        creator = strands.task_in_hand()
+        creator = _creator()
         if self.get_task_factory() is None:
             task = original(self, *args, **kwargs)
-            number = strands.number_of(task)
-            emitter.emit(TASK.kind, int(TaskStep.CREATED), number, creator, 0, _name_of(task))
-        else:  # it may run before this returns
-            number = emitter.next_id()
-            emitter.emit(TASK.kind, int(TaskStep.CREATED), number, creator, 0, "")
-            with strands.reserved(number):
-                task = original(self, *args, **kwargs)
-                number = strands.number_of(task) if isinstance(task, asyncio.Future) else 0
-        if number:
-            task.add_done_callback(_End(number, creator))
+            _created(task, creator)
+            return task
+        with strands.reserved(_announced(creator)):  # it may run before this returns
+            task = original(self, *args, **kwargs)
+            _created(task, creator, announced=True)
         return task
 
     return create_task
+
+
+def _creator() -> int:
+    try:
+        return strands.task_in_hand()
+    except Exception:
+        fault("sync")
+        return 0
+
+
+def _announced(creator: int) -> int:
+    """The number of a task to come."""
+    try:
+        number = emitter.next_id()
+        emitter.emit(TASK.kind, int(TaskStep.CREATED), number, creator, 0, "")
+        return number
+    except Exception:
+        fault("sync")
+        return 0
+
+
+def _created(task: Any, creator: int, *, announced: bool = False) -> None:
+    try:
+        if announced and not isinstance(task, asyncio.Future):
+            return
+        number = strands.number_of(task)
+        if not announced:
+            emitter.emit(TASK.kind, int(TaskStep.CREATED), number, creator, 0, _name_of(task))
+        task.add_done_callback(_End(number, creator))
+    except Exception:
+        fault("sync")
 
 
 def _name_of(task: Any) -> str:
@@ -102,7 +129,7 @@ class _End:
         try:
             self._tell(task)
         except Exception:
-            emitter.emit(TASK.kind, int(TaskStep.ENDED), self._number, self._creator, 0, "")
+            fault("sync")
         strands.forget(task)
 
     def _tell(self, task: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sync import THREAD, Channel, ThreadStep
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.sync.signals import give, take
 from pyscope.probes.sync.strands import task_in_hand
@@ -48,8 +49,11 @@ def patch(patches: Patches) -> None:
 
 
 def _tell(step: ThreadStep, thread: Any) -> None:
-    name = thread.__dict__.get("_name")
-    emitter.emit(THREAD.kind, int(step), id(thread), task_in_hand(), name if type(name) is str else "")
+    try:
+        name = thread.__dict__.get("_name")
+        emitter.emit(THREAD.kind, int(step), id(thread), task_in_hand(), name if type(name) is str else "")
+    except Exception:
+        fault("sync")
 
 
 def _start(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
@@ -75,8 +79,9 @@ class _Begin:
     def __init__(self, thread: Any, patches: Patches) -> None:
         self._thread = thread
         self._patches = patches
-        self._before = thread.__dict__.get("run", self)
-        thread.__dict__["run"] = self
+        own = thread.__dict__
+        self._before = own.get("run", self)
+        own["run"] = self
 
     def remove(self) -> None:
         """Leaves the thread as it was."""
