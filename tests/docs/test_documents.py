@@ -185,6 +185,11 @@ def check_command(words: list[str]) -> None:
     assert program.arguments[0] == "-m"
 
 
+def json_text(block: Block, terminal: Terminal) -> str:
+    assert json.loads(block.text)
+    return ""
+
+
 def text(block: Block, terminal: Terminal) -> str:
     return ""
 
@@ -196,6 +201,7 @@ READERS = {
     "ini": ini,
     "dockerfile": dockerfile,
     "yaml": yaml_file,
+    "json": json_text,
     "text": text,
 }
 

@@ -53,7 +53,9 @@ def test_the_test_in_the_readme_passes(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "shop" / "__init__.py").write_text("from shop.repo import insert as order\n")
     (tmp_path / "shop" / "repo.py").write_text("def insert(row):\n    return row\n")
     (tmp_path / "test_shop.py").write_text("import shop\n" + textwrap.dedent(sample))
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # other plugins of this environment take seconds
+    monkeypatch.setenv(
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"
+    )  # other plugins of this environment take seconds
     assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "-p", "pyscope.testing", "test_shop.py")
 
 
