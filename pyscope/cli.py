@@ -46,6 +46,7 @@ def pyscope() -> None:
     \b
     pyscope run script.py        record a program
     pyscope report FILE          what ran, and what it cost; --html OUT makes a page of it
+    pyscope live FILE            the same in the browser; PID is a running process
     """
 
 
@@ -132,7 +133,7 @@ def run(
 # --- what reads recordings -----------------------------------------------------------------------
 
 
-@pyscope.command("report")
+@pyscope.command("report", short_help="Print what went wrong, what was hot and slow, and what is missing.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--limit", default=10, show_default=True, type=click.IntRange(1), help="Rows of each table.")
 @click.option(
@@ -207,7 +208,7 @@ def _export(file: Path, form: str, output: Path | None) -> None:
     click.echo(f"{path} ({size(path.stat().st_size)})")
 
 
-@pyscope.command("live")
+@pyscope.command("live", short_help="Show a process or a recording in the browser.")
 @click.argument("target", metavar="FILE|DIR|PID")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -228,7 +229,7 @@ def live(target: str, host: str, port: int, hosts: tuple[str, ...], read_only: b
     return serving.serve(target, host=host, port=port, hosts=hosts, read_only=read_only)
 
 
-@pyscope.command("recover")
+@pyscope.command("recover", short_help="Complete the recordings of killed processes.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def recover(path: Path, as_json: bool) -> None:
@@ -249,7 +250,7 @@ def recover(path: Path, as_json: bool) -> None:
     rendering.render_recovered(found, path)
 
 
-@pyscope.command("dump")
+@pyscope.command("dump", short_help="Write the last seconds of a running process to a file.")
 @click.argument("pid", type=click.IntRange(1))
 @click.option(
     "-o",
@@ -279,7 +280,7 @@ def dump(pid: int, output: Path | None, no_children: bool, as_json: bool) -> Non
     rendering.render_dumped(found, path)
 
 
-@pyscope.command("doctor")
+@pyscope.command("doctor", short_help="Say whether and how recording works here.")
 @click.option("--modules", multiple=True, metavar="GLOB", help="As for pyscope run.")
 @click.option("--detail", type=click.Choice(DETAILS), help="As for pyscope run.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")

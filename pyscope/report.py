@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +38,15 @@ if TYPE_CHECKING:
     from pyscope.doctor import Diagnosis
     from pyscope.parts import Recovered
 
-__all__ = ["render", "render_diagnosis", "render_dumped", "render_recovered"]
+__all__ = ["program", "render", "render_diagnosis", "render_dumped", "render_recovered"]
 
 _TITLES = {
     "self": "Hottest functions, by time in themselves",
     "total": "Hottest functions, by total time",
     "calls": "Most called functions",
 }
+_OURS = re.compile(r"(^|/)pyscope$")
+_FLAGS = ("--no-children",)  # of `pyscope run`; its other options have values
 _ENOUGH_EVENTS = 10_000  # below, the file's fixed parts outweigh the events
 
 
@@ -98,10 +101,25 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
     table.add_column("command", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("recorded", no_wrap=True, style=FAINT)
     for process in summary.processes[:20]:
-        table.add_row(str(process.pid), process.command, _how(process))
+        table.add_row(str(process.pid), program(process.command), _how(process))
     if len(summary.processes) > 20:
         table.add_row("", f"… and {len(summary.processes) - 20} more processes", "")
     return Group(*lines, table, "")
+
+
+def program(command: str) -> str:
+    """What was recorded, without the interpreter's folder and the part of the line that is ours."""
+    words = command.split(" ")
+    run = next(
+        (at for at, word in enumerate(words[:-1]) if _OURS.search(word) and words[at + 1] == "run"), None
+    )
+    if run is None:
+        words[0] = words[0].rpartition("/")[2]
+        return " ".join(words)
+    at = run + 2
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "--"):
+        at += 1 if "=" in words[at] or words[at] in _FLAGS else 2
+    return " ".join(["python", *words[at:]])
 
 
 def _how(process: ProcessRow) -> Text:

@@ -197,6 +197,25 @@ class TestRendering:
     def test_no_calls_are_explained(self) -> None:
         assert "No call was recorded" in printed(summarize(make_trace([])), 80)
 
+    @pytest.mark.parametrize(
+        ("command", "program"),
+        [
+            ("/opt/bin/python shop.py --fast", "python shop.py --fast"),
+            ("/opt/bin/pyscope run --modules a,b -o x.pyscope --no-children shop.py 8", "python shop.py 8"),
+            (
+                "/opt/bin/python -m pyscope run --mode=flight -m shop.serve --port 80",
+                "python -m shop.serve --port 80",
+            ),
+            ("pyscope run -- shop.py", "python -- shop.py"),
+            ("python -m pyscope run", "python"),
+            ("", ""),
+        ],
+    )
+    def test_a_process_is_called_by_what_was_recorded_and_not_by_our_command(
+        self, command: str, program: str
+    ) -> None:
+        assert report.program(command) == program
+
     def test_losses_are_shown(self) -> None:
         loss = SimpleNamespace(
             reason="ring_full",
