@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from benchmarks import estimator, variants
@@ -45,7 +46,7 @@ def throughput(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
             f"{title}: {name}", interpreter.version, f"≤ {bound:.0%} lost", lost(loss), lost(control),
             verdict, loss,
         )  # fmt: skip
-    yield _failures(found, interpreter, title)
+    yield from _failures(found, interpreter, title, list(bounds))
 
 
 def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
@@ -62,19 +63,24 @@ def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     levels = Levels(f"{title}: p99 latency", interpreter.version, found)
     for name in names:
         yield levels.row(name, at_most=LATENCY_BOUND)
-    yield _failures(found, interpreter, title)
+    yield from _failures(found, interpreter, title, names)
     yield Levels(title, interpreter.version, found).lost_events(names)
 
 
-def _failures(found: Samples, interpreter: Interpreter, title: str) -> Figure:
-    failed, sent = (
-        sum(
-            value
-            for rows in found.processes
-            for row in rows
-            for key, value in row.items()
-            if key.endswith(f": {what}")
+def _failures(found: Samples, interpreter: Interpreter, title: str, names: Sequence[str]) -> Iterator[Figure]:
+    """What failed while recording; what failed without it is no fault of the recorder's."""
+    for label, variants_of, verdict in (
+        ("untraced", (BASELINE, CONTROL), Verdict.INFORMATION),
+        ("recorded", names, None),
+    ):
+        failed, sent = (
+            sum(
+                row.get(f"{name}: {what}", 0.0)
+                for rows in found.processes
+                for row in rows
+                for name in variants_of
+            )
+            for what in ("failed", "requests")
         )
-        for what in ("failed", "requests")
-    )
-    return count_row(f"{title}: failed requests", interpreter.version, failed, sent, "requests")
+        row = count_row(f"{title}: failed requests, {label}", interpreter.version, failed, sent, "requests")
+        yield row if verdict is None else replace(row, asked="", verdict=verdict)
