@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,14 +14,12 @@ from pyscope.live.describe import name_of
 from pyscope.live.follow import FollowedProcess
 from pyscope.live.requests import Ended
 from pyscope.live.slices import Slice
+from pyscope.views.metrics import EVENT_NS
 from pyscope.views.values import NAME, ms, text
 
 __all__ = ["KEPT", "Meter"]
 
 KEPT = 600
-EVENT_NS = 45.0
-"""What an event costs the program that is recorded, in nanoseconds: docs/benchmarks.md."""
-
 _LATENCY_OVER_NS = 5_000_000_000
 _FEWEST = 20
 _MOST_MAILBOXES = 200
@@ -37,6 +36,7 @@ class Meter:
         self._calls = 0
         self._mailboxes: dict[str, int] = {}
         self._peaks: dict[int, int] = {}
+        self._drains: dict[int, tuple[Path | None, int]] = {}
         self._handles: dict[int, psutil.Process | None] = {}
 
     def take(self, news: Slice, ended: list[Ended]) -> None:
@@ -78,7 +78,13 @@ class Meter:
         # Of few requests in a second no percentile can be told: then of the last five.
         timed = [one for one in self._ended if one.end_ns > now_ns - _LATENCY_OVER_NS]
         durations = sorted(one.duration_ns for one in (recent if len(recent) >= _FEWEST else timed))
+        drained = sum(
+            self._drained_ns(process.record.info.pid) for process in processes if process.record.alive
+        )
         rows = [self._process(process) for process in processes if process.record.alive]
+        for known in (self._handles, self._drains):
+            for gone in known.keys() - {row["pid"] for row in rows}:
+                del known[gone]
         cpu = [row["cpu_percent"] for row in rows if row["cpu_percent"] is not None]
         memory = [row["memory_bytes"] for row in rows if row["memory_bytes"] is not None]
         found = {
@@ -93,7 +99,7 @@ class Meter:
             "peak_memory_bytes": max(self._peaks.values(), default=None),
             "events_per_s": round(self._events / seconds, 1),
             "calls_per_s": round(self._calls / seconds, 1),
-            "overhead_percent": round(100 * self._events * EVENT_NS / (seconds * 1e9), 3),
+            "overhead_percent": round(100 * (self._events * EVENT_NS + drained) / (seconds * 1e9), 3),
             "lost_events": sum(_lost(process) for process in processes),
             "mailboxes": dict(self._mailboxes),
             "processes": rows,
@@ -101,6 +107,20 @@ class Meter:
         self._since_ns, self._events, self._calls = now_ns, 0, 0
         self.samples.append(found)
         return found
+
+    def _drained_ns(self, pid: int) -> int:
+        """CPU time of the recorder's own thread since the last call; 0 where it is not to be seen."""
+        if pid not in self._drains:
+            self._drains[pid] = (_drain_of(pid), -1)
+        path, before = self._drains[pid]
+        if path is None:
+            return 0
+        try:
+            now = int(path.read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return 0
+        self._drains[pid] = path, now
+        return now - before if before >= 0 else 0
 
     def _process(self, process: FollowedProcess) -> dict[str, Any]:
         pid = process.record.info.pid
@@ -118,6 +138,17 @@ class Meter:
         except (psutil.Error, OSError):
             self._handles.pop(pid, None)
         return {"pid": pid, "name": text(name_of(process), NAME), "cpu_percent": cpu, "memory_bytes": memory}
+
+
+def _drain_of(pid: int) -> Path | None:
+    """Where the kernel tells the CPU time of a process's drain thread, in nanoseconds."""
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            if (task / "comm").read_text().startswith("pyscope-drain"):
+                return task / "schedstat"
+    except OSError:
+        pass
+    return None
 
 
 def _percentile(durations: list[int], share: float) -> float | None:
