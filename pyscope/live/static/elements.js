@@ -153,8 +153,27 @@
     return answer;
   }
 
+  /** `value` as it was at most `period` milliseconds ago: for drawings that cost more than they say. */
+  function useSeldom(value, period) {
+    const shown = useRef({ value, at: 0, timer: 0 });
+    const [, tick] = useState(0);
+    const last = shown.current;
+    const wait = last.at + period - performance.now();
+    if (last.value !== value && wait <= 0) Object.assign(last, { value, at: performance.now() });
+    useEffect(() => {
+      if (last.value !== value && !last.timer) {
+        last.timer = setTimeout(() => {
+          last.timer = 0;
+          tick((count) => count + 1);
+        }, Math.max(0, wait));
+      }
+    });
+    useEffect(() => () => clearTimeout(last.timer), []);
+    return last.value;
+  }
+
   Object.assign(PyScope, {
-    html, memo, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

@@ -19,6 +19,17 @@
   }
 
   /**
+   * Which element shows which row: a row in sight keeps its own, a new one takes that of a row that has gone. Most of
+   * what drawing a fast list costs is the making of elements. `held`: an element that has the focus goes with its row.
+   */
+  function assign(ids, before, held, fresh) {
+    const inSight = new Set(ids);
+    const free = [...before].filter(([id, element]) => !inSight.has(id) && element !== held).map(([, element]) => element);
+    let next = 0;
+    return new Map(ids.map((id) => [id, before.get(id) ?? free[next++] ?? fresh()]));
+  }
+
+  /**
    * rows: the items; idOf(row): its key; cells(row): the row's cells; columns: titles (a title may be a node);
    * height: of a row in pixels; rowClass(row), onOpen(row), selected: an id.
    * What is being read stays where it is when rows come in above it.
@@ -26,6 +37,7 @@
   function Rows({ label, rows, idOf, cells, columns, height, kind, rowClass, onOpen, selected, empty }) {
     const box = useRef(null);
     const anchor = useRef(null);
+    const elements = useRef({ made: 0, of: new Map() });
     const [view, setView] = useState({ top: 0, height: 600 });
 
     useLayoutEffect(() => {
@@ -87,6 +99,9 @@
     const first = Math.max(0, Math.floor(view.top / height) - SPARE);
     const last = Math.min(rows.length, Math.ceil((view.top + view.height) / height) + SPARE);
     const shown = rows.slice(first, last);
+    const held = document.activeElement?.closest?.("[data-element]")?.dataset.element;
+    const fresh = () => String((elements.current.made += 1));
+    elements.current.of = assign(shown.map(idOf), elements.current.of, held, fresh);
     return html`<div class=${`rows ${kind}`} ref=${box} onScroll=${onScroll} onKeyDown=${onKeyDown} tabindex="0"
         role="table" aria-label=${label} aria-rowcount=${rows.length + 1}>
       <div class="row head" role="row" aria-rowindex="1">
@@ -97,7 +112,7 @@
         ${shown.map((row, offset) => {
           const id = idOf(row);
           const index = first + offset;
-          return html`<div key=${id} role="row" aria-rowindex=${index + 2} data-row=${index} data-id=${id}
+          return html`<div key=${elements.current.of.get(id)} data-element=${elements.current.of.get(id)} role="row" aria-rowindex=${index + 2} data-row=${index} data-id=${id}
               class=${`row ${rowClass ? rowClass(row) : ""} ${id === selected ? "selected" : ""}`}
               style=${{ transform: `translateY(${index * height}px)`, height: `${height}px` }}
               onClick=${onOpen && ((event) => event.target.closest("a, button") || getSelection().toString() || onOpen(row))}>

@@ -6,6 +6,8 @@
   const { useLayoutEffect, useState } = preactHooks;
 
   const LIMITS = { requests: 2000, state: 2000, external: 1000, metrics: 600, findings: 200 };
+  const FRAME = 8;
+  const LATEST = 90; // milliseconds that what arrived may wait for that
   const MAIN_SHARE = 0.5; // the share of the main thread that rendering may take when much arrives
 
   /** Newest-last items by id; the oldest go when there are too many. An item that changes keeps its place. */
@@ -153,6 +155,7 @@
   let dirty = new Set();
   let frame = 0;
   let notBefore = 0;
+  const drawn = new MessageChannel();
 
   function changed(name) {
     dirty.add(name);
@@ -169,11 +172,9 @@
     dirty = new Set();
     const began = performance.now();
     for (const [names_wanted, tell] of listeners) if (names_wanted.some((name) => names.has(name))) tell();
-    // Preact renders in a microtask of its own; this one comes after it.
-    Promise.resolve().then(() => {
-      const took = performance.now() - began;
-      notBefore = began + took / MAIN_SHARE - 4;
-    });
+    // A message comes after this frame's rendering, style, layout and painting: all of what drawing costs.
+    drawn.port1.onmessage = () => (notBefore = began + Math.min((performance.now() - began) / MAIN_SHARE - FRAME, LATEST));
+    drawn.port2.postMessage(null);
   }
 
   /** Renders the calling component again when one of the named parts of the store changed. */
