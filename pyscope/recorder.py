@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from pyscope import backends, children, config, emitter, parts, probes, selection
+from pyscope import backends, breaker, children, config, emitter, parts, probes, selection
 from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
 
 __all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "ring_report", "start", "stop"]
@@ -274,6 +274,8 @@ def _sink(recording: Recording) -> emitter.Sink:
         return hook.sink()
     native = _native()
     native.use_scope(emitter.scope)
+    if hasattr(native, "use_circuit_breaker"):  # an extension that was built before has none
+        native.use_circuit_breaker(breaker.recorder_out)
     return _NativeSink(native)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -250,6 +250,7 @@ class Trace:
         found = [self._paired_loss(*row) for row in self._paired["losses"]]
         for number, record in enumerate(self._recording.processes):
             found += self._told_losses(number, record, found)
+        found += self._parts_off()
         for missing in self._recording.missing:
             found.append(
                 Loss(missing.reason, missing.count, self.start_ns, self.end_ns, -1, -1, 0, missing.detail)
@@ -283,6 +284,17 @@ class Trace:
             start, end = _span(record, missing, process)
             losses.append(Loss(missing.reason, count, start, end, -1, number, process.pid, missing.detail))
         return losses
+
+    def _parts_off(self) -> Iterator[Loss]:
+        """Parts of PyScope that kept failing: what they tell of is missing from then on."""
+        from pyscope.events.faults import PART_OFF
+
+        for event in self.probe_events(PART_OFF).records():
+            process = self.processes[event.process]
+            detail = f"{event.part} failed {event.faults} times and removed itself"
+            if event.detail:
+                detail += f": {event.detail}"
+            yield Loss("fault", 0, event.time_ns, process.end_ns, -1, event.process, process.pid, detail)
 
     # calls one by one
 

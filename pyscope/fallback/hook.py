@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from types import BuiltinFunctionType, CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from pyscope import emitter, selection
+from pyscope import breaker, emitter, selection
 from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import (
     EXCEPTION_BITS,
@@ -154,6 +154,7 @@ class _Hook:
         self.traces = sys.gettrace() is None
         self.active = False
         self.faults = 0
+        self.breaker = breaker.Breaker()
         self.interrupted = 0  # exceptions of the program's signal handlers, raised while the hook ran
         self.tool = -1
         self.met: set[int] = set()  # on 3.11: ids of frames that have met an exception
@@ -239,7 +240,7 @@ class _Hook:
             if not isinstance(error, Exception) or _of_the_program(error):
                 self.interrupted += 1
                 raise  # CPython takes the profile function out now; `trace` sets it again
-            self.faults += 1  # never into the traced program
+            self.fault(error)  # never into the traced program
         finally:
             thread.busy = False
 
@@ -307,34 +308,49 @@ class _Hook:
             try:
                 if self.code(frame) is None:  # nothing is kept of others' frames: it would keep them alive
                     return None
-            except Exception:
-                self.faults += 1
+            except Exception as error:
+                self.fault(error)
                 return None
             frame.f_trace_lines = False
             return self.trace
-        thread = self.thread()
-        if event == "exception":
-            name = _type_name(argument[0])
-            if len(thread.exceptions) > 10_000:  # frames that caught what they raised
-                thread.exceptions.clear()
-            thread.exceptions[frame] = name
-            last, words, at = thread.resumed.pop(frame, (-1, [], 0))
-            if last == frame.f_lasti:  # before any instruction: it was resumed by throw() or close()
-                thread.thrown.add(frame)
-                frame.f_trace_lines = True
-                words[at] = words[at] >> KIND_BITS << KIND_BITS | Kind.GEN_THROW
-                words[at + 1] |= self.writer.exception(name)
-            if OPCODES:
-                frame.f_trace_opcodes = True
-                self.met.add(id(frame))
-        elif event == "opcode" or (event == "line" and frame in thread.thrown):
-            thread.resumed.pop(frame, None)
-            thread.thrown.discard(frame)
-            frame.f_trace_lines = False
-            frame.f_trace_opcodes = id(frame) in self.met
-            if event == "opcode":
-                self.raised_again(thread, frame)
+        try:
+            thread = self.thread()
+            if event == "exception":
+                self.met_exception(thread, frame, _type_name(argument[0]))
+            elif event == "opcode" or (event == "line" and frame in thread.thrown):
+                thread.resumed.pop(frame, None)
+                thread.thrown.discard(frame)
+                frame.f_trace_lines = False
+                frame.f_trace_opcodes = id(frame) in self.met
+                if event == "opcode":
+                    self.raised_again(thread, frame)
+        except Exception as error:
+            if _of_the_program(error):
+                self.interrupted += 1
+                raise
+            self.fault(error)
         return self.trace
+
+    def met_exception(self, thread: _Thread, frame: FrameType, name: str) -> None:
+        if len(thread.exceptions) > 10_000:  # frames that caught what they raised
+            thread.exceptions.clear()
+        thread.exceptions[frame] = name
+        last, words, at = thread.resumed.pop(frame, (-1, [], 0))
+        if last == frame.f_lasti:  # before any instruction: it was resumed by throw() or close()
+            thread.thrown.add(frame)
+            frame.f_trace_lines = True
+            words[at] = words[at] >> KIND_BITS << KIND_BITS | Kind.GEN_THROW
+            words[at + 1] |= self.writer.exception(name)
+        if OPCODES:
+            frame.f_trace_opcodes = True
+            self.met.add(id(frame))
+
+    def fault(self, error: BaseException) -> None:
+        """Counts an error of the hook itself. Repeated ones take it out."""
+        self.faults += 1
+        if self.breaker.count() and self.active:
+            breaker.out("the recorder", self.faults, type(error).__name__)
+            self.remove()
 
     def raised_again(self, thread: _Thread, frame: FrameType) -> None:
         """On 3.11, before an instruction of a frame that has met an exception."""
@@ -347,14 +363,19 @@ class _Hook:
 
     def unwound(self, code: CodeType, offset: int, error: BaseException) -> None:
         """PY_UNWIND: comes after the profile function's event, and knows better which exception it was."""
-        thread = self.thread()
-        if not self.active or thread.busy or thread.raised is None:
-            return
-        frame, words, end = thread.raised
-        thread.raised = None
-        if frame == id(sys._getframe(1)) and len(words) == end:
-            exception = self.writer.exception(_type_name(type(error)))
-            words[-1] = words[-1] >> EXCEPTION_BITS << EXCEPTION_BITS | exception
+        try:
+            thread = self.thread()
+            if not self.active or thread.busy or thread.raised is None:
+                return
+            frame, words, end = thread.raised
+            thread.raised = None
+            if frame == id(sys._getframe(1)) and len(words) == end:
+                exception = self.writer.exception(_type_name(type(error)))
+                words[-1] = words[-1] >> EXCEPTION_BITS << EXCEPTION_BITS | exception
+        except Exception as problem:
+            if _of_the_program(problem):
+                raise
+            self.fault(problem)
 
     def resumption(self, frame: FrameType) -> Kind:
         instructions = self.instructions(frame.f_code)
@@ -403,15 +424,19 @@ class _Hook:
                 thread.page = Page(now, thread.context)
             numbers, texts = numbers[:MAX_NUMBERS], texts[:MAX_TEXTS]
             thread.page.probe(now, kind, emitter.scope.get(), numbers, texts)
-        except Exception:
-            self.faults += 1
+        except Exception as error:
+            self.fault(error)
         finally:
             thread.busy = was_busy
 
     def intern(self, text: str) -> int:
         if not self.active or type(text) is not str:
             return 0
-        return self.writer.string(text)
+        try:
+            return self.writer.string(text)
+        except Exception as error:
+            self.fault(error)
+            return 0
 
     def stack(self, limit: int = 32, outer: FrameType | None = None) -> int:
         thread = self.thread()
@@ -424,8 +449,8 @@ class _Hook:
                 )
                 number = self.writer.stack(number, location)
             return number
-        except Exception:
-            self.faults += 1
+        except Exception as error:
+            self.fault(error)
             return 0
         finally:
             thread.busy = was_busy

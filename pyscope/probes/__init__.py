@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
+from pyscope import breaker
 from pyscope.errors import ConfigError, MissingExtra, PyScopeWarning
 from pyscope.probes import on_import
 
@@ -50,19 +51,20 @@ class Probe:
         """Somebody asks for this probe by its name, not as one of all: what it watches may cost more now."""
 
     def fault(self) -> None:
-        """Counts an error of the probe itself, caught where it arose. Too many, and the probe removes itself."""
+        """Counts an error of the probe itself, where it was caught. Too many, and the probe removes itself.
+
+        What a signal handler of the program raised meanwhile is raised again.
+        """
+        breaker.raise_if_of_the_program()
         self.faults += 1
         if self.faults == MOST_FAULTS and self.active:
             self.active = False
+            error = sys.exc_info()[1]
             try:
                 self.uninstall()
             except Exception:
                 self.faults += 1
-            message = f"the probe {self.name!r} failed {MOST_FAULTS} times and has removed itself"
-            try:
-                warnings.warn(f"{message}; the program is not affected", PyScopeWarning, stacklevel=3)
-            except PyScopeWarning:  # under -W error; nothing of ours is raised into the program
-                sys.stderr.write(f"pyscope: {message}\n")
+            breaker.out(f"the probe {self.name!r}", MOST_FAULTS, _described(error))
 
 
 class _Row(NamedTuple):
@@ -73,6 +75,7 @@ class _Row(NamedTuple):
 
 _PROBES: dict[str, _Row] = {
     "asgi": _Row("pyscope.probes.asgi", "ASGIProbe", True),
+    "wsgi": _Row("pyscope.probes.wsgi", "WSGIProbe", True),
     "http": _Row("pyscope.probes.http", "HTTPProbe", True),
     "redis": _Row("pyscope.probes.redis", "RedisProbe", True),
     "retry": _Row("pyscope.probes.retry", "RetryProbe", True),
@@ -175,6 +178,10 @@ def _install(probe: Probe) -> None:
             probe.install()
             probe.active = True
         except Exception as error:
+            try:
+                probe.uninstall()  # what it had done by then
+            except Exception:
+                probe.faults += 1
             _warn(
                 f"the probe {probe.name!r} could not be installed: {error!r}; what it watches is not recorded"
             )
@@ -202,6 +209,17 @@ def _require(name: str) -> None:
     if not has_library(name):
         probe = make(name)
         raise MissingExtra(f"the probe {name!r}", str(probe.library), probe.extra or name)
+
+
+def _described(error: BaseException | None) -> str:
+    """Its type and the place: a message may hold the program's data."""
+    if error is None:
+        return ""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = type.__dict__["__name__"].__get__(type(error))
+    return name if traceback is None else f"{name} in {traceback.tb_frame.f_code.co_qualname}"
 
 
 def _warn(message: str) -> None:
