@@ -356,7 +356,7 @@ def start_performance_monitoring(
             )
         )
 
-    needed = ["asgi", "sqlalchemy"]
+    needed = ["asgi", "sqlalchemy", "wsgi"]
     if kinds & {"slow_call", "blocking_call_in_event_loop"}:
         needed += ["event_loop", "http", "redis", "smtp"]
     _start("performance", _Kind(read), modules, _there(needed))
@@ -483,7 +483,10 @@ def trace_external_calls(modules: Modules = None) -> None:
         return [call for call in found if call.start_ns >= since and _within(call.stack, files)]
 
     _start(
-        "external", _Kind(read), modules or [], _there(["http", "redis", "retry", "smtp", "storage", "asgi"])
+        "external",
+        _Kind(read),
+        modules or [],
+        _there(["http", "redis", "retry", "smtp", "storage", "asgi", "wsgi"]),
     )
 
 
@@ -521,7 +524,7 @@ def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = T
 
     with _lock:
         if not _active("concurrency"):
-            needed = ["sync", "accesses", "actors", *_there(["asgi", "sqlalchemy"])]
+            needed = ["sync", "accesses", "actors", *_there(["asgi", "sqlalchemy", "wsgi"])]
             _start("concurrency", _Kind(read), [], needed)
         _watch("concurrency", "accesses", processes)
 

@@ -46,6 +46,8 @@ PRINTED = {
 
 # Recordings that are written when a server ends, and of how many processes.
 AT_THE_END = {"last.pyscope": 3, "uvicorn.pyscope": 3}
+# Those whose requests have a route.
+OF_REQUESTS = ("run.pyscope", "django.pyscope", "flask.pyscope", "incident.pyscope", "last.pyscope")
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +79,9 @@ def test_the_samples_of_a_section_run_in_their_order(
     for name, processes in AT_THE_END.items():
         if (tmp_path / name).exists():
             assert len(pyscope.load(tmp_path / name).processes) == processes
+    for name in OF_REQUESTS:
+        if (tmp_path / name).exists():
+            assert "/totals" in {scope.route for scope in pyscope.load(tmp_path / name).scopes}
     for recording in tmp_path.glob("*.pyscope"):
         assert pyscope.load(recording).processes[0].state in ("stopped", "recovered"), recording.name
     assert list(tmp_path.glob("*.part")) == []
