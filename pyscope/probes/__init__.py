@@ -76,7 +76,6 @@ class _Row(NamedTuple):
 _PROBES: dict[str, _Row] = {
     "asgi": _Row("pyscope.probes.asgi", "ASGIProbe", True),
     "wsgi": _Row("pyscope.probes.wsgi", "WSGIProbe", True),
-    "wsgi": _Row("pyscope.probes.wsgi", "WSGIProbe", True),
     "http": _Row("pyscope.probes.http", "HTTPProbe", True),
     "redis": _Row("pyscope.probes.redis", "RedisProbe", True),
     "retry": _Row("pyscope.probes.retry", "RetryProbe", True),
