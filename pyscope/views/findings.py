@@ -87,7 +87,8 @@ def _of(ranked: Ranked, evidence: Evidence) -> tuple[str, int, tuple[object, ...
         issues = [issue for issue in evidence if isinstance(issue, PerformanceIssue)]
         worst = max(issues, key=lambda issue: issue.total_ms)
         details = _queries(worst, issues) if worst.statement else _time(worst)
-        return ranked.kind, worst.scope, (first.relationship, first.statement), details
+        scope = worst.scope or next((issue.scope for issue in issues if issue.scope), 0)
+        return ranked.kind, scope, (first.relationship, first.statement), details
     if isinstance(first, Race):
         scope = next((access.scope for access in first.accesses if access.scope), 0)
         return ranked.kind, scope, (first.subject, first.grade), _race(first)
@@ -112,7 +113,7 @@ def _queries(worst: PerformanceIssue, issues: Sequence[PerformanceIssue]) -> dic
         "query_count": worst.query_count,
         "parents": worst.parents,
         "total_ms": round(worst.total_ms, 4),
-        "scopes": len({issue.scope for issue in issues}),
+        "scopes": len({issue.scope for issue in issues} - {0}),
         "thread": text(worst.thread, NAME),
         "context": None if worst.context is None else text(worst.context, NAME),
         "stack": places(worst.stack),

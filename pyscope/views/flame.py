@@ -81,9 +81,8 @@ def _levels(trace: Trace, start: int, end: int, placement: Placement) -> list[_L
     rows = np.flatnonzero((began < end) & (ended > start))
     if not len(rows):
         return []
-    duration = np.minimum(ended[rows], end) - np.maximum(began[rows], start)
+    first, last = np.maximum(began[rows], start), np.minimum(ended[rows], end)
     function = calls["function"][rows].astype(np.int64)
-    # Callers within the window; a call that its caller did not outlive is that caller's all the same.
     number = np.full(len(calls), -1, np.int64)
     number[rows] = np.arange(len(rows))
     above = np.where(parent[rows] >= 0, number[np.maximum(parent[rows], 0)], -1)
@@ -95,12 +94,15 @@ def _levels(trace: Trace, start: int, end: int, placement: Placement) -> list[_L
     for depth in range(len(bounds) - 1):
         mine = order[bounds[depth] : bounds[depth + 1]]
         caller = path[above[mine]] if depth else np.zeros(len(mine), np.int64)
+        if depth:  # a generator may outlive the call that began it: what it does then is not that call's
+            last[mine] = np.minimum(last[mine], last[above[mine]])
+        duration = np.maximum(last[mine] - first[mine], 0)
         keys, path[mine] = _numbered(caller * names + function[mine], names)
         levels.append(
             _Level(
                 keys % names,
                 keys // names,
-                np.bincount(path[mine], duration[mine], len(keys)).astype(np.int64),
+                np.bincount(path[mine], duration, len(keys)).astype(np.int64),
                 np.bincount(path[mine], minlength=len(keys)),
             )
         )
@@ -142,7 +144,7 @@ def _by_depth(depth: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _widen(levels: list[_Level]) -> None:
-    """A caller is at least as wide as what it called: generators may outlive the call that began them."""
+    """A caller is at least as wide as what it called: generators of one call take turns."""
     for upper, lower in zip(levels[-2::-1], levels[:0:-1], strict=True):
         inside = np.bincount(lower.above, lower.value, len(upper.value)).astype(np.int64)
         np.maximum(upper.value, inside, out=upper.value)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import pyscope
 from pyscope.analysis import external as external_calls
+from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
+from pyscope.events.sql import STATEMENT
+from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.trace import Trace
 from pyscope.views import external, findings, queries, requests, waterfall
 from tests.unit import shop
@@ -52,6 +57,22 @@ def test_the_parts_of_a_requests_time_fit_into_it(trace: Trace) -> None:
     assert items["queries"] == 1 + shop.ITEMS
 
 
+def test_what_a_driver_computes_counts_as_sql(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path / "run.pyscope")
+    base = writer.clock()[0]
+    page = Page(base)
+    page.probe(base + 1_000_000, SCOPE_BEGIN.kind, 1, [1, 0, writer.string("request"), 0], [])
+    statement = [1, 6_000_000, writer.string("SELECT 1"), 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]
+    page.probe(base + 8_000_000, STATEMENT.kind, 1, statement, [])
+    ended = [1, 10_000_000, 9_000_000, 200, 0, writer.string("returned"), 0]
+    page.probe(base + 11_000_000, SCOPE_END.kind, 1, ended, [])
+    writer.chunk(0, page.words, base_ticks=base, name="MainThread", os_tid=1)
+    writer.close()
+    [row] = requests.message(pyscope.load(tmp_path / "run.pyscope"))["requests"]
+    parts = row["parts"]
+    assert (parts["sql_ms"], parts["python_ms"], parts["wait_ms"], parts["cpu_ms"]) == (6, 4, 0, 9)
+
+
 def test_the_last_requests_come_in_order_of_their_begin(trace: Trace) -> None:
     every = requests.message(trace)["requests"]
     assert len(every) == len(trace.scopes) == shop.REQUESTS + 3
@@ -69,7 +90,7 @@ def test_the_last_requests_come_in_order_of_their_begin(trace: Trace) -> None:
 def test_requests_count_their_findings(trace: Trace) -> None:
     counts = findings.by_scope(findings.find(trace))
     rows = requests.message(trace, findings=counts)["requests"]
-    assert [row["findings"] for row in rows if row["name"] == "GET /items"] == [1] * shop.REQUESTS
+    assert all(row["findings"] for row in rows if row["name"] == "GET /items")
     assert [row["findings"] for row in rows if row["name"] == "GET /items/{}"] == [0]
 
 
@@ -140,7 +161,7 @@ def test_equal_statements_are_one_row(trace: Trace) -> None:
     rows = queries.table(trace)["queries"]
     by_statement = {row["statement"]: row for row in rows}
     one = by_statement["SELECT shops.id FROM shops WHERE shops.id = ?"]
-    assert one["count"] == shop.REQUESTS * shop.ITEMS
+    assert one["count"] == (shop.REQUESTS + 1) * shop.ITEMS
     assert one["requests"] == shop.REQUESTS
     assert one["call_site"]["function"] == "shops_of_items"
     assert one["mean_ms"] == pytest.approx(one["total_ms"] / one["count"], abs=0.001)
@@ -151,7 +172,8 @@ def test_equal_statements_are_one_row(trace: Trace) -> None:
 
 
 def test_a_call_to_another_service_has_its_attempts_and_waits(trace: Trace) -> None:
-    [call] = external.message(trace)["calls"]
+    calls = external.message(trace)["calls"]
+    [call] = [call for call in calls if call["operation"] == "GET /charge"]
     assert (call["service"], call["operation"], call["outcome"]) == ("http", "GET /charge", "succeeded")
     assert (call["retries"], call["timed_out"], call["repeated_by"]) == (2, False, "loop")
     assert [attempt["status"] for attempt in call["attempts"]] == [503, 503, 200]
@@ -159,3 +181,12 @@ def test_a_call_to_another_service_has_its_attempts_and_waits(trace: Trace) -> N
     assert call["scope"] == named(trace, "Till.pay")["id"]
     assert external.message(trace, found=external_calls.find(trace))["calls"] == [call]
     assert external.message(trace, since_ms=call["start_ms"] + 60_000)["calls"] == []
+
+
+def test_of_many_calls_the_last_are_kept(trace: Trace) -> None:
+    [call] = external_calls.find(trace)
+    calls = [dataclasses.replace(call, start_ns=call.start_ns + at) for at in range(5)]
+    rows = external.message(trace, found=calls)["calls"]
+    assert len({row["id"] for row in rows}) == 5
+    assert external.message(trace, 2, found=calls)["calls"] == rows[-2:]
+    assert external.message(trace, 0, found=calls)["calls"] == []

@@ -34,6 +34,13 @@ def test_samples_add_up_to_what_happened(trace: Trace) -> None:
     assert {row["lost_events"] for row in rows} == {0}
 
 
+def test_a_step_ends_with_its_last_nanosecond() -> None:
+    edges = np.array([0, 100, 200], np.int64)
+    times = np.array([0, 1, 100, 101, 200, 201], np.int64)
+    assert metrics._bins(edges, times).tolist() == [-1, 0, 0, 1, 1, -1]
+    assert metrics._counted(edges, times).tolist() == [2, 2]
+
+
 def test_losses_are_counted_from_when_they_were_known(tmp_path: Path) -> None:
     writer = RecordingWriter(tmp_path / "run.pyscope")
     base = writer.clock()[0]
@@ -180,6 +187,11 @@ def test_what_is_too_small_to_see_is_folded(nested: Trace) -> None:
     assert found["/main/draw/…"]["value"] == 8
     assert found["/main/draw/…"]["calls"] == 2
     assert "/main/draw/line" not in found
+
+
+def test_generators_belong_to_the_call_that_began_them_as_long_as_it_lasts(outlived: Trace) -> None:
+    found = {path: node["value"] for path, node in flat(flame.tree(outlived))}
+    assert found == {"/first": 35 + 28, "/first/odd": 35, "/first/even": 28, "/second": 50}
 
 
 def test_a_caller_is_never_narrower_than_what_it_called(trace: Trace) -> None:
