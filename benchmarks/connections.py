@@ -75,7 +75,7 @@ class Connections:
                 began = time.perf_counter()
                 try:
                     writer.write(text)
-                    status = await asyncio.wait_for(_status(reader), ANSWER_SECONDS)
+                    status = await asyncio.wait_for(status_of(reader), ANSWER_SECONDS)
                 except (OSError, EOFError, TimeoutError):
                     failures += len(mine) - sent
                     return
@@ -88,7 +88,7 @@ class Connections:
         return Answers(time.perf_counter() - began, latencies, failures)
 
 
-async def _status(reader: asyncio.StreamReader) -> int:
+async def status_of(reader: asyncio.StreamReader) -> int:
     """The status of one answer, which is read to its end."""
     head = await reader.readuntil(b"\r\n\r\n")
     status, *fields = head.decode("latin-1").split("\r\n")

@@ -2,9 +2,9 @@
 
     python -m benchmarks.live [--rounds N] [--seconds N]
 
-TaskFlow under 100 requests a second, its own modules and all probes recorded. Latency is measured in Chromium, from the
-event's own timestamp to the animation frame after its row stands in the page. Cost is CPU time of the service a request,
-in blocks that alternate between watched and not, paired by round. Memory is the service's own (PSS), per viewer.
+TaskFlow under 100 requests a second, its own modules and all probes recorded. Latency is measured in Chromium, from
+the event's own timestamp to the animation frame after its row stands in the page. Cost is CPU time of the service a
+request, in blocks that alternate between watched and not, paired by round. Memory is the service's own (PSS), per viewer.
 """
 
 from __future__ import annotations
@@ -76,17 +76,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12, help="rounds of the cost")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each latency")
+    parser.add_argument("--rate", type=float, default=RATE, help="requests a second")
     options = parser.parse_args()
     say(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
-    with tempfile.TemporaryDirectory() as folder, running_taskflow(Path(folder)) as server:
-        with standing_alone(server.pid) as alone, Paced(server.url, RATE) as load:
-            load.send(200)  # warm
-            mounted = f"{server.url}{MOUNT}/"
-            for name, address in (("stand-alone", alone), ("mounted", mounted)):
-                latency(name, address, load, options.seconds)
-            cost(server.pid, alone, mounted, load, options.rounds)
-            memory(server.pid, mounted, load)
-            with_viewers(mounted, load, options.seconds)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running_taskflow(Path(folder)) as server,
+        standing_alone(server.pid) as alone,
+        Paced(server.url, options.rate) as load,
+    ):
+        load.send(200)  # warm
+        mounted = f"{server.url}{MOUNT}/"
+        for name, address in (("stand-alone", alone), ("mounted", mounted)):
+            latency(name, address, load, options.seconds)
+        cost(server.pid, alone, mounted, load, options.rounds)
+        memory(server.pid, mounted, load)
+        with_viewers(mounted, load, options.seconds)
 
 
 @contextlib.contextmanager
@@ -126,13 +131,14 @@ def standing_alone(pid: int) -> Iterator[str]:
 
 def latency(name: str, address: str, load: Paced, seconds: float) -> None:
     """From a request's own timestamp to its row on the screen."""
+    say(f"… {name}")
     with chromium() as browser:
         page = browser.new_page()
         page.add_init_script(OBSERVER)
         page.goto(f"{address}?token={TOKEN}#/requests".replace(" ", "%20"))
-        load.send(int(2 * RATE))
+        load.send(int(2 * load.rate))
         page.evaluate("window.latencies.length = 0")
-        reached = load.send(int(seconds * RATE))
+        reached = load.send(int(seconds * load.rate))
         tell_latency(f"event to screen, {name}", page, reached)
 
 
@@ -158,9 +164,9 @@ def cost(pid: int, alone: str, mounted: str, load: Paced, rounds: int) -> None:
             with viewers(address, 1 if address else 0):
                 time.sleep(0.3)
                 before = service.cpu_times()
-                load.send(int(3 * RATE))
+                load.send(int(3 * load.rate))
                 after = service.cpu_times()
-            return (after.user + after.system - before.user - before.system) / (3 * RATE)
+            return (after.user + after.system - before.user - before.system) / (3 * load.rate)
 
         return run
 
@@ -179,10 +185,10 @@ def memory(pid: int, mounted: str, load: Paced) -> None:
     """What 20 viewers take in the service, above one."""
     service = psutil.Process(pid)
     with viewers(mounted, 1):
-        load.send(int(3 * RATE))
+        load.send(int(3 * load.rate))
         before = service.memory_full_info().pss
         with viewers(mounted, VIEWERS):
-            load.send(int(5 * RATE))
+            load.send(int(5 * load.rate))
             after = service.memory_full_info().pss
     say(f"memory of a viewer, mounted: {(after - before) / VIEWERS / 1024:.0f} KiB (asked ≤ 1024)")
 

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
-from benchmarks.connections import _status, request
+from benchmarks.connections import request, status_of
 
 CONNECTIONS: Final = 16
 MIX: Final = (
@@ -29,6 +29,7 @@ class Paced:
     """Drives the service at `url` while the block runs; `send` sends that many requests at the rate and waits."""
 
     def __init__(self, url: str, rate: float) -> None:
+        self.rate = rate
         self._arguments = [sys.executable, "-m", "benchmarks.paced", url, str(rate)]
 
     def __enter__(self) -> Self:
@@ -73,10 +74,18 @@ async def _drive(url: str, rate: float) -> None:
 
     async def one(stream: Any, text: bytes) -> None:
         nonlocal failed
+        try:
+            status = await answer(stream, text)
+        except (OSError, EOFError):  # the server closes what was idle for some seconds
+            stream = await asyncio.open_connection(address.hostname, address.port)
+            status = await answer(stream, text)
+        failed += not 200 <= status < 300
+        free.put_nowait(stream)
+
+    async def answer(stream: Any, text: bytes) -> int:
         reader, writer = stream
         writer.write(text)
-        failed += not 200 <= await _status(reader) < 300
-        free.put_nowait(stream)
+        return await status_of(reader)
 
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         count, failed = int(line), 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import time
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -17,10 +16,9 @@ import pyscope
 from pyscope.errors import PyScopeError
 from pyscope.live.controls import Controls
 from pyscope.live.feed import Feed
-from pyscope.live.finished import Finished
-from pyscope.live.following import Following
 from pyscope.live.hub import Message, Viewer
-from pyscope.views import flame, functions, queries, waterfall
+from pyscope.live.questions import Refused
+from pyscope.live.remote import RemoteFeed
 
 __all__ = ["build"]
 
@@ -39,18 +37,8 @@ _AROUND_NS = (
     100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
 )
 
-Shown = Following | Finished | None
 
-
-class Refused(Exception):
-    """Answered as `{"error": text}` with a status."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-def build(feed: Feed, controls: Controls) -> FastAPI:
+def build(feed: Feed | RemoteFeed, controls: Controls) -> FastAPI:
     """The application, still without its guard."""
     app = FastAPI(title="PyScope", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(Refused, _refused)
@@ -107,25 +95,21 @@ def _file(folder: Any, name: str) -> Response:
 # --- views ---------------------------------------------------------------------------------------
 
 
-def _views(app: FastAPI, feed: Feed) -> None:
-    async def made(key: tuple[Any, ...], view: Callable[[], Any]) -> Response:
+def _views(app: FastAPI, feed: Feed | RemoteFeed) -> None:
+    async def answered(what: str, *arguments: Any) -> Response:
         feed.start()
-        try:
-            found = await asyncio.wrap_future(feed.desk.submit(feed.desk.answer, key, view))
-        except PyScopeError as error:
-            raise Refused(409, str(error)) from None
-        return JSONResponse(found)
+        status, text = await asyncio.wrap_future(feed.ask(what, *arguments))
+        return Response(text, status, media_type="application/json")
 
     @app.get("/api/requests/{identity}")
     async def request(identity: str) -> Response:
         if not identity.isdecimal() or len(identity) > 20:
             raise Refused(404, "there is no such request")
-        return await made(("request", identity), lambda: _waterfall(feed, identity))
+        return await answered("request", identity)
 
     @app.get("/api/flame")
     async def flame_graph(from_ms: str = "", to_ms: str = "") -> Response:
-        start, end = _time(from_ms, "from_ms"), _time(to_ms, "to_ms")
-        return await made(("flame", start, end), lambda: flame.tree(_trace(feed, start, end), start, end))
+        return await answered("flame", _time(from_ms, "from_ms"), _time(to_ms, "to_ms"))
 
     @app.get("/api/functions")
     async def function_table(order: str = "self", filter: str = "", limit: str = "200") -> Response:
@@ -135,13 +119,11 @@ def _views(app: FastAPI, feed: Feed) -> None:
             raise Refused(400, "limit is a number")
         most = min(int(limit), _MOST_FUNCTIONS)
         word = filter[:_LONGEST_WORD]
-        return await made(
-            ("functions", order, word, most), lambda: functions.table(_trace(feed), order, word, most)
-        )
+        return await answered("functions", order, word, most)
 
     @app.get("/api/queries")
     async def query_table() -> Response:
-        return await made(("queries",), lambda: queries.table(_trace(feed)))
+        return await answered("queries")
 
 
 def _time(given: str, name: str) -> float | None:
@@ -156,45 +138,13 @@ def _time(given: str, name: str) -> float | None:
     return value
 
 
-def _trace(feed: Feed, from_ms: float | None = None, to_ms: float | None = None) -> Any:
-    """The whole trace of a finished recording, or what is kept of a living one between two times."""
-    start = 0 if from_ms is None else int(from_ms * 1e6)
-    end = 1 << 62 if to_ms is None else int(to_ms * 1e6)
-
-    def read(shown: Shown) -> Any:
-        if isinstance(shown, Finished):
-            return shown.trace
-        return None if shown is None else shown.snapshot(start, end)
-
-    found = feed.read(read)
-    if found is None:
-        raise Refused(409, "nothing is being recorded")
-    return found if not hasattr(found, "records") else found.trace()
-
-
-def _waterfall(feed: Feed, identity: str) -> Any:
-    def read(shown: Shown) -> Any:
-        if isinstance(shown, Following):
-            row = shown.request(int(identity), time.time_ns())
-            if row is None:
-                return None
-            return shown.snapshot(row[1] - _AROUND_NS, row[2] + _AROUND_NS).trace
-        return None if shown is None else lambda: shown.trace
-
-    trace = feed.read(read)
-    found = None if trace is None else waterfall.of_request(trace(), identity)
-    if found is None:
-        raise Refused(404, "there is no such request, or it is not kept any more")
-    return found
-
-
 # --- controls ------------------------------------------------------------------------------------
 
 
-def _controls(app: FastAPI, feed: Feed, controls: Controls) -> None:
+def _controls(app: FastAPI, feed: Feed | RemoteFeed, controls: Controls) -> None:
     async def done(work: Callable[[], str]) -> Response:
         try:
-            message = await asyncio.wrap_future(feed.desk.submit(work))
+            message = await asyncio.wrap_future(feed.submit(work))
         except PyScopeError as error:
             raise Refused(409, str(error)) from None
         feed.look_again()
@@ -214,13 +164,13 @@ def _controls(app: FastAPI, feed: Feed, controls: Controls) -> None:
 
     @app.get("/api/download")
     async def download() -> Response:
-        described = feed.read(lambda shown: None if shown is None else shown.described)
-        if not described or not described["path"]:
+        described = feed.described
+        if not described["path"]:
             raise Refused(409, "there is no recording to download")
         ring = str(described["path"]).endswith(".ring")
         try:
             name, pieces = await asyncio.wrap_future(
-                feed.desk.submit(lambda: controls.download(described["path"], ring=ring))
+                feed.submit(lambda: controls.download(described["path"], ring=ring))
             )
         except PyScopeError as error:
             raise Refused(409, str(error)) from None
@@ -232,7 +182,7 @@ def _controls(app: FastAPI, feed: Feed, controls: Controls) -> None:
 # --- the WebSocket -------------------------------------------------------------------------------
 
 
-def _socket(app: FastAPI, feed: Feed) -> None:
+def _socket(app: FastAPI, feed: Feed | RemoteFeed) -> None:
     @app.websocket("/ws")
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()

@@ -7,10 +7,12 @@ reaches the program: it is told on the page, and tried again.
 from __future__ import annotations
 
 import _thread
+import json
 import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from pyscope.codec import preferred
@@ -20,6 +22,7 @@ from pyscope.live.desk import Desk
 from pyscope.live.finished import Finished
 from pyscope.live.following import Following
 from pyscope.live.hub import Hub, Message
+from pyscope.live.questions import QUESTIONS, Refused
 from pyscope.live.source import Source
 from pyscope.probes.background import Background
 from pyscope.views.values import ms, text
@@ -231,6 +234,34 @@ class Feed:
         """Something was started or stopped: do not wait to see it."""
         self._retry_at = 0.0
         self._wake()
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """The source, as in a message of type "hello"."""
+        shown = self._shown
+        return nothing(self.source) if shown is None else shown.described
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Has something done apart from the looking, one after another."""
+        return self.desk.submit(work)
+
+    def ask(self, what: str, *arguments: Any) -> Future[tuple[int, str]]:
+        """A question of `pyscope.live.questions`; the answer is a status and JSON."""
+        return self.desk.submit(self._answer, what, arguments)
+
+    def _answer(self, what: str, arguments: tuple[Any, ...]) -> tuple[int, str]:
+        def make() -> str:
+            return json.dumps(QUESTIONS[what](self, *arguments), separators=(",", ":"))
+
+        try:
+            return 200, str(self.desk.answer((what, *arguments), make))
+        except Refused as error:
+            return error.status, json.dumps({"error": str(error)})
+        except PyScopeError as error:
+            return 409, json.dumps({"error": str(error)})
+        except Exception as error:
+            logger.warning("the live dashboard cannot answer %s", what, exc_info=True)
+            return 500, json.dumps({"error": f"{type(error).__name__}: {error}"})
 
     def read(self, what: Callable[[Following | Finished | None], Result]) -> Result:
         """Reads what is shown, while nothing changes it."""

@@ -10,9 +10,9 @@ import _thread
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
-__all__ = ["Hub", "Message", "Viewer", "encoded"]
+__all__ = ["Hub", "Message", "Unread", "Viewer", "Watcher", "encoded", "merged"]
 
 Message = dict[str, Any]
 
@@ -20,6 +20,19 @@ _LONGEST = 12  # messages that wait as they are; beyond that they are merged by 
 _UPSERTS = {"traces": ("requests", 300), "external": ("calls", 200)}
 _APPENDS = {"metrics": ("samples", 120), "state": ("changes", 300)}
 MOST_VIEWERS = 64
+
+
+class Unread(dict[str, Any]):
+    """A message of which only the JSON is known; it is parsed where it has to be merged with others."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def read(self) -> Message:
+        """The message."""
+        found: Message = json.loads(self._text)
+        return found
 
 
 def encoded(message: Message) -> str:
@@ -67,7 +80,8 @@ class Viewer:
 def merged(waiting: list[tuple[Message, Any]]) -> list[Message]:
     """One message of each type, in the order in which the types came first; bounded."""
     found: dict[str, Message] = {}
-    for message, _ in waiting:
+    for waits, _ in waiting:
+        message = waits.read() if isinstance(waits, Unread) else waits
         kind = message["type"]
         if kind == "hello":
             found.clear()  # all of the state follows it
@@ -89,15 +103,25 @@ def merged(waiting: list[tuple[Message, Any]]) -> list[Message]:
     return list(found.values())
 
 
+class Watcher(Protocol):
+    """Who gets messages: a viewer, or what stands for one."""
+
+    welcomed: bool
+    gone: bool
+
+    def put(self, messages: list[tuple[Message, str]]) -> None:
+        """Takes messages with their JSON."""
+
+
 class Hub:
     """All viewers of one dashboard. `changed` is called when one has come or gone."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._guard = _thread.allocate_lock()
-        self._viewers: list[Viewer] = []
+        self._viewers: list[Watcher] = []
         self._changed = changed
 
-    def join(self, viewer: Viewer) -> bool:
+    def join(self, viewer: Watcher) -> bool:
         """Adds a viewer; False where there are too many."""
         with self._guard:
             self._viewers = [one for one in self._viewers if not one.gone]
@@ -107,7 +131,7 @@ class Hub:
         self._changed()
         return True
 
-    def leave(self, viewer: Viewer) -> None:
+    def leave(self, viewer: Watcher) -> None:
         """Takes a viewer out."""
         viewer.gone = True
         with self._guard:
@@ -116,7 +140,7 @@ class Hub:
         self._changed()
 
     @property
-    def viewers(self) -> list[Viewer]:
+    def viewers(self) -> list[Watcher]:
         """Those that are there."""
         with self._guard:
             return [viewer for viewer in self._viewers if not viewer.gone]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +15,7 @@ from pyscope.live.app import build, hello
 from pyscope.live.controls import Controls
 from pyscope.live.feed import Feed
 from pyscope.live.guard import ASGIApp, Closed, Guard
+from pyscope.live.remote import RemoteFeed
 from pyscope.live.security import Access
 from pyscope.live.source import OwnSource, Source, source_of
 
@@ -38,13 +42,17 @@ class Dashboard:
         read_only: bool = False,
         share: float = ALONE_SHARE,
         resting: float | None = None,
+        apart: bool = False,
         settings: dict[str, Any] | None = None,
     ) -> None:
         access = Access(token, allowed_hosts, read_only=read_only)
         controls = Controls(source, read_only=read_only, settings=settings)
-        self.feed = Feed(
-            source, lambda described: hello(described, controls, access.csrf), share=share, resting=resting
-        )
+        first = functools.partial(hello, controls=controls, csrf=access.csrf)
+        self.feed: Feed | RemoteFeed
+        if apart:
+            self.feed = RemoteFeed(first, resting=RESTING_SECONDS if resting is None else resting)
+        else:
+            self.feed = Feed(source, first, share=share, resting=resting)
         self.app: ASGIApp = Guard(build(self.feed, controls), access)
 
     def close(self) -> None:
@@ -71,6 +79,7 @@ def mount(
     token: str | None = None,
     allowed_hosts: Iterable[str] = (),
     read_only: bool = False,
+    apart: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Any:
     """Puts a dashboard of this process under `path` of an ASGI application, and returns the application to serve.
@@ -78,13 +87,14 @@ def mount(
     An application with a `mount` method (FastAPI, Starlette) is returned itself; any other comes back wrapped.
     `token`: the secret that opens it; `PYSCOPE_TOKEN` where it is left out. Without either, everything under `path` is
     answered with 404. `allowed_hosts`: the names under which the service is reached, beside those of loopback.
-    `read_only`: nobody starts, stops or dumps anything from the page. `settings`: of the flight recorder that the page
-    starts, as for `pyscope.start`. Raises ConfigError for a bad path.
+    `read_only`: nobody starts, stops or dumps anything from the page. `apart`: while someone looks, a process of its
+    own does the reading, and the service only passes messages on; False: a thread of the service does it. `settings`:
+    of the flight recorder that the page starts, as for `pyscope.start`. Raises ConfigError for a bad path.
     """
     if not path.startswith("/") or path.rstrip("/") == "" or "{" in path:
         raise ConfigError(f"mount path {path!r}: must begin with / and name a place below the root")
     path = path.rstrip("/")
-    inner = _dashboard(path, token, tuple(allowed_hosts), read_only, settings)
+    inner = _dashboard(path, token, tuple(allowed_hosts), read_only, apart, settings)
     _leave_out(path)
     if hasattr(app, "mount"):
         app.mount(path, inner)
@@ -97,6 +107,7 @@ def _dashboard(
     token: str | None,
     allowed_hosts: tuple[str, ...],
     read_only: bool,
+    apart: bool,
     settings: dict[str, Any] | None,
 ) -> ASGIApp:
     try:
@@ -111,7 +122,7 @@ def _dashboard(
         return Closed()
     dashboard = Dashboard(
         OwnSource(), token, allowed_hosts=allowed_hosts, read_only=read_only, share=MOUNTED_SHARE,
-        resting=RESTING_SECONDS, settings=settings,
+        resting=RESTING_SECONDS, apart=apart and hasattr(os, "posix_spawn") and bool(sys.executable), settings=settings,
     )  # fmt: skip
     return dashboard.app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,7 @@ from viewing import TOKEN, Page, served, wait_until
 
 import pyscope
 from pyscope import live, recorder
+from pyscope.events.supervision import CHILD
 from pyscope.live.mounting import Dashboard
 from pyscope.live.source import OwnSource
 from taskflow.process import ServerProcess
@@ -24,15 +26,21 @@ MOUNT = "/admin/pyscope"
 SETTINGS = {"modules": [__name__], "probes": ["asgi"], "ring_mb": 8}
 
 
-@pytest.fixture
-def port() -> Iterator[int]:
+@pytest.fixture(params=["apart", "inside"])
+def port(request: pytest.FixtureRequest) -> Iterator[int]:
+    with a_service(apart=request.param == "apart") as found:
+        yield found
+
+
+@contextmanager
+def a_service(*, apart: bool) -> Iterator[int]:
     app = FastAPI()
 
     @app.get("/greet/{name}")
     async def greet(name: str) -> str:
         return f"hello {name}"
 
-    live.mount(app, MOUNT, token=TOKEN, settings=SETTINGS)
+    live.mount(app, MOUNT, token=TOKEN, apart=apart, settings=SETTINGS)
     with served(app) as port:
         yield port
     if recorder.active() is not None:
@@ -115,14 +123,14 @@ def test_it_ends_its_reading_once_nobody_has_looked_for_long(monkeypatch: pytest
 
 
 def test_a_fault_inside_the_dashboard_is_told_on_the_page_and_the_service_goes_on(
-    port: int, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from pyscope.live import following
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    with Page(port, MOUNT) as page:
+    with a_service(apart=False) as port, Page(port, MOUNT) as page:
         page.control("start")
         page.hear(lambda: page.state == "live")
         with monkeypatch.context() as patched:
@@ -133,6 +141,44 @@ def test_a_fault_inside_the_dashboard_is_told_on_the_page_and_the_service_goes_o
             greet(port, "eve")
         page.hear(lambda: page.state == "live")
         page.hear(lambda: any(row["name"] == "GET /greet/dan" for row in page.requests.values()))
+
+
+def readers() -> list[psutil.Process]:
+    """The processes that read for dashboards of this one."""
+    return [
+        child for child in psutil.Process().children() if "pyscope.live.reader" in " ".join(child.cmdline())
+    ]
+
+
+def test_a_reader_that_is_killed_is_begun_anew_and_the_page_goes_on() -> None:
+    before = readers()
+    with a_service(apart=True) as port, Page(port, MOUNT) as page:
+        page.control("start")
+        page.hear(lambda: page.state == "live")
+        [reader] = set(readers()) - set(before)
+        reader.kill()
+        page.hear(lambda: page.state == "error")
+        greet(port, "flo")
+        page.hear(lambda: page.state == "live")
+        page.hear(lambda: any(row["name"] == "GET /greet/flo" for row in page.requests.values()))
+        assert page.http.get("/api/functions").status_code == 200
+
+
+def test_the_reader_is_not_recorded_nor_told_of_as_a_child_and_ends_with_the_dashboard(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.pyscope"
+    dashboard = Dashboard(OwnSource(), TOKEN, apart=True)
+    before = set(readers())
+    with pyscope.record(path, modules=[__name__], probes=["supervision"], ring_mb=8):
+        with served(dashboard.app) as port, Page(port) as page:
+            page.hear(lambda: page.state == "live")
+            assert len(set(readers()) - before) == 1
+        dashboard.close()
+        assert not set(readers()) - before
+    trace = pyscope.load(path)
+    assert len(trace.processes) == 1
+    assert not [event for event in trace.probe_events(CHILD).records() if "python" in event.child]
 
 
 # --- TaskFlow ------------------------------------------------------------------------------------

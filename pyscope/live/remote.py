@@ -1,0 +1,262 @@
+"""The service's end of a dashboard whose reading is done by a process of its own (`pyscope.live.reader`).
+
+The service has one thread that passes lines on while someone looks, and neither decodes events nor makes JSON of them.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import itertools
+import json
+import logging
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from pyscope import children
+from pyscope.live.describe import nothing
+from pyscope.live.desk import Desk
+from pyscope.live.hub import Hub, Message, Unread, Watcher, encoded
+from pyscope.live.source import OwnSource
+from pyscope.probes.background import Background
+from pyscope.views.values import ms
+
+__all__ = ["RemoteFeed"]
+
+logger = logging.getLogger("pyscope.live")
+
+_LOCATE_EVERY = 0.25  # seconds
+_AGAIN_AFTER = 1.0  # seconds, where the reader ended by itself
+_PIECE = 1 << 18
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pyscope.live.reader import main; main()"
+)
+
+
+class RemoteFeed:
+    """A feed as `pyscope.live.feed.Feed` is one, of this process's own recording.
+
+    `hello`: makes the first message from what is described. `resting`: seconds without a viewer after which the reader
+    is ended, until someone comes.
+    """
+
+    def __init__(self, hello: Callable[[dict[str, Any]], Message], *, resting: float) -> None:
+        self.source = OwnSource()
+        self.hub = Hub(self._wake)
+        self._hello = hello
+        self._resting = resting
+        self._thread = Background(self._run, self._fault, self._wake)
+        self._desk = Desk(1.0)
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._pid = os.getpid()
+        self._guard = _thread.allocate_lock()
+        self._connection: socket.socket | None = None
+        self._reader = 0
+        self._rest = b""
+        self._located: Any = ()
+        self._counted = -1
+        self._wakes = os.pipe()
+        os.set_blocking(self._wakes[0], False)
+        os.set_blocking(self._wakes[1], False)
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, Future[tuple[int, str]]] = {}
+        self._newcomers: dict[int, Watcher] = {}
+        self.described = nothing(self.source)
+        self._status: Message = _status("waiting", "the dashboard is being started")
+
+    # life
+
+    def start(self) -> None:
+        """Begins to pass on, if it does not yet."""
+        if self._pid != os.getpid():  # a worker that was forked: the reader is its parent's
+            if self._connection is not None:
+                self._connection.close()
+            self._begin_anew()
+        self._thread.start()
+        self._wake()
+
+    def stop(self) -> None:
+        """Ends, the reader too."""
+        self._thread.stop()
+        self._end_reader()
+        self._desk.close()
+
+    def look_again(self) -> None:
+        """Something was started or stopped: do not wait to see it."""
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wakes[1], b"x")
+
+    def _fault(self) -> None:
+        logger.exception("the live dashboard stopped; it goes on when someone opens it again")
+
+    def _run(self) -> None:
+        left_at = time.monotonic()
+        while not self._thread.stopping:
+            viewers = self.hub.viewers
+            if viewers:
+                left_at = time.monotonic()
+            elif time.monotonic() - left_at > self._resting and not self.hub.viewers:
+                self._end_reader()
+                return
+            if self._connection is None:
+                self._begin_reader()
+                self.hub.start_over()
+            try:
+                found = self.source.locate()
+                if found != self._located:
+                    self._located = found
+                    place = None if found is None else {"path": found.path, "ring": found.ring}
+                    self._tell({"located": place})
+                for viewer in viewers:
+                    if not viewer.welcomed and viewer not in self._newcomers.values():
+                        self._welcome(viewer)
+                if len(viewers) != self._counted:
+                    self._counted = len(viewers)
+                    self._tell({"viewers": self._counted})
+                self._pass_on()
+            except (OSError, EOFError) as error:
+                self._end_reader()
+                if self._thread.stopping:
+                    return
+                logger.warning("the process that reads for the live dashboard has ended (%s)", error)
+                self._say(_status("error", "the process that reads has ended; it is started again"))
+                self._thread.pause(_AGAIN_AFTER)
+
+    def _begin_reader(self) -> None:
+        self._rest, self._located, self._counted = b"", (), -1
+        own, its = socket.socketpair()
+        try:
+            environment = dict(os.environ)
+            environment.pop(children.VARIABLE, None)  # it is no part of the recording
+            self._reader = os.posix_spawn(
+                sys.executable,
+                [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path)],
+                environment,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, its.fileno(), 0),
+                    (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                ],
+            )
+        finally:
+            its.close()
+        with self._guard:
+            self._connection = own
+
+    def _end_reader(self) -> None:
+        with self._guard:
+            connection, self._connection = self._connection, None
+            asked, self._asked = self._asked, {}
+        self._newcomers.clear()
+        if connection is not None:
+            connection.close()
+        for future in asked.values():
+            future.set_result((503, json.dumps({"error": "the process that reads has ended; ask again"})))
+        if self._reader:
+            with contextlib.suppress(OSError):
+                os.waitpid(self._reader, 0)
+            self._reader = 0
+
+    # lines
+
+    def _tell(self, what: dict[str, Any]) -> None:
+        with self._guard:
+            if self._connection is None:
+                raise EOFError("no reader")
+            self._connection.sendall(encoded(what).encode() + b"\n")
+
+    def _pass_on(self) -> None:
+        """Waits for lines, and passes on what is whole."""
+        connection = self._connection
+        assert connection is not None
+        both: list[Any] = [connection, self._wakes[0]]
+        ready, _, _ = select.select(both, [], [], _LOCATE_EVERY)
+        if self._wakes[0] in ready:
+            with contextlib.suppress(OSError):
+                os.read(self._wakes[0], 4096)
+        if connection not in ready:
+            return
+        data = connection.recv(_PIECE)
+        if not data:
+            raise EOFError("it closed the line")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        batch: list[tuple[Message, str]] = []
+        for line in lines:
+            head, _, body = line.partition(b" ")
+            if head == b"all":
+                batch.append(self._message(body.decode()))
+                continue
+            self._hand_out(batch)
+            batch = []
+            if head == b"answer":
+                number, status, text = body.split(b" ", 2)
+                future = self._asked.pop(int(number), None)
+                if future is not None:
+                    future.set_result((int(status), text.decode()))
+            elif head == b"welcomed":
+                viewer = self._newcomers.pop(int(body), None)
+                if viewer is not None:
+                    viewer.welcomed = True
+            elif int(head) in self._newcomers:
+                self._newcomers[int(head)].put([self._message(body.decode())])
+        self._hand_out(batch)
+
+    def _hand_out(self, messages: list[tuple[Message, str]]) -> None:
+        if messages:
+            for viewer in self.hub.viewers:
+                if viewer.welcomed:
+                    viewer.put(messages)
+
+    def _message(self, text: str) -> tuple[Message, str]:
+        """A message as viewers get it. Its text is read only where the service has a part in it."""
+        if text.startswith('{"type":"described"'):
+            self.described = json.loads(text)["source"]
+            hello = self._hello(self.described)
+            return hello, encoded(hello)
+        if text.startswith('{"type":"status"'):
+            self._status = json.loads(text)
+        return Unread(text), text
+
+    def _welcome(self, viewer: Watcher) -> None:
+        number = next(self._numbers)
+        self._newcomers[number] = viewer
+        hello = self._hello(self.described)
+        viewer.put([(hello, encoded(hello)), (self._status, encoded(self._status))])
+        self._tell({"welcome": number})
+
+    def _say(self, status: Message) -> None:
+        self._status = status
+        for viewer in self.hub.viewers:
+            viewer.put([(status, encoded(status))])
+
+    # for requests
+
+    def submit(self, work: Callable[[], Any]) -> Future[Any]:
+        """Has something done in this process, one after another."""
+        return self._desk.submit(work)
+
+    def ask(self, what: str, *arguments: Any) -> Future[tuple[int, str]]:
+        """A question of `pyscope.live.questions`; the answer is a status and JSON."""
+        future: Future[tuple[int, str]] = Future()
+        number = next(self._numbers)
+        self._asked[number] = future
+        try:
+            self._tell({"ask": number, "what": what, "arguments": arguments})
+        except (OSError, EOFError):
+            if self._asked.pop(number, None) is not None:
+                future.set_result((503, json.dumps({"error": "the dashboard is being started; ask again"})))
+        return future
+
+
+def _status(state: str, message: str) -> Message:
+    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}
