@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyscope.analysis.call_sites import call_site
 from pyscope.events.sql import STATEMENT as SENT
@@ -27,12 +28,12 @@ def table(trace: Trace, limit: int = 200) -> dict[str, Any]:
     total = np.bincount(which, duration)
     longest = np.zeros(len(statements), np.int64)
     np.maximum.at(longest, which, duration)
-    pairs = np.unique(np.stack([which, sent["scope"]]), axis=1)
-    requests = np.bincount(pairs[0][pairs[1] != 0], minlength=len(statements))
-    places, how_often = np.unique(np.stack([which, sent["stack"]]), axis=1, return_counts=True)
+    of_scopes, scopes, _ = _pairs(which, sent["scope"])
+    requests = np.bincount(of_scopes[scopes != 0], minlength=len(statements))
+    of_stacks, stacks, how_often = _pairs(which, sent["stack"])
     best: dict[int, int] = {}
     for at in np.argsort(how_often, kind="stable").tolist():
-        best[int(places[0, at])] = int(places[1, at])
+        best[int(of_stacks[at])] = int(stacks[at])
     return {
         "queries": [
             {
@@ -47,3 +48,12 @@ def table(trace: Trace, limit: int = 200) -> dict[str, Any]:
             for at in np.argsort(-total, kind="stable")[: max(0, limit)].tolist()
         ]
     }
+
+
+def _pairs(
+    first: NDArray[np.intp], second: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The distinct pairs of two columns, the first of small numbers, and how often each is there."""
+    values, number = np.unique(second, return_inverse=True)
+    pairs, counts = np.unique(first.astype(np.int64) * len(values) + number, return_counts=True)
+    return pairs // len(values), values[pairs % len(values)], counts.astype(np.int64)
