@@ -75,32 +75,24 @@ def _names(trace: Trace, found: list[Lane]) -> Iterable[dict[str, Any]]:
 def _calls(trace: Trace, lane: Lane) -> Iterator[bytes]:
     """What calls of one function have in common is made once: a recording has millions of them."""
     heads: dict[int, bytes] = {}
-    function, outcome, exception = (trace.calls[name] for name in ("function", "outcome", "exception"))
-    context = trace.calls["context"]
     contexts: dict[int, bytes] = {0: b""}
+    columns = (
+        trace.calls[name][lane.rows].tolist() for name in ("function", "context", "outcome", "exception")
+    )
     begin = trace.start_ns
-    for row, start, end in lane.spans(trace):
-        number = int(function[row])
+    for (row, start, end), number, where, outcome, exception in zip(lane.spans(trace), *columns, strict=True):
         head = heads.get(number)
         if head is None:
             head = heads[number] = _head(trace, number, lane)
-        where = int(context[row])
         named = contexts.get(where)
         if named is None:
             named = contexts[where] = b',"context":' + _json(text(trace.contexts[where].name, NAME))
-        more = b""
-        if outcome[row]:
-            more = b',"outcome":"%b"' % OUTCOMES[outcome[row]].encode()
-            if exception[row] >= 0:
-                more += b',"exception":' + _json(text(trace.exceptions[int(exception[row])], NAME))
-        yield b'%b,"ts":%.3f,"dur":%.3f,"args":{"row":%d%b%b}}' % (
-            head,
-            (start - begin) / 1e3,
-            (end - start) / 1e3,
-            row,
-            named,
-            more,
-        )
+        if outcome:
+            named += b',"outcome":"%b"' % OUTCOMES[outcome].encode()
+            if exception >= 0:
+                named += b',"exception":' + _json(text(trace.exceptions[exception], NAME))
+        times = ((start - begin) / 1e3, (end - start) / 1e3)
+        yield b'%b,"ts":%.3f,"dur":%.3f,"args":{"row":%d%b}}' % (head, *times, row, named)
 
 
 def _head(trace: Trace, number: int, lane: Lane) -> bytes:

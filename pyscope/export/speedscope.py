@@ -69,15 +69,14 @@ def _profile(trace: Trace, lane: Lane, name: str, file: IO[bytes]) -> None:
 
 def _events(trace: Trace, lane: Lane) -> Iterator[tuple[bytes, int, int]]:
     begin = trace.start_ns
-    function = trace.calls["function"]
+    frames = trace.calls["function"][lane.rows].tolist()
     around: list[tuple[int, int]] = []  # end, frame
-    for row, start, end in lane.spans(trace):
+    for (_, start, end), opened in zip(lane.spans(trace), frames, strict=True):
         while around and around[-1][0] <= start:
             until, frame = around.pop()
             yield b"C", frame, until - begin
-        frame = int(function[row])
-        around.append((end, frame))
-        yield b"O", frame, start - begin
+        around.append((end, opened))
+        yield b"O", opened, start - begin
     while around:
         until, frame = around.pop()
         yield b"C", frame, until - begin
