@@ -95,17 +95,20 @@ async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> N
     request = Scope("request", _name(scope)).enter()
     root = scope.get("root_path", "")
     scope[_MARK] = request.id
-    steps = _Steps()
+    steps = None
     try:
-        await steps.of(app(scope, receive, _watched(request, send)))
+        steps = _Steps(app(scope, receive, _watched(request, send)))
+        await steps
     except BaseException as error:
-        _leave(request, scope, root, steps.cpu_ns, error)
+        _leave(request, scope, root, steps, error)
         raise
-    _leave(request, scope, root, steps.cpu_ns, None)
+    _leave(request, scope, root, steps, None)
 
 
-def _leave(request: Scope, scope: ASGIScope, root: object, cpu_ns: int, error: BaseException | None) -> None:
-    request.cpu_ns = cpu_ns
+def _leave(
+    request: Scope, scope: ASGIScope, root: object, steps: _Steps | None, error: BaseException | None
+) -> None:
+    request.cpu_ns = 0 if steps is None else steps.cpu_ns
     try:
         request.route = _route(scope, root)
         if isinstance(error, Exception) and not request.status and scope["type"] == "http":
@@ -157,16 +160,12 @@ def _watched(request: Scope, send: Send) -> Send:
 class _Steps:
     """Awaits an application, and adds up the CPU time of the thread while it really runs."""
 
-    __slots__ = ("_coroutine", "cpu_ns")
+    __slots__ = ("_coroutine", "_send", "cpu_ns")
 
-    def __init__(self) -> None:
-        self._coroutine: Any = None
+    def __init__(self, awaitable: Any) -> None:
+        self._coroutine: Any = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
+        self._send = self._coroutine.send
         self.cpu_ns = 0
-
-    def of(self, awaitable: Awaitable[None]) -> Self:
-        """Takes what is to be awaited."""
-        self._coroutine = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
-        return self
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self
@@ -175,13 +174,18 @@ class _Steps:
         return self
 
     def __next__(self) -> Any:
-        return self.send(None)
-
-    def send(self, value: Any) -> Any:
         """Runs until the next suspension, whose awaited object is returned."""
         began = thread_time_ns()
         try:
-            return self._coroutine.send(value)
+            return self._send(None)
+        finally:
+            self.cpu_ns += thread_time_ns() - began
+
+    def send(self, value: Any) -> Any:
+        """As `__next__`, with a value."""
+        began = thread_time_ns()
+        try:
+            return self._send(value)
         finally:
             self.cpu_ns += thread_time_ns() - began
 

@@ -90,7 +90,7 @@ class EventLoopProbe(Probe):
     # In the loop's thread
 
     def _select(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        loops, patches, now = self._loops, self._patches, time.perf_counter_ns
+        loops, patches, late, now = self._loops, self._patches, self._late, time.perf_counter_ns
 
         @functools.wraps(original)
         def select(selector: Any, timeout: float | None = None) -> Any:
@@ -100,8 +100,13 @@ class EventLoopProbe(Probe):
             loop = known[1]
             if loop is None:
                 return original(selector, timeout)
-            if loop.busy_ns:
-                self._returned(loop, now())
+            busy = loop.busy_ns
+            if busy:
+                end = now()
+                loop.busy_ns = 0
+                run, loop.run = loop.run, None
+                if end - busy >= LAG_NS:
+                    late(loop, end - busy, end, run)
             try:
                 return original(selector, timeout)
             finally:
@@ -126,13 +131,8 @@ class EventLoopProbe(Probe):
             return _nothing, None
         return known
 
-    def _returned(self, loop: _Loop, now: int) -> None:
-        """All callbacks of the round are through."""
-        lag = now - loop.busy_ns
-        loop.busy_ns = 0
-        run, loop.run = loop.run, None
-        if lag < LAG_NS:
-            return
+    def _late(self, loop: _Loop, lag: int, now: int, run: FrameType | None) -> None:
+        """All callbacks of the round are through, which took long. `run`: the one that was looked at last."""
         try:
             emitter.emit(LOOP_LAG.kind, loop.number, lag)
             if run is not None:

@@ -1,27 +1,32 @@
 """The SQLAlchemy probe: statements, transactions, and which instance's attribute caused which SELECT.
 
-It listens to public events of the classes Engine, Mapper and Session, so it sees every engine, synchronous or
-asynchronous, made before or after, each once. What an ORM statement is for is read from its execution options; a
-`do_orm_execute` listener would tell the same, but makes SQLAlchemy prepare every statement twice.
+Statements are seen where the dialect hands them to the driver, by its `do_execute` events: of every engine, synchronous
+or asynchronous, made before or after, each once. The engine's own events would tell the same, but one listener to them
+makes each connection dispatch all of them, which costs more than all that is done here. Steps of transactions are seen
+where Connection takes them. What an ORM statement is for is read from its execution options; a `do_orm_execute`
+listener would tell the same, but makes SQLAlchemy prepare every statement twice.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 import weakref
 from collections.abc import Callable
-from time import perf_counter_ns
 from typing import Any
 
 from pyscope import emitter
 from pyscope.events.sql import STATEMENT, TRANSACTION, Operation, Step
 from pyscope.probes import Probe, on_import
+from pyscope.probes.patches import Patches
+from pyscope.probes.scope import exception_name
 from pyscope.probes.sql import quiet
 from pyscope.probes.sql.known import Known, known_of
-from pyscope.probes.sql.loads import MOST_STATEMENTS, LoadsOfThreads, Statement
-from pyscope.probes.sql.purpose import ASKED, OF_PROGRAM, purpose
-from pyscope.probes.sql.template import fingerprint, mixed
+from pyscope.probes.sql.loads import LoadsOfThreads, Statement
+from pyscope.probes.sql.purpose import ASKED
+from pyscope.probes.sql.statements import Statements, loaded
+from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
 
 __all__ = ["SQLAlchemyProbe"]
@@ -29,7 +34,6 @@ __all__ = ["SQLAlchemyProbe"]
 _MOST_FLUSHED = 200
 _STATEMENT = STATEMENT.kind
 _TRANSACTION = TRANSACTION.kind
-_OTHER = int(Operation.OTHER)
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
 
@@ -44,14 +48,12 @@ class _Connection:
         "number",
         "of",
         "savepoints",
-        "started",
         "transaction",
     )
 
     def __init__(self, connection: Any, of: weakref.ref[Any]) -> None:
         self.of = of
         self.number = emitter.next_id()
-        self.started = 0
         self.savepoints = 0
         self.transaction: Transaction | None = None
         self.committing: Transaction | None = None
@@ -77,58 +79,55 @@ class SQLAlchemyProbe(Probe):
         self._flags: list[tuple[type, bool | None]] = []
         self._connections: dict[int, _Connection] = {}
         self._here = LoadsOfThreads()
-        self._new_run: Callable[[], int] = _no_run
+        self._statements = Statements(self, self._connections)
         self._watching = False
+        self._patches = Patches()
 
     # the library as it was found
 
     def install(self) -> None:
-        from sqlalchemy.engine import Dialect, Engine
+        from sqlalchemy.engine import Connection, Dialect, Engine
 
-        self._watching = True
+        self._watching = self._statements.watching = True
+        self._statements.here = self._here
         self._flags = [(cls, cls.__dict__.get("_has_events")) for cls in (Engine, Dialect)]
-        self._listen(
-            Engine,
-            {
-                "before_cursor_execute": self._before,
-                "after_cursor_execute": self._after,
-                "begin": self._begin,
-                "commit": self._commit,
-                "rollback": self._rollback,
-                "savepoint": self._savepoint,
-                "rollback_savepoint": self._rollback_savepoint,
-                "release_savepoint": self._release_savepoint,
-                "begin_twophase": self._begin_twophase,
-                "commit_twophase": self._commit_twophase,
-                "rollback_twophase": self._rollback_twophase,
-                "handle_error": self._error,
-            },
-        )
+        self._patches = Patches()
+        for name, make in (
+            ("_begin_impl", functools.partial(_before, self._begin)),
+            ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused)),
+            ("_rollback_impl", functools.partial(_before, self._rollback)),
+            ("_savepoint_impl", functools.partial(_before, self._savepoint)),
+            ("_rollback_to_savepoint_impl", functools.partial(_before, self._rollback_savepoint)),
+            ("_release_savepoint_impl", functools.partial(_before, self._release_savepoint)),
+            ("_begin_twophase_impl", functools.partial(_before, self._begin)),
+            ("_commit_twophase_impl", functools.partial(_before_commit, self._commit, self._refused)),
+            ("_rollback_twophase_impl", functools.partial(_before, self._rollback)),
+        ):
+            if not self._patches.replace(Connection, name, make):
+                self._patches.undo()
+                raise AttributeError(f"this version of SQLAlchemy has no Connection.{name}")
+        names = ("do_execute", "do_executemany", "do_execute_no_params")
+        self._listen(Engine, {name: self._statements.executing(name) for name in names})
         on_import.call("sqlalchemy.orm", self._install_orm)
 
     def _install_orm(self) -> None:
         from sqlalchemy.orm import Mapper, Session, loading
 
         if self._watching:
-            self._new_run = _counter(getattr(loading, "_new_runid", _no_run))
-            here = self._here
-
-            def loaded(state: Any, context: Any, _attributes: Any = None) -> None:
-                if context is not None:
-                    here.note((state, context.runid))
-
+            self._statements.new_run = _counter(loading._new_runid)
+            note = loaded(self._here)
             self._listen(Session, {"after_flush": self._flushed})
-            self._listen(Mapper, {"load": loaded, "refresh": loaded})
+            self._listen(Mapper, {"load": note, "refresh": note})
 
     def _listen(self, target: Any, listeners: dict[str, Callable[..., Any]]) -> None:
         from sqlalchemy import event
 
         for identifier, listener in listeners.items():
             options: dict[str, Any] = {}
-            if identifier == "before_cursor_execute":
-                options["retval"] = True  # else SQLAlchemy wraps the listener in another call
-            elif identifier in ("load", "refresh"):
+            if identifier in ("load", "refresh"):
                 options["raw"] = True
+            elif identifier.startswith("do_execute"):
+                options["insert"] = True  # before those that may do the driver's work themselves
 
             def add(
                 identifier: str = identifier, listener: Callable[..., Any] = listener, options: Any = options
@@ -140,7 +139,8 @@ class SQLAlchemyProbe(Probe):
                 raise TimeoutError("SQLAlchemy's listeners were in use all the time")
 
     def uninstall(self) -> None:
-        self._watching = False
+        self._watching = self._statements.watching = False
+        self._patches.undo()
         if quiet.inside():  # a fault of ours, in a listener: the lists are in use by this very thread
             threading.Thread(target=self._unlisten, name="pyscope-unlisten", daemon=True).start()
         elif left := self._unlisten():
@@ -161,7 +161,7 @@ class SQLAlchemyProbe(Probe):
                 left.append((target, identifier, listener))
         self._listening = left
         self._connections.clear()
-        self._here = LoadsOfThreads()
+        self._here = self._statements.here = LoadsOfThreads()
         for cls, flag in [] if left else self._flags:
             if _has_listeners(cls):
                 continue
@@ -173,106 +173,32 @@ class SQLAlchemyProbe(Probe):
 
     # statements
 
-    def _before(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> tuple[str, Any]:
-        try:
-            record = self._connections.get(id(connection))
-            if record is None or record.of() is not connection:
-                record = self._opened(connection)
-            record.started = perf_counter_ns()
-        except Exception:
-            self.fault()
-        return statement, parameters
-
-    def _after(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, executemany: bool
-    ) -> None:
-        ended = perf_counter_ns()
-        if not self._watching or not emitter.active():
-            return
-        try:
-            record = self._connections.get(id(connection))
-            if record is None or record.of() is not connection:
-                record = self._opened(connection)
-            compiled = context.compiled if context is not None else None
-            known = known_of(compiled, statement, record.dialect)
-            transaction = record.transaction
-            if transaction is None:
-                transaction = self._started(record, connection)
-            loads = self._here.loads
-            number = emitter.next_id()
-            rows = cursor.rowcount
-            operation = known.operation
-            load, relationship, parent, parent_statement = OF_PROGRAM
-            arguments = 0
-            if operation == _SELECT:
-                if known.orm:
-                    options = context.execution_options.get("_sa_orm_load_options")
-                    load, relationship, parent, parent_statement = purpose(options, known, loads)
-                arguments = parent or fingerprint(statement, parameters)
-            intern = emitter.intern
-            emitter.emit(
-                _STATEMENT,
-                number,
-                ended - record.started if record.started else 0,
-                intern(known.template),
-                operation,
-                record.number,
-                transaction.number,
-                rows if type(rows) is int else -1,
-                emitter.stack(),
-                arguments,
-                load,
-                intern(relationship) if relationship else 0,
-                parent,
-                intern(parent_statement) if parent_statement else 0,
-                known.paged,
-                0,
-            )
-            if loads is not transaction.loads[-1]:
-                transaction.moved(loads)
-            if known.entities:
-                run = self._new_run()
-                if not transaction.first_run:
-                    transaction.first_run = run
-                if len(loads.sent) >= MOST_STATEMENTS:
-                    loads.shorten()
-                loads.sent.append((run, number, known, transaction))
-                if not known.names_rows or load not in ASKED:
-                    return
-            elif operation == _OTHER:
-                return
-            elif operation != _SELECT and record.dialect == "sqlite" and _stands_alone(connection):
-                transaction.autocommit = True
-            self._follow(known, number, transaction, parameters, context, executemany, rows, load)
-        except Exception:
-            self.fault()
-
-    def _follow(
+    def follow(
         self,
+        record: _Connection,
+        connection: Any,
         known: Known,
         number: int,
         transaction: Transaction,
         parameters: Any,
         context: Any,
-        executemany: bool,
-        rows: Any,
+        rows: int,
         load: int,
     ) -> None:
         """What a statement means for its transaction: rows that it names or changes."""
-        if type(rows) is not int:
-            rows = -1
-        by_hand = context is None or context.compiled is None
+        if known.operation != _SELECT and record.dialect == "sqlite" and _stands_alone(connection):
+            transaction.autocommit = True
+        by_hand = context.compiled is None
         if known.operation == _SELECT:
             if known.names_rows and load in ASKED:
                 values = parameters if by_hand else context.compiled_parameters[0]
                 transaction.looked(Statement(0, number, known, transaction), values, rows)
             return
-        sent = Statement(self._new_run(), number, known, transaction)
+        sent = Statement(self._statements.new_run(), number, known, transaction)
         if known.operation == _UPDATE:
             self._here.loads.written = sent
-        if executemany and context is not None:
+        executemany = context.executemany
+        if executemany:
             if transaction.batch is not None and transaction.batch() is context:
                 return  # one statement in several batches: its parameters are known
             transaction.batch = weakref.ref(context)
@@ -299,23 +225,16 @@ class SQLAlchemyProbe(Probe):
         except Exception:
             self.fault()
 
-    def _error(self, context: Any) -> None:
-        if not self._watching or not emitter.active() or context.connection is None:
-            return
+    def failed(self, statement: str, context: Any, error: BaseException, duration: int) -> None:
+        """A statement was refused, or given up."""
         try:
-            record = self._of(context.connection)
-            if context.statement is None:
-                if record.committing is not None:
-                    self._tell(Step.FAILED, record.committing)
-                    record.committing = None
-                return
-            compiled = getattr(context.execution_context, "compiled", None)
-            known = known_of(compiled, context.statement, record.dialect)
+            record = self._of(context.root_connection)
+            known = known_of(context.compiled, statement, record.dialect)
             intern = emitter.intern
             emitter.emit(
                 _STATEMENT,
                 emitter.next_id(),
-                perf_counter_ns() - record.started if record.started else 0,
+                duration,
                 intern(known.template),
                 known.operation,
                 record.number,
@@ -328,7 +247,7 @@ class SQLAlchemyProbe(Probe):
                 0,
                 0,
                 0,
-                intern(type(context.original_exception).__name__),
+                intern(exception_name(error)),
             )
         except Exception:
             self.fault()
@@ -338,10 +257,10 @@ class SQLAlchemyProbe(Probe):
     def _of(self, connection: Any) -> _Connection:
         record = self._connections.get(id(connection))
         if record is None or record.of() is not connection:
-            record = self._opened(connection)
+            record = self.opened(connection)
         return record
 
-    def _opened(self, connection: Any) -> _Connection:
+    def opened(self, connection: Any) -> _Connection:
         identity, connections = id(connection), self._connections
 
         def closed(of: weakref.ref[Any]) -> None:
@@ -352,7 +271,7 @@ class SQLAlchemyProbe(Probe):
         record = connections[identity] = _Connection(connection, weakref.ref(connection, closed))
         return record
 
-    def _started(self, record: _Connection, connection: Any) -> Transaction:
+    def started(self, record: _Connection, connection: Any) -> Transaction:
         options = connection.get_execution_options()
         isolation = options.get("isolation_level") or connection.dialect.default_isolation_level or ""
         loads = self._here.loads
@@ -373,19 +292,31 @@ class SQLAlchemyProbe(Probe):
             emitter.stack(),
         )
 
-    def _begin(self, connection: Any) -> None:
+    def _begin(self, connection: Any, *_transaction: Any) -> None:
         if not self._watching or not emitter.active():
             return
         try:
-            self._tell(Step.BEGIN, self._started(self._of(connection), connection))
+            self._tell(Step.BEGIN, self.started(self._of(connection), connection))
         except Exception:
             self.fault()
 
-    def _commit(self, connection: Any) -> None:
+    def _commit(self, connection: Any, *_twophase: Any) -> None:
         self._ended(connection, Step.COMMIT)
 
-    def _rollback(self, connection: Any) -> None:
+    def _rollback(self, connection: Any, *_twophase: Any) -> None:
         self._ended(connection, Step.ROLLBACK)
+
+    def _refused(self, connection: Any) -> None:
+        """The commit that was told has failed."""
+        if not self._watching or not emitter.active():
+            return
+        try:
+            record = self._of(connection)
+            if record.committing is not None:
+                self._tell(Step.FAILED, record.committing)
+                record.committing = None
+        except Exception:
+            self.fault()
 
     def _ended(self, connection: Any, step: Step) -> None:
         if not self._watching:
@@ -413,26 +344,17 @@ class SQLAlchemyProbe(Probe):
         except Exception:
             self.fault()
 
-    def _begin_twophase(self, connection: Any, _xid: Any) -> None:
-        self._begin(connection)
-
-    def _commit_twophase(self, connection: Any, _xid: Any, _is_prepared: bool) -> None:
-        self._ended(connection, Step.COMMIT)
-
-    def _rollback_twophase(self, connection: Any, _xid: Any, _is_prepared: bool) -> None:
-        self._ended(connection, Step.ROLLBACK)
-
-    def _savepoint(self, connection: Any, name: str | None) -> None:
+    def _savepoint(self, connection: Any, name: str | None = None) -> None:
         record = self._connections.get(id(connection))
         if record is not None and name is None:  # it gets its name right after this
             record.savepoints += 1
             name = f"sa_savepoint_{record.savepoints}"
         self._at_savepoint(connection, name or "", Step.SAVEPOINT)
 
-    def _rollback_savepoint(self, connection: Any, name: str, _context: None) -> None:
+    def _rollback_savepoint(self, connection: Any, name: str) -> None:
         self._at_savepoint(connection, name, Step.ROLLBACK_TO)
 
-    def _release_savepoint(self, connection: Any, name: str, _context: None) -> None:
+    def _release_savepoint(self, connection: Any, name: str) -> None:
         self._at_savepoint(connection, name, Step.RELEASE)
 
     def _at_savepoint(self, connection: Any, name: str, step: Step) -> None:
@@ -442,7 +364,7 @@ class SQLAlchemyProbe(Probe):
             record = self._of(connection)
             transaction = record.transaction
             if transaction is None:
-                transaction = self._started(record, connection)
+                transaction = self.started(record, connection)
             if step is Step.SAVEPOINT:
                 transaction.savepoint(name)
             elif step is Step.ROLLBACK_TO:
@@ -452,13 +374,37 @@ class SQLAlchemyProbe(Probe):
             self.fault()
 
 
+def _before(tell: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of Connection, told of before it does its work."""
+
+    @functools.wraps(original)
+    def method(connection: Any, *arguments: Any) -> Any:
+        tell(connection, *arguments)
+        return original(connection, *arguments)
+
+    return method
+
+
+def _before_commit(
+    tell: Callable[..., None], refused: Callable[[Any], None], original: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The same for one that may be refused."""
+
+    @functools.wraps(original)
+    def method(connection: Any, *arguments: Any) -> Any:
+        tell(connection, *arguments)
+        try:
+            return original(connection, *arguments)
+        except BaseException:
+            refused(connection)
+            raise
+
+    return method
+
+
 def _stands_alone(connection: Any) -> bool:
     """Whether SQLite has committed a statement already: no transaction was begun, whatever SQLAlchemy thinks."""
     return getattr(connection.connection.driver_connection, "in_transaction", True) is False
-
-
-def _no_run() -> int:
-    return 0
 
 
 def _counter(new_run: Callable[[], int]) -> Callable[[], int]:

@@ -13,16 +13,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, String, create_engine, event, exc, select, text, update
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 from sqlalchemy.orm.instrumentation import ClassManager
 from sqlalchemy.pool import StaticPool
 
-from pyscope import probes
+from pyscope import emitter, probes
 from pyscope.errors import PyScopeWarning
 from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Load, Operation, Step, Touch
-from pyscope.probes import sqlalchemy as probe_module
 from pyscope.probes.sql import loads as loads_module
 from pyscope.trace import Trace
 from tests.unit.watching import DEADLINE, watching
@@ -79,6 +78,7 @@ def found_state() -> dict[str, object]:
         state[f"{cls.__name__}._has_events"] = cls.__dict__.get("_has_events", "missing")
         for name in cls.dispatch._event_names:
             state[f"{cls.__name__}.{name}"] = list(getattr(cls.dispatch, name)._clslevel.get(cls, ()))
+    state |= {f"Connection.{name}": method for name, method in vars(Connection).items() if callable(method)}
     return state
 
 
@@ -108,6 +108,76 @@ def test_listeners_of_the_program_stay(engine: Engine, tmp_path: Path) -> None:
         assert heard == ["SELECT 1", "SELECT 2"]
     finally:
         event.remove(Engine, "before_cursor_execute", listener)
+
+
+def test_connections_dispatch_no_events_for_our_sake(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "_has_events", False)
+    with watching(tmp_path, "sqlalchemy") as watch, engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        assert not Engine._has_events
+    assert len(statements(watch.trace)) == 1
+
+
+def test_a_listener_of_the_program_that_does_the_drivers_work_goes_on_to_do_it(
+    engine: Engine, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    def refuses(_cursor: Any, statement: str, *_rest: Any) -> bool:
+        heard.append(statement)
+        return False
+
+    def answers(cursor: Any, statement: str, *_rest: Any) -> bool:
+        cursor.execute("SELECT 'another'")
+        return True
+
+    event.listen(engine, "do_execute", refuses)
+    event.listen(engine, "do_execute", answers)
+    with watching(tmp_path, "sqlalchemy") as watch, engine.connect() as connection:
+        assert connection.execute(text("SELECT :a"), {"a": 1}).scalar() == "another"
+    assert heard == ["SELECT ?"]
+    assert [row.statement for row in statements(watch.trace)] == ["SELECT ?"]
+
+
+def test_a_statement_that_is_refused_is_told_with_the_errors_type(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch, engine.connect() as connection:
+        with pytest.raises(exc.OperationalError):
+            connection.execute(text("SELECT * FROM nowhere"))
+        with pytest.raises(exc.IntegrityError):
+            connection.execute(
+                text("INSERT INTO teams (id, name, size) VALUES (:id, 'x', 1)"), [{"id": 1}] * 2
+            )
+    assert [(row.operation, row.error) for row in statements(watch.trace)] == [
+        (Operation.SELECT, "OperationalError"),
+        (Operation.INSERT, "IntegrityError"),
+    ]
+    assert steps(watch.trace) == [Step.BEGIN, Step.ROLLBACK]
+
+
+def test_a_statement_that_is_being_run_does_not_keep_the_probe(engine: Engine, tmp_path: Path) -> None:
+    began, end = threading.Event(), threading.Event()
+    found: list[Any] = []
+
+    def slowly() -> int:
+        began.set()
+        return int(end.wait(DEADLINE))
+
+    def work() -> None:
+        with engine.connect() as connection:
+            connection.connection.driver_connection.create_function("slowly", 0, slowly)
+            found.append(connection.execute(text("SELECT slowly()")).scalar())
+
+    before = found_state()
+    thread = threading.Thread(target=work)
+    with watching(tmp_path, "sqlalchemy"):
+        thread.start()
+        assert began.wait(DEADLINE)
+    assert found_state() == before
+    end.set()
+    thread.join(DEADLINE)
+    assert found == [1]
 
 
 def test_engines_and_connections_are_seen_once_each_whenever_they_were_made(
@@ -267,7 +337,6 @@ def test_what_is_remembered_is_bounded(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loads_module, "MOST_STATEMENTS", 50)
-    monkeypatch.setattr(probe_module, "MOST_STATEMENTS", 50)
     with Session(engine) as session:
         session.add_all(Team(id=key, name="x") for key in range(100, 4000))
         session.commit()
@@ -348,7 +417,7 @@ def test_a_probe_that_fails_removes_itself_and_the_program_goes_on(
 
     before = found_state()
     with watching(tmp_path, "sqlalchemy") as watch:
-        monkeypatch.setattr(probe_module, "known_of", broken)
+        monkeypatch.setattr(emitter, "next_id", broken)
         with warnings.catch_warnings(record=True) as told, Session(engine) as session:
             warnings.simplefilter("always")
             for _ in range(20):

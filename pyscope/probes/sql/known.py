@@ -9,7 +9,7 @@ from pyscope.events.sql import Load
 from pyscope.probes.sql.shape import Shape, of_compiled, of_text
 from pyscope.probes.sql.template import template
 
-__all__ = ["Known", "known_of"]
+__all__ = ["Known", "compiled_statements", "known_of"]
 
 _MOST_KNOWN = 2000
 
@@ -19,7 +19,8 @@ class Known:
 
     `relationship`: "Class.attribute" where it stands for a relationship, which a lazy `load` then is of; `eager`: it
     can also be an eager loader's. `columns`: attributes that it fills in an instance that is there.
-    `names_rows`: its condition names rows, or a group of them, by values.
+    `names_rows`: its condition names rows, or a group of them, by values. `names`: of a recording, by its
+    generation: the numbers of the template and the relationship.
     """
 
     __slots__ = (
@@ -27,6 +28,7 @@ class Known:
         "eager",
         "entities",
         "load",
+        "names",
         "names_rows",
         "operation",
         "orm",
@@ -39,6 +41,7 @@ class Known:
     def __init__(self, shape: Shape, text: str) -> None:
         self.shape = shape
         self.template = text
+        self.names = 0, 0, 0
         self.operation = int(shape.operation)
         self.orm = False
         self.paged = shape.paged
@@ -50,7 +53,9 @@ class Known:
         self.columns: frozenset[str] = frozenset()
 
 
-_compiled: dict[int, tuple[weakref.ref[Any], Known]] = {}
+compiled_statements: dict[int, tuple[weakref.ref[Any], Known]] = {}
+"""By the address of what SQLAlchemy has compiled."""
+
 _texts: dict[str, Known] = {}
 
 
@@ -63,14 +68,14 @@ def known_of(compiled: Any, statement: str, dialect: str) -> Known:
                 _texts.clear()
             found = _texts[statement] = Known(of_text(statement), template(statement, dialect))
         return found
-    entry = _compiled.get(id(compiled))
+    entry = compiled_statements.get(id(compiled))
     if entry is not None and entry[0]() is compiled:
         return entry[1]
     found = Known(of_compiled(compiled), template(statement, dialect))
     _look_at_origin(found, getattr(compiled, "compile_state", None))
-    if len(_compiled) >= _MOST_KNOWN:
-        _compiled.clear()
-    _compiled[id(compiled)] = weakref.ref(compiled), found
+    if len(compiled_statements) >= _MOST_KNOWN:
+        compiled_statements.clear()
+    compiled_statements[id(compiled)] = weakref.ref(compiled), found
     return found
 
 

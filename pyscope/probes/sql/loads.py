@@ -38,17 +38,18 @@ class Loads:
     def __init__(self) -> None:
         self.rows: deque[tuple[Any, int]] = deque(maxlen=MOST_ROWS)
         self.open = 0  # transactions
+        self.most = MOST_STATEMENTS
         self.written: Statement | None = None
         # The fields of Statements, in order of their runs. One is made of them only when it is asked for.
         self.sent: list[tuple[int, int, Known, Transaction]] = []
         # Instances that were written, by the id of their state: two generations, of which the older is dropped.
         self._young: dict[int, tuple[Statement, Any]] = {}
         self._old: dict[int, tuple[Statement, Any]] = {}
-        self._last = 0, ""
+        self.last = 0, ""  # the run that was asked for last, and its statement's text
 
     def shorten(self) -> None:
-        """Forgets the older statements; to be called when there are more than MOST_STATEMENTS."""
-        del self.sent[: MOST_STATEMENTS // 2]
+        """Forgets the older statements; to be called when there are more than `most`."""
+        del self.sent[: self.most // 2]
 
     def statement_of(self, run: int | None) -> Statement | None:
         """The statement whose rows were loaded by a run; None if it was not on this thread, or too long ago."""
@@ -61,10 +62,10 @@ class Loads:
         """The text of that statement, or nothing; mostly the same is asked for again."""
         if run is None:
             return ""
-        if self._last[0] != run:
+        if self.last[0] != run:
             statement = self.statement_of(run)
-            self._last = run, statement.known.template if statement is not None else ""
-        return self._last[1]
+            self.last = run, statement.known.template if statement is not None else ""
+        return self.last[1]
 
     def wrote(self, state: Any, statement: Statement) -> None:
         """An instance was written."""

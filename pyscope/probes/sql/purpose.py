@@ -25,10 +25,11 @@ def _identity(state: Any) -> int:
     key = state.key
     if key is None:
         return mixed("state", id(state))
+    columns = key[1]
+    if len(columns) == 1 and type(columns[0]) is int:
+        return hash((SALT, id(key[0]), columns[0])) or 1  # the commonest
     values: list[object] = []
-    if len(key[1]) == 1 and type(key[1][0]) is int:
-        return hash((SALT, id(key[0]), key[1][0])) or 1  # the commonest
-    for value in key[1]:
+    for value in columns:
         safe = plain(value)
         if safe is None:
             return mixed("state", id(state))
@@ -41,7 +42,10 @@ def purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, st
     if options is not None:
         state = options._lazy_loaded_from
         if state is not None:
-            return known.load, known.relationship, _identity(state), loads.template_of(state.runid)
+            run, text = loads.last
+            if run != state.runid or not run:
+                text = loads.template_of(state.runid)
+            return known.load, known.relationship, _identity(state), text
         state = options._refresh_state
         if state is not None:
             name = state.manager.class_.__name__

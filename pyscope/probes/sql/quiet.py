@@ -10,9 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 
-__all__ = ["change", "inside"]
+__all__ = ["change", "inside", "let_pass"]
 
 _MOST_WAIT_S = 2.0
 _PAUSE_S = 0.002
@@ -22,6 +22,14 @@ _MODULES = (
     "sqlalchemy.orm.loading",
     "sqlalchemy.orm.state",
 )
+
+
+_let_pass: set[CodeType] = set()
+
+
+def let_pass(code: CodeType) -> None:
+    """A listener with this code may run while its list changes: after it SQLAlchemy does not go on to another."""
+    _let_pass.add(code)
 
 
 def change(action: Callable[[], None]) -> bool:
@@ -63,7 +71,9 @@ def _is_dispatching(frame: FrameType | None) -> bool:
     """Whether a frame of SQLAlchemy that calls listeners is innermost, or has called something outside SQLAlchemy."""
     inner = None
     while frame is not None:
-        if frame.f_globals.get("__name__") in _MODULES and (inner is None or not _is_library(inner)):
+        if frame.f_globals.get("__name__") in _MODULES and (
+            inner is None or not (_is_library(inner) or inner.f_code in _let_pass)
+        ):
             return True
         inner = frame
         frame = frame.f_back

@@ -8,10 +8,12 @@ old value. SQLAlchemy's own flush of changed objects is not told again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from pyscope import emitter
+from pyscope.probes.patches import Patches
 from pyscope.probes.state import values
 from pyscope.probes.state.values import UNKNOWN
 
@@ -22,46 +24,58 @@ Tell = Callable[[type, str, Any, Any, str], None]
 
 
 class UpdateStatements:
-    """A listener to every engine, while a mapped class is watched."""
+    """Looks at every statement of every engine, while a class is watched."""
 
     def __init__(self, tell: Tell, fault: Callable[[], None]) -> None:
         self._tell = tell
         self._fault = fault
         self._classes: list[type] = []
         self._mapped: dict[str, Any] | None = None  # table: mapper
-        self._listening = False
+        self._patches: Patches | None = None
+        self._looking = False
 
     def add_class(self, kind: type) -> None:
         """Watches a class too; one that is not mapped is never met."""
         self._classes.append(kind)
         self._mapped = None
+        if self._patches is not None:
+            self._look(self._patches)
 
     def install(self) -> None:
-        """Begins to listen. SQLAlchemy is imported by now."""
-        from sqlalchemy import Engine, event
-
-        event.listen(Engine, "after_execute", self._after_execute)
-        self._listening = True
+        """Begins to look. SQLAlchemy is imported by now."""
+        self._patches = Patches()
+        if self._classes:
+            self._look(self._patches)
 
     def uninstall(self) -> None:
         """Ends it."""
-        if self._listening:
-            from sqlalchemy import Engine, event
-
-            self._listening = False
-            event.remove(Engine, "after_execute", self._after_execute)
+        if self._patches is not None:
+            self._patches.undo()
+            self._patches = None
+            self._looking = False
         self._classes = []
         self._mapped = None
 
-    def _after_execute(
-        self, connection: Any, statement: Any, multiparams: Any, params: Any, options: Any, result: Any
-    ) -> None:
-        if not self._classes or not getattr(statement, "is_update", False) or not emitter.active():
-            return
-        try:
-            self._look_into(statement, result)
-        except Exception:
-            self._fault()
+    def _look(self, patches: Patches) -> None:
+        from sqlalchemy.engine import Connection
+
+        if not self._looking:
+            self._looking = patches.replace(Connection, "_execute_clauseelement", self._executing)
+
+    def _executing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """An `after_execute` listener would do, but makes each connection dispatch all events."""
+
+        @functools.wraps(original)
+        def _execute_clauseelement(connection: Any, statement: Any, *arguments: Any) -> Any:
+            result = original(connection, statement, *arguments)
+            if getattr(statement, "is_update", False) and self._classes and emitter.active():
+                try:
+                    self._look_into(statement, result)
+                except Exception:
+                    self._fault()
+            return result
+
+        return _execute_clauseelement
 
     def _look_into(self, statement: Any, result: Any) -> None:
         mapper = self._mappers().get(statement.table.fullname)

@@ -1,0 +1,157 @@
+"""Statements as the dialect hands them to the driver: each is told, and kept as what loads or touches rows.
+
+This runs for every statement of the program: what can be found out once a statement is in `Known`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter_ns
+from typing import Any
+
+from pyscope import emitter
+from pyscope.events.sql import STATEMENT, Operation
+from pyscope.probes.sql import quiet
+from pyscope.probes.sql.known import compiled_statements, known_of
+from pyscope.probes.sql.loads import LoadsOfThreads
+from pyscope.probes.sql.purpose import ASKED, OF_PROGRAM, purpose
+from pyscope.probes.sql.template import fingerprint
+
+__all__ = ["Statements", "loaded"]
+
+_STATEMENT = STATEMENT.kind
+_OTHER, _SELECT = int(Operation.OTHER), int(Operation.SELECT)
+
+
+def loaded(here: LoadsOfThreads) -> Callable[..., None]:
+    """A listener that notes the rows of instances as they are loaded."""
+
+    def note(state: Any, context: Any, _attributes: Any = None) -> None:
+        if context is not None:
+            here.note((state, context.runid))
+
+    return note
+
+
+class Statements:
+    """Tells of statements that were sent. `probe`: who knows the connections and follows the transactions."""
+
+    def __init__(self, probe: Any, connections: dict[int, Any]) -> None:
+        self._probe = probe
+        self._connections = connections
+        self.watching = True
+        self.here = LoadsOfThreads()
+        self.new_run: Callable[[], int] = _no_run
+
+    def executing(self, name: str) -> Callable[..., bool | None]:
+        """A listener that does what the dialect's method `name` would, and tells of it."""
+        probe = self._probe
+
+        def execute(cursor: Any, statement: str, *arguments: Any) -> bool | None:
+            context = arguments[-1]
+            try:
+                dialect = context.dialect
+                listeners = tuple(getattr(dialect.dispatch, name))
+                alone = len(listeners) == 1 and listeners[0] is execute
+            except Exception:
+                probe.fault()
+                return None
+            # From here on it is done here, told or not: SQLAlchemy is not to go on in a list that may have changed.
+            told = self.watching and emitter.active()
+            started = perf_counter_ns()
+            try:
+                if alone or not _by_another(listeners, execute, cursor, statement, *arguments):
+                    getattr(dialect, name)(cursor, statement, *arguments)
+            except BaseException as error:
+                if told:
+                    probe.failed(statement, context, error, perf_counter_ns() - started)
+                raise
+            if told:
+                self.sent(cursor, statement, arguments[0], context, perf_counter_ns() - started)
+            return True
+
+        quiet.let_pass(execute.__code__)
+        return execute
+
+    def sent(self, cursor: Any, statement: str, parameters: Any, context: Any, duration: int) -> None:
+        """A statement was sent: it is told, and kept as what loads or touches rows."""
+        probe = self._probe
+        try:
+            connection = context.root_connection
+            record = self._connections.get(id(connection))
+            if record is None or record.of() is not connection:
+                record = probe.opened(connection)
+            compiled = context.compiled
+            entry = compiled_statements.get(id(compiled))
+            if entry is not None and entry[0]() is compiled:
+                known = entry[1]
+            else:
+                known = known_of(compiled, statement, record.dialect)
+            transaction = record.transaction
+            if transaction is None:
+                transaction = probe.started(record, connection)
+            loads = self.here.loads
+            number = emitter.next_id()
+            rows = cursor.rowcount
+            if type(rows) is not int:
+                rows = -1
+            operation = known.operation
+            load, relationship, parent, parent_statement = OF_PROGRAM
+            arguments = 0
+            if operation == _SELECT:
+                if known.orm:
+                    options = context.execution_options.get("_sa_orm_load_options")
+                    load, relationship, parent, parent_statement = purpose(options, known, loads)
+                arguments = parent or fingerprint(statement, parameters)
+            intern = emitter.intern
+            names = known.names
+            if names[0] != emitter.generation:
+                names = known.names = emitter.generation, intern(known.template), intern(known.relationship)
+            emitter.emit(
+                _STATEMENT,
+                number,
+                duration,
+                names[1],
+                operation,
+                record.number,
+                transaction.number,
+                rows,
+                emitter.stack(),
+                arguments,
+                load,
+                0
+                if not relationship
+                else names[2]
+                if relationship is known.relationship
+                else intern(relationship),
+                parent,
+                intern(parent_statement) if parent_statement else 0,
+                known.paged,
+                0,
+            )
+            if loads is not transaction.loads[-1]:
+                transaction.moved(loads)
+            if known.entities:
+                run = self.new_run()
+                if not transaction.first_run:
+                    transaction.first_run = run
+                sent = loads.sent
+                if len(sent) >= loads.most:
+                    loads.shorten()
+                sent.append((run, number, known, transaction))
+                if not known.names_rows or load not in ASKED:
+                    return
+            elif operation == _OTHER:
+                return
+            probe.follow(record, connection, known, number, transaction, parameters, context, rows, load)
+        except Exception:
+            probe.fault()
+
+
+def _no_run() -> int:
+    return 0
+
+
+def _by_another(listeners: tuple[Any, ...], ours: Any, *arguments: Any) -> bool:
+    """Whether a listener of the program's has done the driver's work."""
+    return any(listener is not ours and listener(*arguments) for listener in listeners)
