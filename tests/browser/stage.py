@@ -41,6 +41,7 @@ class Stage:
         self.heard: list[Message] = []
         self.posted: list[tuple[str, str]] = []
         self.url = ""
+        self.refusing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._viewers: set[WebSocket] = set()
 
@@ -71,6 +72,9 @@ class Stage:
             await viewer.close(1012)
 
     async def _socket(self, socket: WebSocket) -> None:
+        if self.refusing:
+            await socket.close()
+            return
         await socket.accept()
         for message in self.greeting:
             await socket.send_text(json.dumps(message))
@@ -84,6 +88,8 @@ class Stage:
             self._viewers.discard(socket)
 
     async def _page(self, _: Request) -> Response:
+        if self.refusing:
+            return JSONResponse({"error": "there is no right token"}, 401)
         return FileResponse(STATIC / "index.html", headers={"Content-Security-Policy": POLICY})
 
     async def _api(self, request: Request) -> Response:

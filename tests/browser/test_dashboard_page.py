@@ -142,7 +142,7 @@ def test_a_page_that_loses_its_server_says_so_and_catches_up_with_the_next_one(
     expect(page.locator("#connection")).to_contain_text("Reconnecting")
     expect(page.locator('[data-banner="connection"]')).to_contain_text("may be out of date")
     second = Stage()
-    second.greeting = [second.service.hello(name="restarted"), second.service.traces(3)]
+    second.greeting = [second.service.hello(kind="recording", name="restarted"), second.service.traces(3)]
     with second.open(first.port):
         expect(page.locator("#connection")).to_have_text("Live")
         expect(page.locator('[data-banner="connection"]')).to_have_count(0)
@@ -158,6 +158,15 @@ def test_a_dropped_connection_is_taken_up_again_where_one_was(page: Page, stage:
     expect(page.locator("#connection")).to_have_text("Live")
     expect(card(page, "lost_update").locator(".access")).to_have_count(3)
     assert {"type": "view", "name": "findings"} in stage.heard
+
+
+def test_a_page_whose_token_is_no_longer_right_says_that_instead_of_waiting(page: Page, stage: Stage) -> None:
+    stage.refusing = True
+    stage.drop()
+    expect(page.locator('[data-banner="connection"]')).to_contain_text("current token")
+    expect(page.locator("#connection")).to_have_text("Refused")
+    stage.refusing = False
+    expect(page.locator("#connection")).to_have_text("Live")
 
 
 @pytest.mark.parametrize(

@@ -66,23 +66,30 @@
     return html`<div class="banners" aria-live="polite">
       ${connection.state === "lost" &&
       html`<p class="banner warn" data-banner="connection">The connection to the service is lost; what you see may be out of date. <button type="button" onClick=${() => PyScope.source.retry()}>Try now</button></p>`}
-      ${connection.state === "refused" && html`<p class="banner bad" data-banner="connection">The service refuses this page${connection.reason ? `: ${connection.reason}` : ""}. Open the address with its token again.</p>`}
+      ${connection.state === "refused" && html`<p class="banner bad" data-banner="connection">The service no longer lets this page in. Open the dashboard with its current token.</p>`}
       ${told && html`<p class=${`banner ${status.state === "error" || status.state === "lost" ? "bad" : "info"}`} data-banner=${status.state}>${status.message || format.words(status.state)}</p>`}
     </div>`;
   }
 
   const STATE_TONES = { recording: "good", stopped: "plain", killed: "error", recovered: "warning", waiting: "info", write_failed: "error" };
 
+  /** What people call the source: a process by its program, a recording by its file. */
+  function nameOf({ kind, name, processes }) {
+    return kind !== "recording" && processes[0]?.name ? processes[0].name : name;
+  }
+
   function Source() {
     const [hello] = useStore("hello");
+    const name = hello ? nameOf(hello.source) : "";
     useEffect(() => {
-      if (hello) document.title = `${hello.source.name} · PyScope`;
-    }, [hello?.source.name]);
+      if (hello) document.title = `${name} · PyScope`;
+    }, [name]);
     if (!hello) return null;
     const { source } = hello;
     const processes = source.processes.map((one) => `${one.name} (pid ${one.pid}, ${one.state}, Python ${one.python})`).join("\n");
     return html`<span class="source" title=${`${source.path}\n${processes}`}>
-      <b>${source.name}</b>
+      <b>${name}</b>
+      ${source.processes.length > 0 && html`<span class="pid faint">pid ${source.processes[0].pid}</span>`}
       <${Badge} tone=${STATE_TONES[source.state] ?? "plain"}>${format.words(source.state)}${source.mode === "flight" ? " (flight)" : ""}<//>
     </span>`;
   }

@@ -6,7 +6,7 @@
 
   const FIRST_WAIT = 500;
   const LONGEST_WAIT = 5000;
-  const REFUSED = new Set([1008, 4401, 4403]); // closed for a reason that trying again does not mend
+  const REFUSALS = new Set([401, 403, 404]);
 
   /** The address of `path` under the dashboard's mount point, with or without a slash at its end. */
   function address(path) {
@@ -58,19 +58,22 @@
         }
         store.take(message);
       };
-      mine.onclose = (event) => mine === this.socket && this.lost(event);
+      mine.onclose = () => mine === this.socket && this.lost();
     }
 
-    lost(event) {
+    async lost() {
       this.socket = null;
-      if (REFUSED.has(event.code)) {
-        store.set("connection", { state: "refused", reason: event.reason });
-        return;
-      }
       const wait = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.attempts) * (0.75 + Math.random() / 2);
       this.attempts += 1;
-      store.set("connection", { state: "lost", retryAt: Date.now() + wait });
       this.timer = setTimeout(() => this.connect(), wait);
+      const retryAt = Date.now() + wait;
+      if (store.read("connection").state !== "refused") store.set("connection", { state: "lost", retryAt });
+      // A browser does not tell why a WebSocket was refused; the page itself is refused for the same reason.
+      const status = await fetch(address(""), { method: "HEAD", cache: "no-store" }).then(
+        (response) => response.status,
+        () => 0,
+      );
+      if (this.timer) store.set("connection", { state: REFUSALS.has(status) ? "refused" : "lost", retryAt });
     }
 
     /** Try now instead of later; nothing while connected. */

@@ -87,6 +87,19 @@
     });
   }
 
+  const SEVERITIES = ["error", "warning", "info"];
+  let seen = new Map(); // findings in the order in which they came
+
+  /** Findings by severity, else in the order in which they came: cards that change places cannot be read. */
+  function steady(findings) {
+    const before = seen;
+    seen = new Map();
+    const next = Math.max(0, ...before.values()) + 1;
+    for (const [index, one] of findings.entries()) seen.set(one.id, before.get(one.id) ?? next + index);
+    const rank = (one) => SEVERITIES.indexOf(one.severity);
+    return findings.sort((one, other) => rank(one) - rank(other) || seen.get(one.id) - seen.get(other.id));
+  }
+
   const apply = {
     hello(message) {
       const before = data.hello;
@@ -120,7 +133,7 @@
     },
     findings(message) {
       const findings = keepSame(data.findings.findings, message.findings.slice(0, LIMITS.findings));
-      data.findings = { total: message.total, findings };
+      data.findings = { total: message.total, findings: steady(findings) };
       return "findings";
     },
     supervision(message) {
