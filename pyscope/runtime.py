@@ -113,6 +113,9 @@ def _look_now(kind: _Kind) -> None:
 def _start(kind: str, made: _Kind, modules: Modules, probes: Iterable[str] = (), **options: Any) -> None:
     with _lock:
         _stop(kind)
+        if config.resolve().disable:  # nothing is watched, and every get_* is empty
+            _kinds.pop(kind, None)
+            return
         try:
             made.since = _session.add(kind, modules, probes, **options)
         except BaseException:
@@ -159,6 +162,8 @@ def _active(kind: str) -> bool:
 
 def _watch(kind: str, probe: str, subjects: Sequence[object]) -> None:
     """Names subjects to a probe; the kind ends again where it had only begun for one that is refused."""
+    if kind not in _kinds:  # switched off
+        return
     watching: Any = probing.installed(probe)
     for subject in subjects:
         try:
@@ -403,8 +408,8 @@ def start_resource_monitoring(
 
     with _lock:
         _start("resources", _Kind(read, probe="resources"), [], ["resources"])
-        if interval is not None:
-            probe: Any = probing.installed("resources")
+        probe: Any = probing.installed("resources")
+        if interval is not None and probe is not None:
             probe.interval = interval
         _watch("resources", "resources", processes or ())
 

@@ -140,12 +140,15 @@ def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
         for name in chosen:
             _users[name] = _users.get(name, 0) + 1
             if _users[name] == 1:
-                probe = _installed[name] = make(name)
+                probe = _loaded(name)
+                if probe is None:
+                    continue
+                _installed[name] = probe
                 if probe.library is None:
                     _install(probe)
                 else:
                     on_import.call(probe.library, lambda probe=probe: _install(probe))  # type: ignore[misc]
-            if name in wanted:
+            if name in wanted and name in _installed:
                 _deepen(_installed[name])
     return chosen
 
@@ -156,8 +159,8 @@ def release(held: Iterable[str]) -> None:
         for name in list(held)[::-1]:
             _users[name] -= 1
             if _users[name] == 0:
-                probe = _installed.pop(name)
-                if probe.active:
+                probe = _installed.pop(name, None)
+                if probe is not None and probe.active:
                     probe.active = False
                     try:
                         probe.uninstall()
@@ -168,6 +171,18 @@ def release(held: Iterable[str]) -> None:
 def installed(name: str) -> Probe | None:
     """The probe of that name if somebody holds it."""
     return _installed.get(name)
+
+
+def _loaded(name: str) -> Probe | None:
+    """A probe, or None with a warning where it needs what is not installed."""
+    try:
+        return make(name)
+    except ModuleNotFoundError as error:
+        _warn(
+            f"the probe {name!r} needs the package {error.name!r}, which is not installed (pip install {error.name}); "
+            "what it watches is not recorded"
+        )
+        return None
 
 
 def _install(probe: Probe) -> None:
