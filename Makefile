@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
+.PHONY: bench-live help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
@@ -41,6 +41,10 @@ bench: $(VENV)/built.stamp  ## every figure with its interval, into docs/benchma
 bench-throughput: $(VENV)/built.stamp  ## TaskFlow recorded and not, by pytest-benchmark, JSON in build/bench
 	@mkdir -p build/bench
 	$(SHARED) $(BIN)/python -m pytest benchmarks/test_throughput.py --benchmark-json=build/bench/throughput-$(VERSION)-pytest.json $(PYTEST_ARGS)
+
+bench-live: $(VENV)/built.stamp  ## the dashboard: event to screen in Chromium, cost of being watched, 20 viewers
+	sh .ci/browser.sh
+	$(SHARED) $(BIN)/python -m benchmarks.live
 
 bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
 	$(SHARED) $(BIN)/python -m benchmarks.findings

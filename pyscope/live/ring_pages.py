@@ -31,7 +31,7 @@ from pyscope.ring import locked
 
 __all__ = ["RingPages", "RingFigures"]
 
-_FREE, _ACTIVE, _FULL = 0, 1, 2
+_FREE, _ACTIVE = 0, 1
 _ALL_PAGES_EVERY = 16  # looks
 _NEXT_PAGES = 64
 _FIRST_RECORD = 64
@@ -102,7 +102,7 @@ class RingPages:
         self._seen = np.zeros((count, _HEAD_WORDS), np.uint64)
         self._all = np.arange(count)
         self._likely = self._all
-        self._used_at = np.zeros(count, np.int64)  # the last look that found the page in use
+        self._used = np.zeros(count, bool)  # at any look
         self._looks = 0
         self._filled = np.zeros(count, np.int64)  # words that were not zero at the last look
 
@@ -147,6 +147,8 @@ class RingPages:
         state = heads[:, _STATE] >> np.uint64(32)
         if everywhere:
             self._likely = self._guess(heads, state)
+        else:
+            self._used[where] |= state != _FREE
         known = (heads[:, _SEQUENCE] == seen[:, _SEQUENCE]) & (heads[:, _STATE] == seen[:, _STATE])
         known &= (heads[:, _BASE] == seen[:, _BASE]) & (heads[:, _THREAD] == seen[:, _THREAD])
         # A page that was seen full cannot change.
@@ -162,21 +164,19 @@ class RingPages:
                 yield chunk
 
     def _guess(self, heads: NDArray[np.uint64], state: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Where the next pages will be: those in use, those used of late, and those whose turn comes next.
+        """Where the next pages will be: those in use, those that were and are taken again first, and fresh ones.
 
         Each header lies in a memory page of its own: to look at all of them costs half a millisecond. A page that this
-        misses is seen a few looks later, or in the file.
+        misses is seen some looks later, or in the file.
         """
-        self._used_at[state != _FREE] = self._looks
-        likely: NDArray[np.bool_] = (state == _ACTIVE) | (self._used_at > self._looks - 4 * _ALL_PAGES_EVERY)
-        free = np.flatnonzero(state == _FREE)
+        self._used |= state != _FREE
+        likely = state == _ACTIVE
         if self.info.flight:
-            likely &= state != _FULL
-            if len(free) < _NEXT_PAGES:
-                likely[np.argsort(heads[:, _ORDER], kind="stable")[:_NEXT_PAGES]] = True
-        unused = np.flatnonzero(self._used_at == 0)  # they are taken in order
-        likely[unused[:_NEXT_PAGES]] = True
-        likely[unused[-_NEXT_PAGES:]] = True
+            likely |= self._used & (state == _FREE)
+            likely[np.argsort(heads[:, _ORDER], kind="stable")[:_NEXT_PAGES]] = True  # overwritten next
+        else:
+            likely |= self._used
+        likely[np.flatnonzero(~self._used)[:_NEXT_PAGES]] = True  # they are taken in order
         return np.flatnonzero(likely)
 
     def _copied(self, index: int, head: list[int]) -> Chunk | None:
