@@ -35,6 +35,13 @@ def test_the_overview_shows_the_latest_figures_and_leads_to_what_was_found(page:
     expect(page.locator(".card .evidence .access")).to_have_count(3)
 
 
+def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(page: Page, stage: Stage) -> None:
+    sample = stage.service.metrics(1)
+    stage.send({**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1}})
+    expect(page.locator(".tiles")).to_contain_text("77/s")
+    expect(page.locator(".tiles")).to_contain_text("432 ms")
+
+
 def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
     plot = page.locator('[data-chart="Throughput"] .u-over')
     box = plot.bounding_box()

@@ -49,7 +49,6 @@
     status: null,
     connection: { state: "connecting", retryAt: 0 },
     metrics: [],
-    whole: null,
     whole: null, // one sample of all the time of a recording that has ended
     losses: [],
     findings: { total: 0, findings: [] },
@@ -125,7 +124,6 @@
       const last = data.metrics.length ? data.metrics.at(-1).at_ms : -Infinity;
       const fresh = message.samples.filter((sample) => sample.at_ms > last);
       data.metrics = [...data.metrics, ...fresh].slice(-LIMITS.metrics);
-      data.whole = message.whole ?? null;
       data.whole = message.whole ?? null;
       return "metrics";
     },
