@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -20,32 +21,41 @@ from benchmarks import call_tree, variants, worker
 from benchmarks.estimator import BASELINE
 from benchmarks.variants import EMPTY
 
+RECORDED: Final = "everything, "  # then the backend's name
+FEW: Final = 2
 SLICES: Final = 5
 CALLS_A_SLICE: Final = 20 * call_tree.CALLS_A_BOUGH
 RING_MB: Final = 16  # its allocation is counted in both runs
 
 
-def of_an_event(*, backend: str) -> dict[str, float]:
-    """Instructions an event: of the calling thread untraced, under an empty hook, recorded; of the drain."""
+def of_an_event(*, backends: list[str]) -> dict[str, dict[str, float]]:
+    """Instructions an event by backend: of the calling thread untraced, under an empty hook, recorded; of the drain.
+
+    As many programs are counted at a time as there are cores: what they count is their own.
+    """
     events = 2 * CALLS_A_SLICE * SLICES
-    recorded = _of_slices(f"everything, {backend}", SLICES)
+    names = [BASELINE, *(f"{kind}{backend}" for backend in backends for kind in (EMPTY, RECORDED))]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        totals = {(n, k): pool.submit(_totals, n, k) for n in names for k in (FEW, FEW + SLICES)}
+        main, others = {}, {}
+        for name in names:
+            few, many = (totals[name, slices].result() for slices in (FEW, FEW + SLICES))
+            main[name] = (many[0] - few[0]) / events
+            others[name] = (sum(many[1:]) - sum(few[1:])) / events
     return {
-        BASELINE: _of_slices(BASELINE, SLICES)[0] / events,
-        "empty": _of_slices(f"{EMPTY}{backend}", SLICES)[0] / events,
-        "recorded": recorded[0] / events,
-        "drain": sum(recorded[1:]) / events,
+        backend: {
+            BASELINE: main[BASELINE],
+            "empty": main[f"{EMPTY}{backend}"],
+            "recorded": main[f"{RECORDED}{backend}"],
+            "drain": others[f"{RECORDED}{backend}"],
+        }
+        for backend in backends
     }
 
 
 def available() -> bool:
     """Whether valgrind is there."""
     return shutil.which("valgrind") is not None
-
-
-def _of_slices(variant: str, slices: int) -> list[int]:
-    """Instructions that `slices` more slices take: of the main thread, and of all others."""
-    few, many = (_totals(variant, number) for number in (2, 2 + slices))
-    return [many[0] - few[0], sum(many[1:]) - sum(few[1:])]
 
 
 def _totals(variant: str, slices: int) -> list[int]:

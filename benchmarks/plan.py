@@ -101,12 +101,12 @@ PLAN: Final = (
     Step("scaling", On.FIRST, 150),
     Step("memory", On.FIRST, 40),
     Step("report", On.FIRST, 40),
-    Step("in-process", On.FIRST, 160),
+    Step("in-process", On.FIRST, 140),
     Step("decode", On.FIRST, 80),
     Step("size", On.FIRST, 30),
     Step("instructions", On.FIRST, 90),
     Step("peers-in-process", On.FIRST, 80),
-    Step("each-probe", On.FIRST, 90),
+    Step("each-probe", On.FIRST, 60),
     Step("scaling-long", On.FIRST, 300),
 )
 

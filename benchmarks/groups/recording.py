@@ -98,8 +98,9 @@ def counted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     if not instructions.available():
         return
     version = interpreter.version
-    for backend in interpreter.backends:
-        found = worker.run(interpreter.path, "benchmarks.instructions:of_an_event", backend=backend)
+    backends = interpreter.backends
+    counts = worker.run(interpreter.path, "benchmarks.instructions:of_an_event", backends=backends)
+    for backend, found in counts.items():
         for label, value in (
             (f"{backend}, above the empty hook", found["recorded"] - found["empty"]),
             (f"empty {backend} hook", found["empty"] - found[BASELINE]),
