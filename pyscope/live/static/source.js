@@ -69,7 +69,7 @@
       const retryAt = Date.now() + wait;
       if (store.read("connection").state !== "refused") store.set("connection", { state: "lost", retryAt });
       // A browser does not tell why a WebSocket was refused; the page itself is refused for the same reason.
-      const status = await fetch(address(""), { method: "HEAD", cache: "no-store" }).then(
+      const status = await fetch(address(""), { cache: "no-store" }).then(
         (response) => response.status,
         () => 0,
       );
