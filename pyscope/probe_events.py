@@ -163,7 +163,7 @@ class ProbeEvents:
 @functools.cache
 def _record(name: str, fields: tuple[str, ...]) -> Any:
     """The type of an event's records; to make one takes a millisecond."""
-    return namedtuple(name, fields)  # type: ignore[misc]
+    return namedtuple(name, fields)
 
 
 def _texts(names: tuple[str, ...], data: bytes, sizes: list[int]) -> dict[str, list[str]]:
