@@ -35,7 +35,8 @@ class Controls:
             "start": own and not recording,
             "stop": own and recording,
             "dump": flight and isinstance(self._source, OwnSource | ProcessSource),
-            "download": bool(described["path"]),
+            # Of a flight recorder that has ended nothing is left to fetch.
+            "download": bool(described["path"]) and (recording or not described["path"].endswith(".ring")),
         }
 
     def start(self) -> str:

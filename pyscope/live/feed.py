@@ -142,6 +142,11 @@ class Feed:
                 self._begin()
             if isinstance(self._shown, Following):
                 self._follow(self._shown, now_ns)
+            elif isinstance(self._shown, Finished):
+                self._looks += 1
+                if self._looks % _REPLACED_EVERY == 0 and self._shown.replaced(self.source):
+                    self._show(None)
+                    self._retry_at = 0.0
         self.hub.welcome(self._welcome)
 
     def _begin(self) -> None:

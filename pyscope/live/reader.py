@@ -103,6 +103,7 @@ def main() -> None:
                     everyone = None
             elif "ask" in told:
                 number = told["ask"]
+                feed.start()
 
                 def answered(done: Any, number: int = number) -> None:
                     status, answer = done.result()

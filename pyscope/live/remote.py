@@ -5,7 +5,6 @@ The service has one thread that passes lines on while someone looks, and neither
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import itertools
 import json
@@ -15,6 +14,7 @@ import select
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -57,7 +57,6 @@ class RemoteFeed:
 
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
-        self._guard = _thread.allocate_lock()
         self._connection: socket.socket | None = None
         self._reader = 0
         self._rest = b""
@@ -68,6 +67,7 @@ class RemoteFeed:
         os.set_blocking(self._wakes[1], False)
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[tuple[int, str]]] = {}
+        self._to_ask: deque[dict[str, Any]] = deque()
         self._newcomers: dict[int, Watcher] = {}
         self.described = nothing(self.source)
         self._status: Message = _status("waiting", "the dashboard is being started")
@@ -121,6 +121,8 @@ class RemoteFeed:
                 for viewer in viewers:
                     if not viewer.welcomed and viewer not in self._newcomers.values():
                         self._welcome(viewer)
+                while self._to_ask:
+                    self._tell(self._to_ask.popleft())
                 if len(viewers) != self._counted:
                     self._counted = len(viewers)
                     self._tell({"viewers": self._counted})
@@ -150,13 +152,12 @@ class RemoteFeed:
             )
         finally:
             its.close()
-        with self._guard:
-            self._connection = own
+        self._connection = own
 
     def _end_reader(self) -> None:
-        with self._guard:
-            connection, self._connection = self._connection, None
-            asked, self._asked = self._asked, {}
+        connection, self._connection = self._connection, None
+        asked, self._asked = self._asked, {}
+        self._to_ask.clear()
         self._newcomers.clear()
         if connection is not None:
             connection.close()
@@ -170,10 +171,8 @@ class RemoteFeed:
     # lines
 
     def _tell(self, what: dict[str, Any]) -> None:
-        with self._guard:
-            if self._connection is None:
-                raise EOFError("no reader")
-            self._connection.sendall(encoded(what).encode() + b"\n")
+        assert self._connection is not None
+        self._connection.sendall(encoded(what).encode() + b"\n")
 
     def _pass_on(self) -> None:
         """Waits for lines, and passes on what is whole."""
@@ -250,11 +249,8 @@ class RemoteFeed:
         future: Future[tuple[int, str]] = Future()
         number = next(self._numbers)
         self._asked[number] = future
-        try:
-            self._tell({"ask": number, "what": what, "arguments": arguments})
-        except (OSError, EOFError):
-            if self._asked.pop(number, None) is not None:
-                future.set_result((503, json.dumps({"error": "the dashboard is being started; ask again"})))
+        self._to_ask.append({"ask": number, "what": what, "arguments": arguments})
+        self._wake()
         return future
 
 

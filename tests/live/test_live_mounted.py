@@ -150,6 +150,21 @@ def readers() -> list[psutil.Process]:
     ]
 
 
+def test_a_question_before_anyone_has_looked_is_answered() -> None:
+    with a_service(apart=True) as port:
+        pyscope.start(None, mode="flight", **SETTINGS)
+        greet(port, "gil")
+        url = f"http://127.0.0.1:{port}{MOUNT}/api/functions"
+        answer = httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+        assert answer.status_code in (200, 409)  # 409: the reader has not begun to read
+        wait_until(
+            lambda: (
+                httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60).json().get("total")
+            )
+        )
+        pyscope.stop()
+
+
 def test_a_reader_that_is_killed_is_begun_anew_and_the_page_goes_on() -> None:
     before = readers()
     with a_service(apart=True) as port, Page(port, MOUNT) as page:

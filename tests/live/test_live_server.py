@@ -210,6 +210,20 @@ def test_a_finished_recording_is_shown_whole(tmp_path: Path) -> None:
         assert page.http.get("/api/download").content == path.read_bytes()
 
 
+def test_a_recording_that_replaces_a_finished_one_is_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        program.tell("one_request('GET /before')")
+        program.tell("pyscope.stop()")
+        with looking_at(path) as page:
+            page.hear(lambda: page.state == "ended" and page.requests)
+            program.record(path)
+            identity = program.tell("one_request('GET /after')")
+            page.hear(lambda: identity in page.requests)
+            assert page.state == "live"
+
+
 def test_the_newest_recording_of_a_folder_is_shown(tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     folder.mkdir()
