@@ -86,7 +86,8 @@ class Levels:
             )
             for what in ("events", "dropped")
         )
-        return count_row(f"{self._title}: events lost", self._version, dropped, total, "events recorded")
+        title = f"{self._title}: events lost, {' and '.join(names)}"
+        return count_row(title, self._version, dropped, total, "events recorded")
 
     def _stops(self, name: str) -> str:
         flags = [
