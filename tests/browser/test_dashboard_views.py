@@ -35,7 +35,9 @@ def test_the_overview_shows_the_latest_figures_and_leads_to_what_was_found(page:
     expect(page.locator(".card .evidence .access")).to_have_count(3)
 
 
-def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(page: Page, stage: Stage) -> None:
+def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(
+    page: Page, stage: Stage
+) -> None:
     sample = stage.service.metrics(1)
     stage.send({**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1}})
     expect(page.locator(".tiles")).to_contain_text("77/s")
@@ -133,7 +135,8 @@ def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page:
     whole, part = (spans.nth(row).locator(".span-bar").bounding_box() for row in (0, 3))
     assert whole is not None
     assert part is not None
-    assert 0.7 < part["width"] / whole["width"] < 0.8  # 36 of 48 ms
+    assert part["width"] / whole["width"] == pytest.approx(36 / 48, abs=0.02)
+    assert (part["x"] - whole["x"]) / whole["width"] == pytest.approx(3 / 48, abs=0.02)
     spans.nth(5).locator("[data-open]").click()
     details = page.get_by_role("complementary", name="Chosen span")
     expect(details).to_contain_text("SELECT users.id, users.name FROM users WHERE users.id = ?")
@@ -236,12 +239,18 @@ def test_the_flame_graph_zooms_and_says_how_much_a_search_covers(page: Page) -> 
     bars = page.locator(".flame-bar")
     expect(bars.nth(1)).to_be_visible()
     count = bars.count()
+    below = page.locator('[data-path="0.0"]')
+    narrow = below.bounding_box()
     bars.nth(1).click()
     expect(page.locator("[data-reset]")).to_be_visible()
     box, whole = bars.nth(1).bounding_box(), bars.nth(0).bounding_box()
     assert box is not None
     assert whole is not None
     assert box["width"] == pytest.approx(whole["width"], rel=0.02)
+    wide = below.bounding_box()
+    assert narrow is not None
+    assert wide is not None
+    assert wide["width"] > narrow["width"] * 1.1
     page.keyboard.press("Escape")
     expect(page.locator("[data-reset]")).to_have_count(0)
     assert bars.count() == count
