@@ -3,14 +3,16 @@
     python -m benchmarks.live [--rounds N] [--seconds N]
 
 TaskFlow under 100 requests a second, its own modules and all probes recorded. Latency is measured in Chromium, from
-the event's own timestamp to the animation frame after its row stands in the page. Cost is CPU time of the service a
-request, in blocks that alternate between watched and not, paired by round. Memory is the service's own (PSS), per viewer.
+the event's own timestamp to the animation frame after its row stands in the page; how much of it is the server's, by a
+client that only listens. Cost is CPU time of the service a request, in blocks that alternate between watched and not,
+paired by round. Memory is the service's own (PSS), per viewer. All of it needs a machine that does little else.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -88,6 +90,7 @@ def main() -> None:
         load.send(200)  # warm
         mounted = f"{server.url}{MOUNT}/"
         for name, address in (("stand-alone", alone), ("mounted", mounted)):
+            to_message(name, address, load, options.seconds)
             latency(name, address, load, options.seconds)
         cost(server.pid, alone, mounted, load, options.rounds)
         memory(server.pid, mounted, load)
@@ -127,6 +130,29 @@ def standing_alone(pid: int) -> Iterator[str]:
 
 
 # --- figures -------------------------------------------------------------------------------------
+
+
+def to_message(name: str, address: str, load: Paced, seconds: float) -> None:
+    """From a request's end to the message that tells of it, without a browser: what of the latency is the server's."""
+    found: list[float] = []
+
+    def heard(text: Any) -> None:
+        message = json.loads(text)
+        if message["type"] == "traces" and len(message["requests"]) <= 100:
+            now = time.time() * 1e3
+            found.extend(
+                now - row["start_ms"] - row["duration_ms"]
+                for row in message["requests"]
+                if row["kind"] == "request" and row["outcome"] != "open"
+            )
+
+    with viewers(address, 1, heard):
+        load.send(int(2 * load.rate))
+        found.clear()
+        load.send(int(seconds * load.rate))
+    if found:
+        p50, p99 = np.percentile(found, (50, 99))
+        say(f"event to message, {name}: p50 {p50:.0f} ms, p99 {p99:.0f} ms; load {os.getloadavg()[0]:.1f}")
 
 
 def latency(name: str, address: str, load: Paced, seconds: float) -> None:
@@ -200,14 +226,14 @@ def with_viewers(mounted: str, load: Paced, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def viewers(address: str | None, count: int) -> Iterator[None]:
+def viewers(address: str | None, count: int, heard: Callable[[Any], None] = len) -> Iterator[None]:
     """So many that read all messages, in threads of this process."""
     stop = threading.Event()
 
     def read(connection: Any) -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                connection.recv(timeout=0.2)
+                heard(connection.recv(timeout=0.2))
 
     with contextlib.ExitStack() as stack:
         threads = []

@@ -41,7 +41,7 @@ _REPLACED_EVERY = 20  # looks
 class Feed:
     """Follows a source for one dashboard.
 
-    `hello`: makes the first message from what is described. `share`: how much of one core the looking may take; beyond
+    `hello`: makes the first message from what is described. `tick`: seconds from one look to the next. `share`: how much of one core the looking may take; beyond
     it looks become rarer. `resting`: seconds without a viewer after which it ends, until someone comes; None: it never
     does.
     """
@@ -51,12 +51,14 @@ class Feed:
         source: Source,
         hello: Callable[[dict[str, Any]], Message],
         *,
+        tick: float = TICK,
         share: float = 0.25,
         resting: float | None = None,
     ) -> None:
         self.source = source
         self.hub = Hub(self._wake)
         self.desk = Desk(share / 2)
+        self._tick = tick
         self._share = share
         self._resting = resting
         self._hello = hello
@@ -116,7 +118,7 @@ class Feed:
             except Exception as error:
                 self._failed(error)
             spent = time.thread_time() - cpu
-            pause = (TICK if watched else IDLE) - (time.perf_counter() - began)
+            pause = (self._tick if watched else IDLE) - (time.perf_counter() - began)
             self._woken.acquire(timeout=max(pause, spent * (1 / self._share - 1), 0.001))
 
     def _failed(self, error: Exception) -> None:
