@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: bench-live help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
+.PHONY: audit faults soak suites bench-live help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
@@ -48,6 +48,19 @@ bench-live: $(VENV)/built.stamp  ## the dashboard: event to screen in Chromium, 
 
 bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
 	$(SHARED) $(BIN)/python -m benchmarks.findings
+
+suites: $(VENV)/built.stamp  ## test suites of packages from PyPI: untraced, with an empty hook, everything traced
+	$(SHARED) $(BIN)/python -m benchmarks.suites $(SUITES_ARGS)
+
+soak: $(VENV)/built.stamp  ## TaskFlow recorded under load for ten minutes: memory, handles and threads must be flat
+	$(SHARED) $(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
+
+faults: $(VENV)/built.stamp  ## every call inside every probe made to raise, the reader fuzzed, ten thousand starts and stops
+	FAULT_ROUNDS=200 FUZZ_EXAMPLES=20000 $(SHARED) $(BIN)/python -m pytest -q --timeout 3600 tests/robustness/test_injected_faults.py tests/robustness/test_secrecy.py
+	$(SHARED) $(BIN)/python -m benchmarks.restarts
+
+audit: $(VENV)/deps.stamp  ## known vulnerabilities of the declared dependencies, by pip-audit
+	$(BIN)/python .ci/audit.py
 
 lint: $(VENV)/deps.stamp  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .

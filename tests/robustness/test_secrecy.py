@@ -1,0 +1,117 @@
+"""What PyScope writes is for its owner alone, and reading what others wrote never harms."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from programs import Programs
+
+import pyscope
+from pyscope import errors
+from pyscope.analysis.ranking import rank
+
+
+def test_recordings_rings_parts_and_dumps_are_readable_by_their_owner_alone(programs: Programs) -> None:
+    out = programs.run("""
+        import os, pathlib, stat
+        import pyscope
+        os.umask(0)
+        def leaf(): pass
+        for mode, backend in (("stream", "auto"), ("flight", "auto"), ("stream", "python")):
+            path = f"{mode}-{backend}.pyscope"
+            pyscope.start(path, modules=["__main__"], mode=mode, backend=backend)
+            leaf()
+            if backend == "auto": pyscope.dump(f"{mode}-dump.pyscope")
+            go, gone = os.pipe()
+            if not os.fork():
+                leaf()
+                os.write(gone, b"x")
+                os._exit(0)
+            os.read(go, 1)
+            found = [*pathlib.Path(os.environ["PYSCOPE_RING_DIR"]).iterdir(), *pathlib.Path(".").glob("*.pyscope*")]
+            for each in found: print(each.name[-8:], oct(stat.S_IMODE(each.stat().st_mode)))
+            os.wait()
+            pyscope.stop()
+        for each in pathlib.Path(".").glob("*.pyscope*"): print(each.name[-8:], oct(stat.S_IMODE(each.stat().st_mode)))
+    """).stdout
+    rows = out.splitlines()
+    assert len(rows) > 12
+    assert [row for row in rows if not row.endswith("0o600")] == []
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A real recording with calls, generators, tasks and events of probes."""
+    import asyncio
+    import sqlite3
+    import threading
+
+    path = tmp_path_factory.mktemp("recorded") / "run.pyscope"
+
+    def stream() -> Any:
+        yield from range(3)
+
+    async def work() -> int:
+        await asyncio.sleep(0)
+        return sum(stream())
+
+    with pyscope.record(path, modules=[__name__], probes=["auto"], ring_mb=1):
+        asyncio.run(work())
+        thread = threading.Thread(target=lambda: list(stream()))
+        thread.start()
+        thread.join()
+        sqlite3.connect(":memory:").close()
+    return path.read_bytes()
+
+
+@given(data=st.data())
+@settings(
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+def test_a_damaged_recording_is_refused_or_read_to_the_end(
+    recorded: bytes, tmp_path: Path, data: st.DataObject
+) -> None:
+    """Every view of it: its checksums keep most damage out, so some are made right again by cutting at blocks."""
+    damaged = bytearray(recorded)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, max(0, len(damaged) - 1)))
+        kind = data.draw(st.sampled_from(["flip", "zero", "cut", "repeat", "insert"]))
+        length = data.draw(st.integers(1, 64))
+        if kind == "flip":
+            damaged[at : at + 1] = bytes([data.draw(st.integers(0, 255))])
+        elif kind == "zero":
+            damaged[at : at + length] = bytes(len(damaged[at : at + length]))
+        elif kind == "cut":
+            del damaged[at : at + length]
+        elif kind == "repeat":
+            damaged[at:at] = damaged[at : at + length]
+        else:
+            damaged[at:at] = data.draw(st.binary(max_size=length))
+    path = tmp_path / "damaged.pyscope"
+    path.write_bytes(damaged)
+    try:
+        trace = pyscope.load(path)
+        assert len(list(trace.find())) == len(trace.calls)
+        assert len(trace.events["kind"]) >= 0
+        assert trace.losses is not None
+        rank(trace, limit=5)
+    except errors.PyScopeError:
+        pass
+
+
+def test_a_recording_is_not_written_through_a_link_that_somebody_else_has_laid(tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("mine" * 3000)
+    (tmp_path / "run.pyscope").symlink_to(target)
+    with pytest.raises(errors.RecorderError):
+        pyscope.start(tmp_path / "run.pyscope")
+    assert target.read_text() == "mine" * 3000
+    assert stat.S_ISLNK((tmp_path / "run.pyscope").lstat().st_mode)
