@@ -140,10 +140,8 @@ class Recent {
 
  private:
   void to_front(size_t place, uint64_t key, uint32_t code) {
-    for (; place > 0; --place) {
-      keys_[place] = keys_[place - 1];
-      codes_[place] = codes_[place - 1];
-    }
+    std::memmove(keys_ + 1, keys_, place * sizeof(*keys_));
+    std::memmove(codes_ + 1, codes_, place * sizeof(*codes_));
     keys_[0] = key;
     codes_[0] = code;
   }

@@ -42,12 +42,6 @@ Drain::~Drain() {
   pthread_mutex_destroy(&mutex_);
 }
 
-void Drain::set_window(std::atomic<uint32_t>* flag, uint32_t open_ms, uint32_t period_ms) {
-  window_ = flag;
-  window_open_ms_ = open_ms;
-  window_period_ms_ = period_ms;
-}
-
 void Drain::start() {
   // The host's signals are not ours to receive.
   sigset_t all, before;
@@ -87,7 +81,6 @@ void Drain::wait(uint32_t milliseconds) {
 
 void Drain::loop() {
   int64_t clock_due = 0, parts_due = clock_ns(CLOCK_MONOTONIC) + kPartsEveryNs;
-  const int64_t window_from = clock_ns(CLOCK_MONOTONIC);
   for (;;) {
     pthread_mutex_lock(&mutex_);
     const bool stopping = stop_;
@@ -100,13 +93,6 @@ void Drain::loop() {
       ring_->publish_clock(read_clock_pair());
       clock_due = now + kClockEveryNs;
       cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
-    }
-    uint32_t pause = saver_ ? kCycleMs : 100;
-    if (window_ && window_period_ms_) {
-      const auto phase = static_cast<uint32_t>((now - window_from) / 1'000'000 % window_period_ms_);
-      const bool open = phase < window_open_ms_;
-      window_->store(open ? 1 : 0, std::memory_order_relaxed);
-      pause = std::min(pause, (open ? window_open_ms_ : window_period_ms_) - phase);
     }
     // After a failed write recording is over; the stop tries once more to save what the ring holds.
     if (saver_ && (!failed() || stopping)) {
@@ -124,7 +110,7 @@ void Drain::loop() {
       adopt_dead_parts();
       parts_due = now + kPartsEveryNs;
     }
-    wait(std::max(pause, 1u));
+    wait(saver_ ? kCycleMs : 100);
   }
   cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
 }

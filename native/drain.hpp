@@ -14,7 +14,7 @@ namespace pyscope {
 // start() begins the thread; finish() asks for the rest to be written and waits.
 class Drain {
  public:
-  // `file` may be null (flight mode): the thread then only keeps the clock and the windows.
+  // `file` may be null (flight mode): the thread then only keeps the clock.
   Drain(RingFile* ring, RecordingFile* file, std::string parts_prefix);
   ~Drain();
   void start();
@@ -28,8 +28,6 @@ class Drain {
   bool failed() const { return failed_.load(std::memory_order_acquire) != 0; }
   int error() const { return failed_.load(std::memory_order_acquire); }
   Summary summary(ProcessState state) const;
-  // Duty-cycle windows: open for `open_ms` out of every `period_ms`; 0 period: never toggled.
-  void set_window(std::atomic<uint32_t>* flag, uint32_t open_ms, uint32_t period_ms);
   // Called once on the drain thread when a write has failed and recording is over.
   void set_on_failure(void (*call)()) { on_failure_ = call; }
   uint64_t cpu_ns() const { return cpu_ns_.load(std::memory_order_relaxed); }
@@ -55,9 +53,7 @@ class Drain {
   std::atomic<bool> paused_{false};
   std::atomic<int> failed_{0};
   std::atomic<uint64_t> cpu_ns_{0};
-  std::atomic<uint32_t>* window_ = nullptr;
   void (*on_failure_)() = nullptr;
-  uint32_t window_open_ms_ = 0, window_period_ms_ = 0;
 };
 
 }  // namespace pyscope

@@ -71,11 +71,13 @@ enum class LossReason : uint8_t {
   WriteError = 5,  // pages that could not be written (disk full)
   Overwritten = 6, // flight mode: older than the ring holds
   DutyCycle = 7,   // C calls outside the armed windows
+  Quieted = 8,     // calls of one function, to keep within the budget (QuietingRecord). As an event it ends the open
+  // calls of the code id that stands as its count, in the context in hand: their exit will not be told
 };
 
 enum class PayloadType : uint8_t {
   Context = 1,  // u64 serial, u64 parent serial, u8 ContextKind, then the name in UTF-8
-  Probe = 2,    // an event of a probe: struct ProbeHead, its numbers (i64 each), its texts (u16 bytes, UTF-8 each)
+  Probe = 2,  // an event of a probe: struct ProbeHead, its numbers (i64 each), its texts (u16 bytes, UTF-8 each)
 };
 
 // What a probe tells; pyscope/events/ names the kinds and their numbers.

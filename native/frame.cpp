@@ -18,7 +18,8 @@ bool install_eval(_PyFrameEvalFunction function) {
     installed = function;
     return true;
   }
-  hook.aside = false;
+  hook.aside = hook.held_out = false;
+  hook.frames = 0;
   hook.next_eval = before;
   installed = function;
   _PyInterpreterState_SetEvalFrameFunc(interpreter(), function);
@@ -27,8 +28,9 @@ bool install_eval(_PyFrameEvalFunction function) {
 
 bool remove_eval() {
   if (!installed) return true;
-  if (hook.aside && _PyInterpreterState_GetEvalFrameFunc(interpreter()) == hook.next_eval) {  // it is out already
-    hook.aside = false;
+  if ((hook.aside || hook.held_out) &&
+      _PyInterpreterState_GetEvalFrameFunc(interpreter()) == hook.next_eval) {  // it is out already
+    hook.aside = hook.held_out = false;
     installed = nullptr;
     return true;
   }
@@ -53,6 +55,14 @@ PyObject* eval_generator(PyThreadState* thread, Frame* frame, int throwing, uint
       record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
   }
   return result;
+}
+
+bool hold_out_eval(bool out) {
+  if (!installed || hook.aside || out == hook.held_out) return false;
+  if (_PyInterpreterState_GetEvalFrameFunc(interpreter()) != (out ? installed : hook.next_eval)) return false;
+  _PyInterpreterState_SetEvalFrameFunc(interpreter(), out ? hook.next_eval : installed);
+  hook.held_out = out;
+  return true;
 }
 
 // Frames below this one run without the hook, in every thread, until it returns here.

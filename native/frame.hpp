@@ -27,16 +27,22 @@ inline bool near_stack_end(const ThreadRing* ring) {
 // A frame of a generator, coroutine or async generator. On its own, so that the plain path stays small.
 __attribute__((noinline)) PyObject* eval_generator(PyThreadState* thread, Frame* frame, int throwing, uint64_t value);
 
-// Windows: C calls are recorded too, in windows that the thread opens for itself here.
-template <bool Windows>
+enum class FrameHook {
+  Plain,
+  Windows,   // C calls are recorded too, in windows that the thread opens for itself here
+  Governed,  // ... and frames are counted, since each costs even where nothing is recorded
+};
+
+template <FrameHook Which>
 PyObject* eval_frame(PyThreadState* thread, Frame* frame, int throwing) {
   if (PYSCOPE_UNLIKELY(near_stack_end(thread_ring)) && near_stack_end(ring_of_thread(frame)) && hook.active)
     return step_aside(thread, frame, throwing);
+  if constexpr (Which == FrameHook::Governed) ++hook.frames;
   PyCodeObject* code = frame_code(frame);
   if (PYSCOPE_UNLIKELY(!code)) return hook.next_eval(thread, frame, throwing);
   const uint64_t value = decide(code, frame);
   if (!(value & kSelected)) return evaluate(thread, frame, throwing);
-  if constexpr (Windows) follow_window(thread);
+  if constexpr (Which != FrameHook::Plain) follow_window(thread);
   if (!(value & kSuspends)) {
     record_call(value, thread);
     PyObject* result = evaluate(thread, frame, throwing);
@@ -60,5 +66,8 @@ inline PyObject* eval_frame_empty(PyThreadState* thread, Frame* frame, int throw
 bool install_eval(_PyFrameEvalFunction function);
 // Takes the hook out; false when somebody else has installed one over it (it then only passes frames on).
 bool remove_eval();
+// Takes the hook out for a while, or puts it back; false where it cannot be done just now. Frames that were begun under
+// the hook still end under it, so no exit is missed.
+bool hold_out_eval(bool out);
 
 }  // namespace pyscope

@@ -71,7 +71,8 @@ inline PyObject* getattr_static(PyObject* object, const char* name) {
 
 inline bool foreign_eval() {
   _PyFrameEvalFunction function = _PyInterpreterState_GetEvalFrameFunc(PyInterpreterState_Main());
-  return function != _PyEval_EvalFrameDefault && function != eval_frame<false> && function != eval_frame<true> &&
+  return function != _PyEval_EvalFrameDefault && function != eval_frame<FrameHook::Plain> &&
+         function != eval_frame<FrameHook::Windows> && function != eval_frame<FrameHook::Governed> &&
          function != eval_frame_beside_profile && function != eval_frame_empty;
 }
 
@@ -83,6 +84,14 @@ inline bool foreign_profiler() {
 inline bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpreterState_Main(); }
 
 inline bool is_main_thread() { return getpid() == static_cast<pid_t>(syscall(SYS_gettid)); }
+
+// Of greenlet's C API (greenlet.h); null where there is none.
+inline void find_current_greenlet(PyObject* capsule) {
+  constexpr int kGetCurrent = 4;
+  auto** api = static_cast<void**>(PyCapsule_GetPointer(capsule, "greenlet._C_API"));
+  if (!api) PyErr_Clear();
+  hook.current_greenlet = api ? reinterpret_cast<PyObject* (*)()>(api[kGetCurrent]) : nullptr;
+}
 
 // --- threads --------------------------------------------------------------------------------------
 
@@ -103,7 +112,8 @@ inline void open_existing_rings() {
     ring->open(hook.file, hook.threads++, ring->os_tid());
     ring->python_context = ring->task = ring->loop = nullptr;
     ring->window = 0;
-    ring->window_closed = 0;
+    ring->window_closed = hook.windowed ? ticks() : 0;
+    Py_CLEAR(ring->greenlet);
     ring->in_greenlet = ring->greenlet_traced = false;
   }
 }

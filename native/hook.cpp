@@ -27,6 +27,7 @@ void thread_ended(void* at) {
     rings.erase(found);
     ring->close(true);
   }
+  if (ring->greenlet) hook.left.push_back(ring->greenlet);
   delete ring;
 }
 
@@ -87,10 +88,14 @@ ThreadRing* open_thread_ring(Frame* first) {
   }
   measure_stack(ring);
   ring->open(hook.file, hook.threads++, static_cast<uint32_t>(syscall(SYS_gettid)));
+  if (hook.windowed && !hook.window.load(std::memory_order_relaxed)) ring->window_closed = ticks();
+  std::vector<PyObject*> left;
   {
     std::lock_guard lock(hook.rings_mutex);
     hook.rings.push_back(ring);
+    left.swap(hook.left);
   }
+  for (PyObject* reference : left) Py_DECREF(reference);
   pthread_setspecific(thread_end_key, ring);
   thread_ring = ring;
   ErrorGuard error;
@@ -98,12 +103,37 @@ ThreadRing* open_thread_ring(Frame* first) {
   return ring;
 }
 
+void count_all_rings() {
+  std::lock_guard lock(hook.rings_mutex);
+  for (ThreadRing* ring : hook.rings) ring->count_events();
+}
+
+void mark_quieted(uint32_t code) {
+  std::lock_guard lock(hook.rings_mutex);
+  for (ThreadRing* ring : hook.rings)
+    if (ring->has_page()) ring->emit_loss(LossReason::Quieted, code, ticks());
+}
+
 void close_all_rings() {
   std::lock_guard lock(hook.rings_mutex);
   for (ThreadRing* ring : hook.rings) {
+    // The C calls of the time since the last window are missing too.
+    if (ring->window_closed && !ring->window) ring->emit_loss(LossReason::DutyCycle, 0, ring->window_closed);
     ring->close(true);
     ring->window = 0;
   }
+}
+
+void look_for_greenlet(ThreadRing* ring) {
+  PyObject* now = hook.current_greenlet();
+  if (PYSCOPE_UNLIKELY(!now)) {
+    PyErr_Clear();
+    return;
+  }
+  // By a weak reference: the address of one that has ended may be another's by now.
+  const auto* seen = reinterpret_cast<PyWeakReference*>(ring->greenlet);
+  if (PYSCOPE_UNLIKELY(!seen || seen->wr_object != now)) hook.slow.switch_greenlet(ring, now);
+  Py_DECREF(now);
 }
 
 PyObject* current_task(ThreadRing* ring) {

@@ -22,6 +22,7 @@ inline constexpr uint64_t kSuspends = 2;   // generator, coroutine, async genera
 inline constexpr uint64_t kAwaits = 4;     // coroutine or async generator
 inline constexpr uint64_t kResolved = 8;   // so that no decision is 0
 inline constexpr uint64_t kUser = uint64_t{1} << 28;  // neither the standard library, nor site-packages, nor PyScope
+inline constexpr uint64_t kQuieted = uint64_t{1} << 29;  // selected, but for the governor
 inline constexpr uint64_t kWatched = 16;  // recorded by monitoring callbacks beside the frame hook, which passes it on
 
 // What a thread needs beside its ring.
@@ -34,6 +35,7 @@ struct ThreadRing final : Ring {
   uint32_t window = 0;  // the C-call window this thread has acted on
   uint64_t window_closed = 0;  // ticks when it last closed one
   int by_hand = 0;  // c_calls() blocks in force on this thread
+  PyObject* greenlet = nullptr;  // a weak reference to the greenlet last seen, where switches are looked for; owned
   bool in_greenlet = false;
   bool greenlet_traced = false;
 };
@@ -45,6 +47,7 @@ struct SlowPaths {
   uint32_t (*exception)(PyTypeObject*);
   void (*new_thread)(ThreadRing*, Frame* first);
   void (*switch_context)(ThreadRing*, PyThreadState*);
+  void (*switch_greenlet)(ThreadRing*, PyObject* now);
 };
 
 struct Hook {
@@ -55,14 +58,21 @@ struct Hook {
   _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
   PyObject* disable = nullptr;  // sys.monitoring.DISABLE
   PyObject* current_tasks = nullptr;  // asyncio's dict of loop -> task
+  // greenlet's C API, a new reference: set where the greenlet is asked for at each event. That takes some 60
+  // instructions, a trace function some 2,400 at each switch: cheaper where few of the calls are recorded.
+  PyObject* (*current_greenlet)() = nullptr;
   std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
+  bool windowed = false;  // ... in windows: what is between them is a loss
   bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds
   bool evicted = false;  // backend setprofile: the program has set a profile function over ours
   bool aside = false;  // the frame hook is out because the C stack ran low
+  bool held_out = false;  // ... because of the budget
+  uint64_t frames = 0;  // that the frame hook of a recording under a budget has seen
   std::atomic<uint64_t> faults{0};
   RingFile* file = nullptr;
   std::mutex rings_mutex;
   std::vector<ThreadRing*> rings;
+  std::vector<PyObject*> left;  // references of threads that ended, without the GIL perhaps: the next thread drops them
   uint32_t threads = 0;
 };
 
@@ -74,6 +84,10 @@ extern constinit thread_local ThreadRing* thread_ring __attribute__((tls_model("
 // This thread's ring in the current recording (made on the first event), or no_ring when none is active.
 PYSCOPE_COLD ThreadRing* open_thread_ring(Frame* first = nullptr);
 void close_all_rings();
+// Counts what all threads wrote since the last time (Ring::count_events).
+void count_all_rings();
+// Tells every thread's page that the exits of a function's open calls will not be recorded.
+void mark_quieted(uint32_t code);
 void install_fork_handlers();
 
 PYSCOPE_INLINE ThreadRing* ring_of_thread(Frame* frame = nullptr) {
@@ -98,10 +112,17 @@ PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
 // The task that this thread's event loop is running, borrowed; null when none. No user code runs.
 PyObject* current_task(ThreadRing* ring);
 
+PYSCOPE_COLD void look_for_greenlet(ThreadRing* ring);
+
+PYSCOPE_INLINE void follow_greenlet(ThreadRing* ring) {
+  if (PYSCOPE_UNLIKELY(hook.current_greenlet != nullptr)) look_for_greenlet(ring);
+}
+
 // Emits a SWITCH if the thread goes on in another context than at its last event. Every task runs in a
 // contextvars context of its own, so one compare tells; a coroutine's first step asks for the task too,
 // because tasks may share a context and addresses are used again.
 PYSCOPE_INLINE void follow_context(ThreadRing* ring, PyThreadState* thread, bool first_step) {
+  follow_greenlet(ring);
   if (PYSCOPE_UNLIKELY(thread->context != ring->python_context) ||
       (first_step && hook.current_tasks && current_task(ring) != ring->task))
     hook.slow.switch_context(ring, thread);
@@ -136,6 +157,7 @@ PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThr
 // GenYield, GenReturn, GenRaise. A task ends with a coroutine's end, and its context's address may be used again.
 PYSCOPE_INLINE void record_suspend(uint64_t value, Kind kind, Frame* frame, PyTypeObject* raised) {
   ThreadRing* ring = thread_ring;
+  follow_greenlet(ring);
   ring->emit(word(value, kind), instance(frame, raised ? hook.slow.exception(raised) : 0));
   if (kind != Kind::GenYield && (value & kAwaits)) ring->python_context = nullptr;
 }

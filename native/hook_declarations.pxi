@@ -92,9 +92,15 @@ cdef extern from "recording.hpp" namespace "pyscope" nogil:
     ctypedef struct StackRecord:
         RecordHeader header
         uint32_t id, caller, location, reserved
+    ctypedef struct QuietingRecord:
+        RecordHeader header
+        uint32_t id, code
+        uint64_t first_ticks, last_ticks, calls, low, high
+        uint32_t windows, reserved
     size_t MAX_PAYLOAD "pyscope::kMaxPayloadBytes"
     uint16_t RECORD_LOCATION "(uint16_t)pyscope::RecordType::Location"
     uint16_t RECORD_STACK "(uint16_t)pyscope::RecordType::Stack"
+    uint16_t RECORD_QUIETING "(uint16_t)pyscope::RecordType::Quieting"
     uint16_t RECORD_STRING "(uint16_t)pyscope::RecordType::String"
     uint16_t RECORD_CODE "(uint16_t)pyscope::RecordType::Code"
     uint16_t RECORD_EXCEPTION "(uint16_t)pyscope::RecordType::Exception"
@@ -119,6 +125,14 @@ cdef extern from "clock.hpp" namespace "pyscope" nogil:
     double tick_ns(const ClockPair&, const ClockPair&)
     int clock_kind "(int)pyscope::clock_kind"()
 
+cdef extern from "event_counts.hpp" namespace "pyscope" nogil:
+    ctypedef struct EventCount:
+        uint64_t events, calls, leaves
+    cppclass EventCounts:
+        size_t kCodes
+        EventCounts()
+        EventCount take(size_t)
+
 cdef extern from "ring.hpp" namespace "pyscope" nogil:
     cppclass RingOptions:
         string path
@@ -131,6 +145,8 @@ cdef extern from "ring.hpp" namespace "pyscope" nogil:
         uint64_t order()
         const string& path()
         bint append_record(const void*, size_t)
+        bint replace_record(uint64_t&, const void*, size_t)
+        void count_events(EventCounts*)
         void unlink()
         string meta()
         void call_on_next_seal(void (*)() noexcept nogil)
@@ -158,7 +174,6 @@ cdef extern from "drain.hpp" namespace "pyscope" nogil:
         int error()
         Summary summary(ProcessState)
         void set_on_failure(void (*)() noexcept nogil)
-        void set_window(AtomicU32*, uint32_t, uint32_t)
         uint64_t cpu_ns()
 
 cdef extern from "hook.hpp" namespace "pyscope":
@@ -168,6 +183,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         PyObject* python_context
         PyObject* task
         PyObject* loop
+        PyObject* greenlet
         bint in_greenlet
         bint greenlet_traced
         void set_name(const char*)
@@ -182,6 +198,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         uint32_t (*exception)(PyTypeObject*) noexcept
         void (*new_thread)(ThreadRing*, Frame*) noexcept
         void (*switch_context)(ThreadRing*, PyThreadState*) noexcept
+        void (*switch_greenlet)(ThreadRing*, PyObject*) noexcept
     cppclass Hook:
         uint32_t generation
         bint active
@@ -191,10 +208,13 @@ cdef extern from "hook.hpp" namespace "pyscope":
         bint profile_has_company
         bint evicted
         PyObject* current_tasks
+        void* current_greenlet
         AtomicU32 window
+        bint windowed
         AtomicU64 faults
         RingFile* file
         uint32_t threads
+        uint64_t frames
     Hook hook
     cppclass ErrorGuard:
         ErrorGuard()
@@ -203,12 +223,16 @@ cdef extern from "hook.hpp" namespace "pyscope":
     uint64_t AWAITS "pyscope::kAwaits"
     uint64_t RESOLVED "pyscope::kResolved"
     uint64_t WATCHED "pyscope::kWatched"
+    uint64_t QUIETED "pyscope::kQuieted"
     uint64_t USER "pyscope::kUser"
     bint is_python_frame(const Frame*) noexcept
     Frame* caller_of(const Frame*) noexcept
     int instruction_offset(Frame*) noexcept
     Frame* frame_of(PyObject*) noexcept
     void close_all_rings() noexcept
+    void count_all_rings() noexcept
+    void mark_quieted(uint32_t) noexcept
+    uint64_t decision(PyCodeObject*) noexcept
     void install_fork_handlers() noexcept
     PyObject* current_task(ThreadRing*) noexcept
     PyCodeObject* frame_code(const Frame*) noexcept
@@ -219,8 +243,10 @@ cdef extern from "hook.hpp" namespace "pyscope":
 
 cdef extern from "frame.hpp" namespace "pyscope":
     ctypedef PyObject* (*EvalFunction "_PyFrameEvalFunction")(PyThreadState*, Frame*, int) noexcept
-    EvalFunction eval_frame_plain "pyscope::eval_frame<false>"
-    EvalFunction eval_frame_windows "pyscope::eval_frame<true>"
+    EvalFunction eval_frame_plain "pyscope::eval_frame<pyscope::FrameHook::Plain>"
+    EvalFunction eval_frame_windows "pyscope::eval_frame<pyscope::FrameHook::Windows>"
+    EvalFunction eval_frame_governed "pyscope::eval_frame<pyscope::FrameHook::Governed>"
+    bint hold_out_eval(bint) noexcept
     EvalFunction eval_frame_empty
     bint install_eval(EvalFunction) noexcept
     bint remove_eval() noexcept
@@ -232,6 +258,7 @@ cdef extern from "setprofile.hpp" namespace "pyscope":
     EvalFunction eval_frame_beside_profile
     void profile_python_with_c_calls(bint) noexcept
     int arm_all_threads(TraceFunction) noexcept
+    void change_windows() noexcept
 
 cdef extern from "monitoring.hpp" namespace "pyscope":
     ctypedef int MonitoringEvent "pyscope::MonitoringEvent"
@@ -245,6 +272,7 @@ cdef extern from "monitoring.hpp" namespace "pyscope":
     int CALLBACK_RECORD "(int)pyscope::CallbackKind::Record"
     int CALLBACK_WINDOWS "(int)pyscope::CallbackKind::RecordWithWindows"
     int CALLBACK_WATCHED "(int)pyscope::CallbackKind::Watched"
+    int CALLBACK_NEW "(int)pyscope::CallbackKind::New"
     int CALLBACK_EMPTY "(int)pyscope::CallbackKind::Empty"
 
 cdef extern from "glue.hpp" namespace "pyscope":
@@ -261,6 +289,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     PyObject* heap_type_qualname(PyTypeObject*) noexcept
     PyObject* weakref_target(PyObject*) noexcept
     PyObject* getattr_static(PyObject*, const char*) noexcept
+    void find_current_greenlet(PyObject*) noexcept
     ThreadRing* get_thread_ring() noexcept
     void open_thread_ring_here() noexcept
     void open_existing_rings() noexcept

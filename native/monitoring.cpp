@@ -103,6 +103,19 @@ PyObject* on_unwind_watched(PyObject*, PyObject* const* args, size_t, PyObject*)
   return Py_NewRef(Py_None);
 }
 
+// Under a budget selected code has local events of another tool: two places of one event must not both record it.
+PyObject* on_start_new(PyObject* self, PyObject* const* args, size_t count, PyObject* names) {
+  if (current(decision(code_argument(args)))) return disarm();
+  Py_DECREF(on_start<true>(self, args, count, names));
+  return disarm();
+}
+
+PyObject* on_resume_new(PyObject* self, PyObject* const* args, size_t count, PyObject* names) {
+  if (current(decision(code_argument(args)))) return disarm();
+  Py_DECREF(on_resume<true>(self, args, count, names));
+  return disarm();
+}
+
 vectorcallfunc function_for_watched(MonitoringEvent event) {
   switch (event) {
     case MonitoringEvent::Start:
@@ -114,6 +127,10 @@ vectorcallfunc function_for_watched(MonitoringEvent event) {
     default:
       return on_nothing;
   }
+}
+
+vectorcallfunc function_for_new(MonitoringEvent event) {
+  return event == MonitoringEvent::Start ? on_start_new : on_resume_new;
 }
 
 PyTypeObject callback_type = {PyVarObject_HEAD_INIT(nullptr, 0)};
@@ -157,6 +174,7 @@ PyObject* make_callback(MonitoringEvent event, CallbackKind kind) {
   callback->call = kind == CallbackKind::Empty               ? on_nothing
                    : kind == CallbackKind::RecordWithWindows ? function_for<true>(event)
                    : kind == CallbackKind::Watched           ? function_for_watched(event)
+                   : kind == CallbackKind::New               ? function_for_new(event)
                                                              : function_for<false>(event);
   return reinterpret_cast<PyObject*>(callback);
 }

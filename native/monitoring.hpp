@@ -16,8 +16,9 @@ struct Callback {
 };
 
 enum class MonitoringEvent { Start, Resume, Return, Yield, Throw, Unwind };
-// Watched: only code that the frame hook leaves to monitoring.
-enum class CallbackKind { Record, RecordWithWindows, Watched, Empty };
+// Watched: only code that the frame hook leaves to monitoring. New: only code that has not been met yet, which then gets
+// local events for the other callbacks (a recording under a budget).
+enum class CallbackKind { Record, RecordWithWindows, Watched, New, Empty };
 
 // The callable for an event; a new reference. Null with an exception set on failure.
 PyObject* make_callback(MonitoringEvent event, CallbackKind kind);

@@ -310,7 +310,10 @@ class Pairing {
         go_on_in(thread, extra[0]);
         break;
       case Kind::Loss:
-        lose(code, thread, extra[0], static_cast<int64_t>(extra[1]), now);
+        if (code == static_cast<uint32_t>(LossReason::Quieted))
+          quiet(stack, static_cast<uint32_t>(extra[0]), now);
+        else
+          lose(code, thread, extra[0], static_cast<int64_t>(extra[1]), now);
         break;
       case Kind::Payload:
         if (code == static_cast<uint32_t>(PayloadType::Context))
@@ -347,6 +350,31 @@ class Pairing {
       stack.leave(top.key);
       --stack.top;
     }
+  }
+
+  // Ends the calls of a function whose exits will not be told; what they called goes on. A generator waits from here.
+  void quiet(CallStack& stack, uint32_t code, int64_t now) {
+    const size_t top = stack.position();
+    size_t kept = 1;
+    for (size_t i = 1; i <= top; ++i) {
+      const Entry& entry = stack.entries[i];
+      const bool generator = (entry.key & 1) != 0;
+      if (generator ? entry.generator->code != code : entry.key != plain_key(code)) {
+        if (generator) entry.generator->position = kept;
+        stack.entries[kept++] = entry;
+        continue;
+      }
+      stack.leave(entry.key);
+      if (!generator) {
+        end(entry.call, entry.start, entry.self, entry.outermost, now, kCut, -1);
+        continue;
+      }
+      entry.generator->self += entry.self;
+      entry.generator->suspended_at = now;
+      entry.generator->stack = nullptr;
+      entry.generator->closing = false;
+    }
+    stack.top -= top + 1 - kept;
   }
 
   // --- generators and coroutines -------------------------------------------------------------------

@@ -139,7 +139,7 @@ static_assert(sizeof(ProcessBlock) == kProcessBlockBytes);
 
 // --- table ---------------------------------------------------------------------------------------
 
-enum class RecordType : uint16_t { String = 1, Code = 2, Exception = 3, Location = 4, Stack = 5 };
+enum class RecordType : uint16_t { String = 1, Code = 2, Exception = 3, Location = 4, Stack = 5, Quieting = 6 };
 
 struct RecordHeader {
   uint32_t length;  // of the whole record, a multiple of 8
@@ -188,6 +188,21 @@ struct StackRecord {  // a calling context: a location, and the stack that calle
   uint32_t location;
   uint32_t reserved;
 };
+
+// One function that the governor quieted, so far: of records with one id the last holds.
+struct QuietingRecord {
+  RecordHeader header;
+  uint32_t id;
+  uint32_t code;  // 0: every function (backend `frame`, the hook itself was out)
+  uint64_t first_ticks;  // it was quiet from here, but for the windows
+  uint64_t last_ticks;  // ... to here
+  uint64_t calls;  // an estimate of those that were not recorded, and its 95 % interval
+  uint64_t low;
+  uint64_t high;
+  uint32_t windows;  // that it rests on
+  uint32_t reserved;
+};
+static_assert(sizeof(QuietingRecord) == 64);
 
 // --- segments ------------------------------------------------------------------------------------
 

@@ -165,6 +165,16 @@ bool RingFile::append_record(const void* record, size_t bytes) {
   return true;
 }
 
+bool RingFile::replace_record(uint64_t& place, const void* record, size_t bytes) {
+  if (flight_ && place) {
+    std::memcpy(const_cast<uint8_t*>(table()) + place - 1, record, bytes);
+    return true;
+  }
+  if (!append_record(record, bytes)) return false;
+  place = header_->table_used.load(std::memory_order_relaxed) - bytes + 1;
+  return true;
+}
+
 void RingFile::publish_clock(const ClockPair& pair) {
   header_->last_version.fetch_add(1, std::memory_order_acq_rel);
   header_->last_ticks.store(pair.ticks, std::memory_order_relaxed);
@@ -233,6 +243,7 @@ uint64_t* Ring::make_room(uint64_t now) {
 
 uint64_t* Ring::next_page(uint64_t now) {
   if (end_) {
+    count_events();
     file_->seal(page_, now);
     cursor_ = limit_ = end_ = nullptr;
   }
@@ -248,6 +259,7 @@ uint64_t* Ring::next_page(uint64_t now) {
   header.state.store(static_cast<uint32_t>(PageState::Active), std::memory_order_release);
   base_ = now;
   cursor_ = file_->words(page_);
+  counted_ = cursor_;
   end_ = cursor_ + kPageWords;
   limit_ = end_ - kTailRoom;
   if (dropped_) {
@@ -255,6 +267,12 @@ uint64_t* Ring::next_page(uint64_t now) {
     dropped_ = 0;
   }
   return cursor_;
+}
+
+void Ring::count_events() {
+  if (!end_ || !file_->counts_) return;
+  file_->counts_->count(counted_, cursor_);
+  counted_ = cursor_;
 }
 
 uint64_t* Ring::drop(uint64_t now) {

@@ -14,6 +14,7 @@
 
 #include "clock.hpp"
 #include "event.hpp"
+#include "event_counts.hpp"
 #include "page_queue.hpp"
 #include "recording.hpp"
 
@@ -79,6 +80,11 @@ class RingFile {
 
   // Appends a table record; false when the table is full (the record is not stored then).
   bool append_record(const void* record, size_t bytes);
+  // Appends a record that goes on to change; in flight mode, whose table is never emptied into a file, it is written
+  // over the one at `place` (1 + its offset; 0: none yet) instead.
+  bool replace_record(uint64_t& place, const void* record, size_t bytes);
+  // From now on producers count what they wrote; null: no more. `counts` must outlive that.
+  void count_events(EventCounts* counts) { counts_ = counts; }
   void publish_clock(const ClockPair& pair);
   void unlink();
   // In the child of a fork: gives up the mapping and the lock without touching the file.
@@ -101,6 +107,7 @@ class RingFile {
   std::atomic<uint32_t> waiting_{0};
   uint32_t wake_at_ = 0;
   pthread_cond_t* wake_ = nullptr;
+  EventCounts* counts_ = nullptr;
   std::unique_ptr<PageStack> free_;
   std::unique_ptr<PageQueue> full_;
 
@@ -147,6 +154,9 @@ class Ring {
 
   // A LOSS event placed now, for what is missing since `first_ticks`.
   PYSCOPE_COLD void emit_loss(LossReason reason, uint64_t count, uint64_t first_ticks);
+  // Counts what was written since the last time, if events are counted. Whoever calls it holds the GIL.
+  PYSCOPE_COLD void count_events();
+  bool has_page() const { return end_ != nullptr; }
   // Bytes in line; cut to kMaxPayloadBytes.
   PYSCOPE_COLD void emit_payload(PayloadType type, const void* data, size_t bytes);
 
@@ -185,6 +195,7 @@ class Ring {
   uint64_t base_ = 0;
   RingFile* file_ = nullptr;
   uint64_t* end_ = nullptr;
+  const uint64_t* counted_ = nullptr;  // up to here events were counted
   uint64_t sequence_ = 0;  // of the next page
   uint64_t context_ = 0;
   uint64_t dropped_ = 0;

@@ -1,5 +1,7 @@
 #include "setprofile.hpp"
 
+#include <unordered_map>
+
 #include "frame.hpp"
 
 // Internal in some versions' headers, exported in all.
@@ -172,6 +174,20 @@ void change_window(ThreadRing* ring, PyThreadState* thread) {
   if (!window) ring->window_closed = ticks();
   ring->window = window;
   if (!follow_hand(ring, thread)) hook.faults.fetch_add(1, std::memory_order_relaxed);
+}
+
+void change_windows() {
+  std::unordered_map<unsigned long, ThreadRing*> rings;
+  {
+    std::lock_guard lock(hook.rings_mutex);
+    for (ThreadRing* ring : hook.rings) rings.emplace(ring->os_tid(), ring);
+  }
+  for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Main()); thread;
+       thread = PyThreadState_Next(thread)) {
+    const auto found = rings.find(thread->native_thread_id);
+    if (found != rings.end() && found->second->window != hook.window.load(std::memory_order_relaxed))
+      change_window(found->second, thread);
+  }
 }
 
 bool follow_hand(ThreadRing* ring, PyThreadState* thread) {

@@ -31,6 +31,8 @@ bool armed_by_us(const PyThreadState* thread);
 int arm_all_threads(Py_tracefunc function);
 
 PYSCOPE_COLD void change_window(ThreadRing* ring, PyThreadState* thread);
+// Lets every thread act on a window that has just opened or closed, also one that makes no recorded call. Needs the GIL.
+void change_windows();
 // Arms or disarms the thread for C calls as its c_calls() blocks and the window say.
 bool follow_hand(ThreadRing* ring, PyThreadState* thread);
 

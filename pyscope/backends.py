@@ -77,6 +77,26 @@ def _unavailable(name: str) -> str | None:
     return None
 
 
+def _without_budget(name: str, budget: float | None) -> str | None:
+    """Why a backend cannot keep a budget, or None if it can (or there is none)."""
+    if budget is None:
+        return None
+    if name == "python":
+        return (
+            "it cannot keep a budget: it costs many times what it records; record fewer modules without one"
+        )
+    if name == "setprofile":
+        return "it cannot keep a budget: every call of the process costs something while it is installed"
+    if name == "monitoring" and native_problem() is None and sys.version_info >= (3, 12):
+        from pyscope import _hook
+
+        if len(_hook.free_tool_ids()) < 2:
+            return (
+                "a budget needs two of the sys.monitoring tool ids 3, 4 and 5, and other tools use the rest"
+            )
+    return None
+
+
 def backend_report(
     *, detail: str = "calls", modules: Iterable[str] | None = None, budget: float | None = None
 ) -> list[BackendChoice]:
@@ -89,7 +109,7 @@ def backend_report(
     report: list[BackendChoice] = []
     taken = False
     for name, why in order:
-        problem = _unavailable(name)
+        problem = _unavailable(name) or _without_budget(name, budget)
         chosen = problem is None and not taken
         taken = taken or chosen
         if problem is not None:
@@ -113,7 +133,11 @@ def _preference(detail: str, everything: bool, budget: float | None) -> list[tup
     frame = (
         "frame",
         "PEP 523 frame evaluation: "
-        + ("the cheapest for every call of the process" if everything else "the cheapest before 3.12")
+        + (
+            "the cheapest for every call of the process"
+            if everything and budget is None
+            else "the cheapest before 3.12"
+        )
         + windows,
     )
     monitoring = (
@@ -121,7 +145,8 @@ def _preference(detail: str, everything: bool, budget: float | None) -> list[tup
         "PEP 669 events on the selected code only; all other code is disarmed" + windows,
     )
     setprofile = ("setprofile", "PyEval_SetProfile: neither of the cheaper mechanisms is free")
-    first = [frame, monitoring] if everything else [monitoring, frame]
+    # Under a budget: monitoring alone disarms single functions in full.
+    first = [frame, monitoring] if everything and budget is None else [monitoring, frame]
     return [*first, setprofile, slow]
 
 
@@ -131,8 +156,12 @@ def choose(
     """The backend to record with. Raises BackendUnavailable with the reason and what to choose instead."""
     report = backend_report(detail=detail, modules=modules, budget=budget)
     if backend == "auto":
-        return next(choice for choice in report if choice.chosen)
-    problem = _unavailable(backend)
+        for choice in report:
+            if choice.chosen:
+                return choice
+        reasons = "; ".join(f"{choice.name}: {choice.reason}" for choice in report)
+        raise BackendUnavailable(f"no backend can keep a budget here ({reasons}). Record without a budget.")
+    problem = _unavailable(backend) or _without_budget(backend, budget)
     if problem is not None:
         can = ", ".join(repr(choice.name) for choice in report if choice.available)
         raise BackendUnavailable(

@@ -34,7 +34,9 @@ def follow(recording: Recording) -> None:
     """From now on the children of this process record too."""
     global _before, _fork_hook_installed
     if not _fork_hook_installed:
-        os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+        os.register_at_fork(
+            before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+        )
         _fork_hook_installed = True
     root = _root(recording)
     _before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONPATH")}
@@ -71,9 +73,18 @@ def _root(recording: Recording) -> str | None:
 
 
 def _before_fork() -> None:
+    from pyscope import recorder
+
+    recorder.pause_governor()
     native = backends.native() if sys.version_info >= (3, 12) else None
     if native is not None:
         native.pause_before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    from pyscope import recorder
+
+    recorder.resume_governor()
 
 
 def _after_fork_in_child() -> None:

@@ -53,6 +53,7 @@ class LossReason(IntEnum):
     WRITE_ERROR = 5
     OVERWRITTEN = 6
     DUTY_CYCLE = 7
+    QUIETED = 8
 
 
 class PayloadType(IntEnum):
@@ -115,6 +116,7 @@ class RecordType(IntEnum):
     EXCEPTION = 3
     LOCATION = 4
     STACK = 5
+    QUIETING = 6
 
 
 class ProcessState(IntEnum):
@@ -154,6 +156,8 @@ CODE_RECORD = struct.Struct("<IHHIIIIIHH")  # ..., id, module, qualname, file, l
 EXCEPTION_RECORD = struct.Struct("<IHHII")  # ..., id, name
 LOCATION_RECORD = struct.Struct("<IHHIIII")  # ..., id, file, function, line
 STACK_RECORD = struct.Struct("<IHHIIII")  # ..., id, caller, location, reserved
+# ..., id, code, first_ticks, last_ticks, calls, low, high, windows, reserved
+QUIETING_RECORD = struct.Struct("<IHHIIQQQQQII")
 
 # encoded, events, thread, os_tid, sequence, base_ticks, context, time_shift, reserved, thread_name
 CHUNK_HEADER = struct.Struct(f"<IIIIQQQII{THREAD_NAME_BYTES}s")

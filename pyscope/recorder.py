@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pyscope import backends, breaker, children, config, emitter, parts, probes, selection
 from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
+from pyscope.governor import Governor
 
 __all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "ring_report", "start", "stop"]
 
@@ -27,10 +28,6 @@ backend_report = backends.backend_report
 recover = parts.recover
 
 STOP_TIMEOUT = 10.0  # seconds the stop waits for a stalled disk
-C_CALL_WINDOW_MS = 50
-ARMED_COST = (
-    0.5  # what an armed profile function costs a service, as a fraction of its CPU time (docs/tuning)
-)
 
 _recording: Recording | None = None
 
@@ -56,6 +53,7 @@ class Recording:
         self.is_child = False
         self.probes: list[str] = []
         self.reselectable = False
+        self.governor: Governor | None = None
         self._figures: dict[str, Any] = {}
 
     @property
@@ -282,10 +280,8 @@ def _sink(recording: Recording) -> emitter.Sink:
 def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
     settings = recording.settings
     ring_bytes = _ring_bytes(settings, child=bool(parent))
-    period = 0
-    if settings.detail == "c_calls" and settings.budget is not None:
-        period = max(C_CALL_WINDOW_MS + 1, round(C_CALL_WINDOW_MS * ARMED_COST / settings.budget))
     native = _native()
+    costs = None if settings.budget is None else native.calibrate(recording.backend)
     globs = None if settings.modules is None else selection.expand(settings.modules)
     refusals: list[str] = []
     for folder in _ring_folders(settings, recording.path, ring_bytes, refusals):
@@ -306,8 +302,7 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
                 exclude=selection.expand(settings.exclude),
                 libraries=selection.library_prefixes(),
                 c_calls=settings.detail == "c_calls",
-                window_open_ms=C_CALL_WINDOW_MS if period else 0,
-                window_period_ms=period,
+                keep=None if settings.budget is None else selection.expand(settings.keep),
                 parent_pid=parent,
                 reselectable=recording.reselectable,
             )
@@ -318,6 +313,17 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
             raise RecorderError(
                 f"recording cannot start: {error}. Choose a folder that can be written."
             ) from error
+        if costs is not None and settings.budget is not None:
+            recording.governor = Governor(
+                native,
+                settings.budget,
+                mechanism_ns=costs[0],
+                record_ns=costs[1],
+                frame=recording.backend == "frame",
+                keeps=bool(settings.keep),
+                c_calls=settings.detail == "c_calls",
+            )
+            recording.governor.start()
         return
     budget = _ring_budget(settings, child=bool(parent)) >> 20
     raise RecorderError(
@@ -387,6 +393,8 @@ def _stop_at_exit() -> None:
 def _stop(recording: Recording) -> None:
     global _recording
     if recording.active and recording.backend not in ("python", "none"):
+        if recording.governor is not None:
+            recording.governor.stop()
         _native().uninstall()  # before any Python code of ours
     _recording = None
     atexit.unregister(_stop_at_exit)
@@ -488,6 +496,18 @@ def begin_in_child(settings: config.Settings, root: str | None, identity: bytes,
         _warn(f"the child process {os.getpid()} is not recorded: {error}")
 
 
+def pause_governor() -> None:
+    """Ends the governor's thread until `resume_governor`: a fork must not find it at work."""
+    if _recording is not None and _recording.governor is not None:
+        _recording.governor.pause()
+
+
+def resume_governor() -> None:
+    """Undoes `pause_governor`."""
+    if _recording is not None and _recording.active and _recording.governor is not None:
+        _recording.governor.start()
+
+
 def forget_in_forked_child() -> Recording | None:
     """The parent's recording as this forked child inherited it, detached; None if there was none."""
     global _recording
@@ -495,6 +515,7 @@ def forget_in_forked_child() -> Recording | None:
     if recording is None or not recording.active:
         return None
     recording.active = False
+    recording.governor = None  # its thread is the parent's
     emitter.disconnect()
     probes.release(recording.probes)
     atexit.unregister(_stop_at_exit)

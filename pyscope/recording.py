@@ -29,6 +29,7 @@ from pyscope.format import (
     EXCEPTION_RECORD,
     LOCATION_RECORD,
     PROCESS_INFO,
+    QUIETING_RECORD,
     RECORD_HEADER,
     RING_MAGIC,
     STACK_RECORD,
@@ -74,6 +75,21 @@ class Missing:
     detail: str = ""
 
 
+class Quieting(NamedTuple):
+    """What a function was called while the governor had quieted it: an estimate and its 95 % interval.
+
+    `code` 0: every function. Times are readings of the recorder's clock.
+    """
+
+    code: int
+    first_ticks: int
+    last_ticks: int
+    calls: int
+    low: int
+    high: int
+    windows: int
+
+
 @dataclass(slots=True)
 class ProcessRecord:
     """All that a recording says of one process. `thread_names`: (name, OS id) by the thread's number."""
@@ -89,6 +105,7 @@ class ProcessRecord:
         default_factory=dict
     )  # file, function (string ids), line
     stacks: dict[int, tuple[int, int]] = field(default_factory=dict)  # caller, location
+    quietings: dict[int, Quieting] = field(default_factory=dict)
     chunks: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, CHUNK_DTYPE))
     thread_names: dict[int, tuple[str, int]] = field(default_factory=dict)
     missing: list[Missing] = field(default_factory=list)
@@ -430,6 +447,9 @@ class ProcessBuilder:
             _, _, _, number, caller, location, _ = STACK_RECORD.unpack_from(data)
             if caller < number:
                 record.stacks[number] = (caller, location)
+        elif kind == RecordType.QUIETING and size >= QUIETING_RECORD.size:
+            _, _, _, number, *fields, _ = QUIETING_RECORD.unpack_from(data)
+            record.quietings[number] = Quieting(*fields)
 
     def events(self, payload: memoryview, buffer: int, start: int) -> None:
         """Takes a segment whose payload lies at `start` of the buffer."""

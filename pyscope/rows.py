@@ -52,7 +52,8 @@ class Function:
     """A function that ran. `calls`: how many; `total_ns`: of its outermost calls; `self_ns`: without callees.
 
     `arity`: parameters without self or cls. `kind`: "function", "generator", "coroutine", "async_generator"
-    or "c_function".
+    or "c_function". `unrecorded_calls`: an estimate of the calls beside `calls`, made while a budget had quieted the
+    function.
     """
 
     module: str
@@ -64,6 +65,12 @@ class Function:
     self_ns: int
     arity: int
     kind: str
+    unrecorded_calls: int = 0
+
+    @property
+    def estimated(self) -> bool:
+        """Whether how often it was called is known by an estimate only: `calls + unrecorded_calls`."""
+        return self.unrecorded_calls > 0
 
     @property
     def name(self) -> str:
@@ -138,10 +145,12 @@ class Process:
 class Loss:
     """Something that the trace does not hold, between `start_ns` and `end_ns`.
 
-    `reason`: ring_full, stack_guard, fork, fault, write_error, overwritten, duty_cycle (said by the
+    `reason`: ring_full, stack_guard, fork, fault, write_error, overwritten, duty_cycle, quieted (said by the
     recorder); missing_pages, damaged_chunk, damaged_block, damaged_summary, damaged_part, truncated,
     ring_gone (found on reading). `count`: events, 0 if unknown. `thread`, `process`: indexes, -1 if unknown.
-    `pid`: 0 if unknown.
+    `pid`: 0 if unknown. Of a function that was quieted to keep within a budget `function` is its index in
+    `Trace.functions` (-1: every function), `count` an estimate of the calls that were not recorded, and `low` to
+    `high` its 95 % interval; from time to time it was recorded for a moment.
     """
 
     reason: str
@@ -152,6 +161,9 @@ class Loss:
     process: int
     pid: int
     detail: str = ""
+    function: int = -1
+    low: int = 0
+    high: int = 0
 
 
 class Contexts(Sequence[Context]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
@@ -204,9 +204,21 @@ class Trace:
         """The functions that the recording names, with their totals."""
         totals = self._paired["totals"]
         columns = (totals[name].tolist() for name in ("calls", "total_ns", "self_ns"))
+        unrecorded = self._unrecorded_calls.get
         rows = [
-            Function(n.module, n.qualname, n.file, n.line, calls, total, own, n.arity, _kind(n.flags))
-            for n, calls, total, own in zip(self._names.functions, *columns, strict=True)
+            Function(
+                n.module,
+                n.qualname,
+                n.file,
+                n.line,
+                calls,
+                total,
+                own,
+                n.arity,
+                _kind(n.flags),
+                unrecorded(i, 0),
+            )
+            for i, (n, calls, total, own) in enumerate(zip(self._names.functions, *columns, strict=True))
         ]
         return rows if rows[-1].calls else rows[:-1]
 
@@ -250,6 +262,7 @@ class Trace:
         found = [self._paired_loss(*row) for row in self._paired["losses"]]
         for number, record in enumerate(self._recording.processes):
             found += self._told_losses(number, record, found)
+            found += self._quieted(number, record)
         found += self._parts_off()
         for missing in self._recording.missing:
             found.append(
@@ -295,6 +308,30 @@ class Trace:
             if event.detail:
                 detail += f": {event.detail}"
             yield Loss("fault", 0, event.time_ns, process.end_ns, -1, event.process, process.pid, detail)
+
+    def _quieted(self, number: int, record: ProcessRecord) -> list[Loss]:
+        """What the governor quieted."""
+        process, losses = self.processes[number], []
+        for row in record.quietings.values():
+            start = max(process.start_ns, record.unix_ns(row.first_ticks))
+            end = max(start, record.unix_ns(row.last_ticks))
+            function = int(self._names.inputs[number].functions[row.code]) if row.code in record.codes else -1
+            name = "every function" if row.code == 0 else "a function whose name is lost"
+            if function >= 0:
+                name = f"{self._names.functions[function].module}.{self._names.functions[function].qualname}"
+            detail = f"{name}: {row.calls:,} calls by estimate, {row.low:,} to {row.high:,}"
+            quieted = Loss("quieted", row.calls, start, end, -1, number, process.pid, detail, function)
+            losses.append(replace(quieted, low=row.low, high=row.high))
+        return losses
+
+    @cached_property
+    def _unrecorded_calls(self) -> dict[int, int]:
+        """Estimates by function."""
+        found: dict[int, int] = {}
+        for loss in self.losses:
+            if loss.reason == "quieted" and loss.function >= 0:
+                found[loss.function] = found.get(loss.function, 0) + loss.count
+        return found
 
     # calls one by one
 

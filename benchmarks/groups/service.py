@@ -159,6 +159,6 @@ def _empty_hooks(interpreter: Interpreter) -> list[str]:
 
 
 def _two_windows() -> float:
-    from pyscope import recorder
+    from pyscope import c_windows, governor
 
-    return 2 * recorder.C_CALL_WINDOW_MS * recorder.ARMED_COST / BUDGET / 1000
+    return 2 * c_windows.OPEN_NS * c_windows.ASSUMED_SHARE / (BUDGET * governor.C_CALLS) / 1e9

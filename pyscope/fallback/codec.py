@@ -23,6 +23,7 @@ from pyscope.format import (
     WORD_MASK,
     ContextKind,
     Kind,
+    LossReason,
     PayloadType,
     signed64,
 )
@@ -272,6 +273,8 @@ class _Pairing:
             self._leave_generator(thread, event)
         elif kind == Kind.SWITCH:
             self._go_on_in(thread, event.serial)
+        elif kind == Kind.LOSS and code == LossReason.QUIETED:
+            self._quiet(stack, event.count & WORD_MASK >> 32, now)
         elif kind == Kind.LOSS:
             self._lose(code, thread.index, event.count, event.first, now)
         elif kind == Kind.PAYLOAD and code == PayloadType.PROBE:
@@ -309,6 +312,16 @@ class _Pairing:
         while stack[-1].code != code or stack[-1].instance is not None:
             self._cut(stack, now)
         self._end(stack.pop(), now, outcome, exception)
+
+    def _quiet(self, stack: list[_Call], code: int, now: int) -> None:
+        """Ends the calls of a function whose exits will not be told; a generator waits from here."""
+        quieted = [call for call in stack if call.code == code]
+        stack[:] = [call for call in stack if call.code != code]
+        for call in quieted:
+            if call.instance is None:
+                self._end(call, now, CUT)
+            else:
+                call.stack, call.closing, call.suspended_at = None, None, now
 
     # generators
 

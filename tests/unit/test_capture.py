@@ -323,7 +323,12 @@ def test_a_budget_records_c_calls_in_windows_and_places_the_gaps(backend: str, r
                 leaf(abs(-1))
 
     trace = record(
-        lambda: [body() for _ in range(1)], backend=backend, detail="c_calls", budget="5%", ring_mb=64
+        lambda: [body() for _ in range(1)],
+        backend=backend,
+        detail="c_calls",
+        budget="5%",
+        keep=[__name__],
+        ring_mb=64,
     )
     gaps = [loss for loss in trace.losses if loss.reason == "duty_cycle"]
 

@@ -274,6 +274,27 @@ class TestLosses:
         assert len(pair(codec, [stream], drop=[(0, 0)])["losses"]) == 1
         assert pair(codec, [stream], drop=[(0, 0)], flight=True)["losses"] == []
 
+    def test_open_calls_of_a_quieted_function_end_there_and_what_they_called_goes_on(
+        self, codec: Any
+    ) -> None:
+        stream = Stream().add(Kind.CALL, 1, at=0).add(Kind.CALL, 2, at=10).add(Kind.CALL, 3, at=20)
+        stream.add(Kind.LOSS, LossReason.QUIETED, 2, 1_000_030, at=30)
+        stream.add(Kind.RETURN, 3, at=40).add(Kind.RETURN, 2, at=50).add(Kind.RETURN, 1, at=60)
+        result = pair(codec, [stream])
+        found = rows(result)
+        assert [OUTCOMES[row["outcome"]] for row in found] == ["returned", "cut", "returned"]
+        assert [row["duration_ns"] for row in found] == [60, 20, 20]
+        assert [row["self_ns"] for row in found] == [30, 10, 20]
+        assert result["losses"] == []
+
+    def test_a_quieted_generator_waits_from_there(self, codec: Any) -> None:
+        stream = Stream().add(Kind.GEN_START, 1, operand(9), at=0).add(Kind.CALL, 2, at=10)
+        stream.add(Kind.LOSS, LossReason.QUIETED, 1, 1_000_020, at=20).add(Kind.RETURN, 2, at=30)
+        stream.add(Kind.GEN_RESUME, 1, operand(9), at=50).add(Kind.GEN_RETURN, 1, operand(9), at=60)
+        found = rows(pair(codec, [stream]))
+        assert [OUTCOMES[row["outcome"]] for row in found] == ["returned", "returned"]
+        assert [row["self_ns"] for row in found] == [20, 20]
+
 
 class TestManyProcesses:
     def test_their_calls_and_contexts_follow_one_another(self, codec: Any) -> None:

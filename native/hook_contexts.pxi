@@ -1,0 +1,288 @@
+# Threads and their names; contexts: asyncio tasks and greenlets.
+
+cdef void new_thread(ThreadRing* ring, Frame* first) noexcept:
+    name_thread(ring, first)
+    if greenlet_module is not None:
+        follow_greenlets(ring)
+
+
+cdef void name_thread(ThreadRing* ring, Frame* frame) noexcept:
+    """The name of the threading.Thread that runs here, also before it has registered itself."""
+    cdef PyObject* found = NULL
+    cdef string name
+    cdef PyCodeObject* code
+    try:
+        threading = sys.modules.get("threading")
+        if threading is None:  # so nobody has started a thread
+            if is_main_thread():
+                ring.set_name(b"MainThread")
+            return
+        thread = threading._active.get(PyThread_get_thread_ident())
+        if thread is None:
+            code = frame_code(frame) if frame != NULL else NULL
+            if code != NULL and utf8(code.co_name) == b"_bootstrap":
+                found = first_local(frame)
+                if found != NULL:
+                    thread = <object>found
+        if isinstance(thread, threading.Thread):
+            text = object.__getattribute__(thread, "_name")
+            name = utf8(<PyObject*>text)
+            ring.set_name(name.c_str())
+    except BaseException:
+        fault()
+
+
+cdef cppclass ContextEntry:
+    uint64_t serial
+    uint64_t defined     # the ring's page order when the name was last written
+    PyObject* reference  # weak reference: an address may be used again
+
+cdef unordered_map[uint64_t, ContextEntry] contexts
+cdef uint64_t next_context = 1
+cdef size_t sweep_at = 1024
+cdef object running_loop_function = None
+cdef object task_get_name = None
+cdef object asyncio_current_task = None
+cdef PyObject* NOT_A_TASK = <PyObject*>&next_context
+
+
+cdef void forget_contexts() noexcept:
+    global next_context, sweep_at
+    cdef unordered_map[uint64_t, ContextEntry].iterator at = contexts.begin()
+    while at != contexts.end():
+        Py_XDECREF(cython.operator.dereference(at).second.reference)
+        cython.operator.preincrement(at)
+    contexts.clear()
+    next_context = 1
+    sweep_at = 1024
+
+
+cdef void sweep_contexts() noexcept:
+    global sweep_at
+    cdef unordered_map[uint64_t, ContextEntry].iterator at = contexts.begin()
+    while at != contexts.end():
+        if weakref_target(cython.operator.dereference(at).second.reference) == NULL:
+            Py_XDECREF(cython.operator.dereference(at).second.reference)
+            at = contexts.erase(at)
+        else:
+            cython.operator.preincrement(at)
+    sweep_at = max(<size_t>1024, contexts.size() * 2)
+
+
+cdef uint64_t context_serial(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t parent) except? 0:
+    """The serial of a task or greenlet; its name goes into the ring when it is new (in flight mode again when
+    the page that holds it may have been overwritten)."""
+    global next_context
+    cdef uint64_t key = <uint64_t>subject
+    cdef unordered_map[uint64_t, ContextEntry].iterator found = contexts.find(key)
+    cdef ContextEntry entry
+    cdef PyObject* reference
+    if found != contexts.end():
+        entry = cython.operator.dereference(found).second
+        if weakref_target(entry.reference) == subject:
+            if flight_mode and ring_file.order() - entry.defined > ring_file.page_count() // 2:
+                define_context(ring, subject, kind, entry.serial, parent)
+                entry.defined = ring_file.order()
+                contexts[key] = entry
+            return entry.serial
+        contexts.erase(found)
+        Py_XDECREF(entry.reference)
+    if contexts.size() >= sweep_at:
+        sweep_contexts()
+    reference = PyWeakref_NewRef(subject, NULL)
+    if reference == NULL:
+        PyErr_Clear()
+    entry.serial = next_context
+    next_context += 1
+    entry.defined = ring_file.order()
+    entry.reference = reference
+    if reference != NULL:
+        contexts[key] = entry
+    define_context(ring, subject, kind, entry.serial, parent)
+    return entry.serial
+
+
+cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t serial, uint64_t parent) noexcept:
+    cdef string name
+    cdef vector[uint8_t] payload
+    try:
+        if kind == CONTEXT_TASK:
+            # get_name may be the user's own in a subclass: only the built-in one is called
+            if task_get_name is not None and getattr_static(<PyObject*>subject, "get_name") == <PyObject*>task_get_name:
+                text = task_get_name(<object>subject)
+                name = utf8(<PyObject*>text)
+            if not name.size():
+                name.assign(Py_TYPE(subject).tp_name)
+        else:
+            name = (b"greenlet-%d" % serial)
+        payload.resize(17 + name.size())
+        memcpy(payload.data(), &serial, 8)
+        memcpy(payload.data() + 8, &parent, 8)
+        payload[16] = kind
+        memcpy(payload.data() + 17, name.data(), name.size())
+        ring.emit_payload(PAYLOAD_CONTEXT, payload.data(), payload.size())
+    except BaseException:
+        fault()
+
+
+cdef void find_asyncio() noexcept:
+    """Once `_asyncio` is imported, remember where it keeps the current tasks."""
+    global running_loop_function, task_get_name, asyncio_current_task
+    cdef PyObject* modules = <PyObject*>sys.modules
+    cdef PyObject* module = PyDict_GetItemString(modules, "_asyncio")
+    if module == NULL:
+        return
+    try:
+        native = <object>module
+        running_loop_function = native._get_running_loop
+        task_get_name = native.Task.__dict__.get("get_name")
+        asyncio_current_task = getattr(native, "current_task", None)
+        tasks = getattr(native, "_current_tasks", None)
+        if type(tasks) is dict:
+            Py_INCREF(tasks)
+            hook.current_tasks = <PyObject*>tasks
+    except BaseException:
+        fault()
+
+
+cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
+    cdef ErrorGuard* guard = new ErrorGuard()
+    cdef PyObject* task = NULL
+    cdef uint64_t serial = 0
+    try:
+        ring.python_context = thread.context
+        if running_loop_function is None:
+            find_asyncio()
+        if greenlet_module is not None and not ring.greenlet_traced:
+            follow_greenlets(ring)
+        if running_loop_function is not None and not ring.in_greenlet and ring.file() != NULL:
+            if hook.current_tasks != NULL:
+                task = current_task(ring)
+                if task == NULL:
+                    loop = running_loop_function()
+                    ring.loop = NULL
+                    if loop is not None:
+                        ring.loop = <PyObject*>loop
+                        task = current_task(ring)
+            elif asyncio_current_task is not None:  # 3.14 keeps it in the thread state
+                if running_loop_function() is not None:
+                    found = asyncio_current_task()
+                    if found is not None:
+                        task = <PyObject*>found
+            if task != ring.task:
+                ring.task = task
+                if task != NULL:
+                    serial = context_serial(ring, task, CONTEXT_TASK, 0)
+                go_on_in(ring, serial)
+    except BaseException:
+        fault()
+    del guard
+
+
+cdef void go_on_in(ThreadRing* ring, uint64_t serial) noexcept:
+    if serial != ring.context():
+        ring.set_context(serial)
+        ring.emit2(SWITCH_HEAD, serial)
+
+
+cdef object greenlet_module = None
+cdef bint ask_for_greenlet = False  # at each event, instead of a trace function
+
+
+cdef void note_greenlet() noexcept:
+    """A module named greenlet is being run: from now on look for it at each new thread or context."""
+    global greenlet_module
+    try:
+        greenlet_module = sys.modules.get("greenlet")
+    except BaseException:
+        fault()
+
+
+cdef void follow_greenlets(ThreadRing* ring) noexcept:
+    """From now on this thread's greenlet switches are seen."""
+    try:
+        if not ask_for_greenlet:
+            trace_greenlets(ring)
+        else:
+            capsule = getattr(greenlet_module, "_C_API", None)
+            if capsule is not None:  # else it is still being imported
+                find_current_greenlet(<PyObject*>capsule)
+                ring.greenlet_traced = True
+    except BaseException:
+        fault()
+
+
+cdef int trace_greenlets(ThreadRing* ring) except -1:
+    """By a trace function of greenlet, in front of whoever follows the switches already."""
+    settrace = getattr(greenlet_module, "settrace", None)
+    if settrace is None:  # still being imported
+        return 0
+    before = greenlet_module.gettrace()
+    if type(before) is not GreenletTrace:
+        settrace(GreenletTrace(before))
+    ring.greenlet_traced = True
+    return 0
+
+
+cdef class GreenletTrace:
+    """A greenlet trace function (one a thread) that records switches and passes every event on."""
+    cdef object before
+
+    def __cinit__(self, before):
+        self.before = before
+
+    def __call__(self, event, arguments):
+        cdef ThreadRing* ring = get_thread_ring()
+        try:
+            if hook.active and (event == "switch" or event == "throw") and ring.file() != NULL:
+                go_on_in_greenlet(ring, arguments[1])
+        except BaseException:
+            fault()
+        if self.before is not None:
+            self.before(event, arguments)
+
+
+cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
+    """Another greenlet than at the last event runs here."""
+    cdef ErrorGuard* guard = new ErrorGuard()
+    try:
+        if ring.file() != NULL:
+            Py_XDECREF(ring.greenlet)
+            ring.greenlet = PyWeakref_NewRef(now, NULL)
+            go_on_in_greenlet(ring, <object>now)
+    except BaseException:
+        fault()
+    del guard
+
+
+cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
+    cdef PyObject* task
+    if target.parent is not None:
+        go_on_in(ring, context_serial(ring, <PyObject*>target, CONTEXT_GREENLET, ring.context()))
+        ring.in_greenlet = True
+        return 0
+    ring.in_greenlet = False
+    if hook.current_tasks != NULL:
+        task = current_task(ring)
+        if task != NULL and task == ring.task and current_thread().context == ring.python_context:
+            go_on_in(ring, context_serial(ring, task, CONTEXT_TASK, 0))
+            return 0
+    ring.task = NOT_A_TASK
+    ring.python_context = NULL
+    switch_context(ring, current_thread())
+    if ring.task == NOT_A_TASK:
+        ring.task = NULL
+        go_on_in(ring, 0)
+    return 0
+
+
+cdef void untrace_greenlets() noexcept:
+    """This thread's; the others' trace functions stay, inert, until their threads end."""
+    hook.current_greenlet = NULL
+    try:
+        if greenlet_module is not None:
+            mine = greenlet_module.gettrace()
+            if type(mine) is GreenletTrace:
+                greenlet_module.settrace((<GreenletTrace>mine).before)
+    except BaseException:
+        fault()

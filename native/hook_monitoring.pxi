@@ -1,0 +1,220 @@
+# Backend `monitoring`: tools, callbacks, local events (PEP 669). monitoring.hpp holds the callbacks themselves.
+
+cdef int monitoring_tool = -1
+cdef bint monitoring_everything = False
+cdef object set_local_events = None
+cdef list watched_codes = []    # weak references: to undo local events
+cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the next start
+cdef long local_events = 0
+cdef long monitoring_mask = 0
+TOOL_IDS = (4, 3, 5)  # 0 to 2 belong to debuggers, coverage and profilers by convention
+
+
+def free_tool_id():
+    """A `sys.monitoring` tool id that nobody uses, or None.
+
+    Ids 0, 1 and 2 are left to debuggers, coverage tools and profilers, which may want them later.
+    """
+    return next(iter(free_tool_ids()), None)
+
+
+def free_tool_ids():
+    """All such ids."""
+    monitoring = getattr(sys, "monitoring", None)
+    return [] if monitoring is None else [identity for identity in TOOL_IDS if monitoring.get_tool(identity) is None]
+
+
+cdef void let_pass(PyCodeObject* code) noexcept:
+    """Remembers a code object that is not recorded, in case it is to be later."""
+    try:
+        reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
+        Py_XDECREF(<PyObject*>reference)
+        disarmed_codes.append(reference)
+    except BaseException:
+        fault()
+
+
+def reselect(*, globs, exclude):
+    """Records by other globs from now on; what is being recorded already goes on to be.
+
+    Only for a recording that was started with `reselectable`. Whole-process selection ("*") cannot begin here.
+    """
+    global disarmed_codes
+    if ring_file == NULL:
+        raise RuntimeError("not recording")
+    select_modules(globs, exclude)
+    passed = disarmed_codes
+    disarmed_codes = []
+    cdef bint monitored = monitoring_tool >= 0 and not frame_company
+    if monitored:
+        set_global_events(0, 0)
+    for reference in passed:
+        code = reference()
+        if code is not None:
+            SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, NULL)
+            if monitored:
+                arm_again(monitoring_tool, code)
+    if monitored:
+        set_global_events(monitoring_mask, sys.monitoring.events.PY_START | sys.monitoring.events.PY_RESUME)
+
+
+cdef object set_global_events(long recorded, long new_code):
+    sys.monitoring.set_events(monitoring_tool, recorded)
+    if new_code_tool >= 0:
+        sys.monitoring.set_events(new_code_tool, new_code)
+
+
+cdef object arm_again(int tool, code):
+    """Places that returned DISABLE fire again once the code has been instrumented without the event: its local events
+    change while no global ones are set."""
+    set_local_events(tool, code, sys.monitoring.events.PY_RETURN)
+    set_local_events(tool, code, 0)
+
+
+cdef object select_modules(globs, exclude):
+    global select_default, select_own
+    include_globs.clear(); exclude_globs.clear(); include_matched.clear()
+    module_decisions.clear()
+    select_default = globs is None
+    select_own = False
+    for glob in globs or ():
+        include_globs.push_back(<string>glob.encode())
+        include_matched.push_back(0)
+        select_own = select_own or glob.startswith("pyscope")
+    for glob in exclude or ():
+        exclude_globs.push_back(<string>glob.encode())
+
+
+cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
+    try:
+        reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
+        Py_XDECREF(<PyObject*>reference)
+        if value & (WATCHED if frame_company else SELECTED):
+            watched_codes.append(reference)
+            set_local_events(monitoring_tool, <object>code, local_events)
+        else:
+            disarmed_codes.append(reference)
+    except BaseException:
+        fault()
+
+
+cdef bint frame_company = False
+
+
+cdef object install_frame_company():
+    """3.13 runs the `__init__` of a class without asking the frame hook once the call of the class is specialised
+    (CALL_ALLOC_AND_ENTER_INIT; 3.14 asks). So `__init__` is recorded by monitoring callbacks there."""
+    global frame_company
+    if sys.version_info[:2] != (3, 13):
+        return
+    if free_tool_id() is None:
+        raise BackendUnavailable("frame evaluation misses __init__ on 3.13 unless a sys.monitoring tool id is free")
+    frame_company = True
+    try:
+        install_monitoring(False, CALLBACK_WATCHED)
+    except BaseException:
+        frame_company = False
+        raise
+
+
+cdef int new_code_tool = -1  # a second tool, under a budget
+
+
+cdef object install_governed_monitoring():
+    """Local events on each selected code object, so that one alone can be disarmed and armed again: what has DISABLEd a
+    global event comes back with all others only. A second tool, whose global events are disabled at once, meets new code.
+    """
+    global new_code_tool
+    monitoring = sys.monitoring
+    events = monitoring.events
+    install_monitoring(False, CALLBACK_WINDOWS, True)
+    try:
+        tool = free_tool_id()
+        if tool is None:
+            raise BackendUnavailable(
+                "a budget needs two of the sys.monitoring tool ids 3, 4 and 5, and other tools use the rest: stop one of "
+                'them, or choose backend="frame"'
+            )
+        monitoring.use_tool_id(tool, "pyscope: new code")
+        new_code_tool = tool
+        monitoring.register_callback(tool, events.PY_START, make_callback(EVENT_START, CALLBACK_NEW))
+        monitoring.register_callback(tool, events.PY_RESUME, make_callback(EVENT_RESUME, CALLBACK_NEW))
+        monitoring.set_events(tool, events.PY_START | events.PY_RESUME)
+    except BaseException:
+        remove_monitoring()
+        raise
+
+
+cdef object install_monitoring(bint everything, int kind, bint exceptions_only=False):
+    global monitoring_tool, monitoring_everything, monitoring_mask, set_local_events, local_events, disarmed_codes
+    monitoring = sys.monitoring
+    tool = free_tool_id()
+    if tool is None:
+        raise BackendUnavailable(
+            "every sys.monitoring tool id that PyScope may take (3, 4, 5) is in use: stop one of the other tools, "
+            'or choose backend="frame"'
+        )
+    monitoring.use_tool_id(tool, "pyscope")
+    events = monitoring.events
+    set_local_events = monitoring.set_local_events
+    local_events = events.PY_RETURN if frame_company else events.PY_RETURN | events.PY_YIELD
+    if governing and not frame_company:
+        local_events |= events.PY_START | events.PY_RESUME
+    hook.disable = <PyObject*>monitoring.DISABLE
+    monitoring_tool = tool
+    monitoring_everything = everything
+    try:
+        for event, which in (
+            (events.PY_START, EVENT_START), (events.PY_RESUME, EVENT_RESUME), (events.PY_RETURN, EVENT_RETURN),
+            (events.PY_YIELD, EVENT_YIELD), (events.PY_THROW, EVENT_THROW), (events.PY_UNWIND, EVENT_UNWIND),
+        ):
+            callback = make_callback(which, kind)
+            monitoring.register_callback(tool, event, callback)
+        for reference in disarmed_codes:
+            code = reference()
+            if code is not None:
+                arm_again(tool, code)
+        disarmed_codes = []
+        mask = events.PY_UNWIND
+        if frame_company:
+            mask |= events.PY_START
+        else:
+            mask |= events.PY_THROW
+            if not exceptions_only:
+                mask |= events.PY_START | events.PY_RESUME
+        if everything and not exceptions_only:
+            mask |= events.PY_RETURN | events.PY_YIELD
+        monitoring.set_events(tool, mask)
+        monitoring_mask = mask
+    except BaseException:
+        remove_monitoring()
+        raise
+
+
+cdef object remove_monitoring():
+    global monitoring_tool, new_code_tool, watched_codes, frame_company
+    frame_company = False
+    tool = monitoring_tool
+    if tool < 0:
+        return
+    monitoring = sys.monitoring
+    events = monitoring.events
+    monitoring_tool = -1
+    monitoring.set_events(tool, 0)
+    if new_code_tool >= 0:
+        monitoring.set_events(new_code_tool, 0)
+    for reference in watched_codes:  # free_tool_id leaves local events alive before 3.14
+        code = reference()
+        if code is not None and new_code_tool >= 0:
+            arm_again(tool, code)
+        elif code is not None:
+            monitoring.set_local_events(tool, code, 0)
+    watched_codes = []
+    for event in (events.PY_START, events.PY_RESUME, events.PY_RETURN, events.PY_YIELD, events.PY_THROW, events.PY_UNWIND):
+        monitoring.register_callback(tool, event, None)
+    monitoring.free_tool_id(tool)
+    if new_code_tool >= 0:
+        tool, new_code_tool = new_code_tool, -1
+        monitoring.register_callback(tool, events.PY_START, None)
+        monitoring.register_callback(tool, events.PY_RESUME, None)
+        monitoring.free_tool_id(tool)

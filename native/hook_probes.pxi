@@ -1,0 +1,229 @@
+# Probes: their events, and the strings and stacks that these refer to.
+
+MAX_TEXT = 4096  # bytes of an interned string, such as an SQL statement
+cdef size_t MOST_INTERNED = 65536
+cdef size_t MOST_STACKS = 262144
+cdef dict interned = {}                     # str -> string id
+cdef list held_codes = []                   # so that an address in `locations` stays its own
+cdef unordered_map[uint64_t, unordered_map[int, uint32_t]] locations  # code object -> instruction -> id
+cdef unordered_map[uint64_t, uint32_t] stacks                         # caller << 32 | location -> id
+cdef uint32_t next_location = 1
+cdef object scope_variable = None
+cdef size_t HEAD = sizeof(ProbeHead)
+DEF MOST_NUMBERS = 64
+DEF MOST_TEXTS = 16
+
+
+def use_scope(variable):
+    """The ContextVar that holds the number of the request, message or report in hand."""
+    global scope_variable
+    scope_variable = variable
+
+
+cdef uint64_t scope_in_hand() noexcept:
+    cdef PyObject* value = NULL
+    cdef int overflow = 0
+    cdef long long number = 0
+    if scope_variable is None or PyContextVar_Get(<PyObject*>scope_variable, NULL, &value) != 0:
+        PyErr_Clear()
+        return 0
+    if value != NULL:
+        if PyLong_CheckExact(value):
+            number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        Py_XDECREF(value)
+    return 0 if overflow else <uint64_t>number
+
+
+def emit(uint16_t kind, *values):
+    """Records an event of a probe on the calling thread, if a recording is in progress. Never raises.
+
+    values: int, bool, None (0) and float (cut to whole) are its numbers, at most 64; str are its texts, cut to what
+    is left of 4096 bytes. Other objects are a fault, counted, and become 0.
+    """
+    if not hook.active:
+        return
+    cdef uint8_t event[4096]
+    cdef ProbeHead head
+    cdef int64_t number
+    cdef int overflow
+    cdef uint16_t size
+    cdef Py_ssize_t length
+    cdef size_t at = HEAD, room
+    cdef const char* data
+    cdef PyObject* texts[MOST_TEXTS]
+    cdef PyObject* value
+    head.kind = kind
+    head.numbers = 0
+    head.texts = 0
+    for item in <tuple>values:
+        value = <PyObject*>item
+        number = 0
+        if PyLong_CheckExact(value) or PyBool_Check(value):
+            number = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if overflow:
+                number = <int64_t>(<uint64_t>hash(item))
+        elif PyUnicode_CheckExact(value):
+            if head.texts == MOST_TEXTS:
+                fault()
+                continue
+            texts[head.texts] = value
+            head.texts += 1
+            continue
+        elif PyFloat_CheckExact(value):
+            number = saturated(PyFloat_AS_DOUBLE(value))
+        elif value != Py_None:
+            fault()
+        if head.numbers == MOST_NUMBERS:
+            fault()
+            continue
+        memcpy(event + at, &number, 8)
+        at += 8
+        head.numbers += 1
+    head.scope = scope_in_hand()
+    cdef size_t body = at
+    cdef uint16_t i
+    cdef string replaced
+    for i in range(head.texts):
+        length = 0
+        data = PyUnicode_AsUTF8AndSize(texts[i], &length)
+        if data == NULL:  # lone surrogates
+            PyErr_Clear()
+            replaced = utf8(texts[i])
+            data = replaced.data()
+            length = <Py_ssize_t>replaced.size()
+        room = MAX_PAYLOAD - at - 2 * <size_t>(head.texts - i)
+        size = <uint16_t>min(<size_t>length, room)
+        memcpy(event + at, &size, 2)
+        memcpy(event + at + 2, data, size)
+        at += 2 + size
+    head.text_bytes = <uint16_t>(at - body)
+    memcpy(event, &head, HEAD)
+    emit_probe(event, at)
+
+
+cdef int64_t saturated(double value) noexcept:
+    if not (-9.2e18 < value < 9.2e18):
+        return 0 if value != value else (9_200_000_000_000_000_000 if value > 0 else -9_200_000_000_000_000_000)
+    return <int64_t>value
+
+
+def intern_string(text):
+    """The id of a string for an event's fields of that kind; 0 when nothing is recorded or there is no room."""
+    cdef bytes data
+    found = interned.get(text)
+    if found is not None:
+        return found
+    if not hook.active or type(text) is not str:
+        return 0
+    if interned.__len__() >= MOST_INTERNED:
+        return 0
+    data = (<str>text).encode("utf-8", "replace")[:MAX_TEXT]
+    identity = intern(data)
+    if identity:
+        interned[text] = identity
+    return identity
+
+
+cdef uint32_t location_of(Frame* frame) except? 0:
+    """The id of the line that a frame is at; 0 when the table is full."""
+    global next_location
+    cdef PyCodeObject* code = frame_code(frame)
+    cdef int offset = instruction_offset(frame)
+    cdef unordered_map[uint64_t, unordered_map[int, uint32_t]].iterator known = locations.find(<uint64_t>code)
+    cdef unordered_map[int, uint32_t].iterator found
+    cdef LocationRecord record
+    if known == locations.end():
+        held_codes.append(<object>code)
+    else:
+        found = cython.operator.dereference(known).second.find(offset)
+        if found != cython.operator.dereference(known).second.end():
+            return cython.operator.dereference(found).second
+    record.header.length = sizeof(LocationRecord)
+    record.header.type = RECORD_LOCATION
+    record.header.reserved = 0
+    record.id = next_location
+    record.file = intern(utf8(code.co_filename))
+    record.function = intern(utf8(code.co_qualname))
+    record.line = <uint32_t>max(0, PyCode_Addr2Line(code, offset))
+    if not ring_file.append_record(&record, sizeof(record)):
+        return 0
+    next_location += 1
+    locations[<uint64_t>code][offset] = record.id
+    return record.id
+
+
+cdef uint32_t stack_of(uint32_t caller, uint32_t location) except? 0:
+    cdef uint64_t key = <uint64_t>caller << 32 | location
+    cdef unordered_map[uint64_t, uint32_t].iterator found = stacks.find(key)
+    cdef StackRecord record
+    if found != stacks.end():
+        return cython.operator.dereference(found).second
+    if stacks.size() >= MOST_STACKS:
+        return 0
+    record.header.length = sizeof(StackRecord)
+    record.header.type = RECORD_STACK
+    record.header.reserved = 0
+    record.id = <uint32_t>stacks.size() + 1
+    record.caller = caller
+    record.location = location
+    record.reserved = 0
+    if not ring_file.append_record(&record, sizeof(record)):
+        return 0
+    stacks[key] = record.id
+    return record.id
+
+
+cdef int user_frames(Frame* frame, uint32_t* found, int count, int limit) except -1:
+    """Locations of the user's own frames from `frame` outward, behind the first `count`. Returns how many now."""
+    cdef int steps = 0
+    while frame != NULL and count < limit and steps < 1000:
+        if is_python_frame(frame) and is_user_frame(frame):
+            found[count] = location_of(frame)
+            count += 1
+        frame = caller_of(frame)
+        steps += 1
+    return count
+
+
+DEF MOST_FRAMES = 64
+
+
+def call_stack(int limit=32, outer=None):
+    """The id of the calling stack, the user's own frames only, at most `limit` (up to 64) of the innermost.
+
+    A greenlet goes on in the one that it was started from. outer: a frame object to begin at instead. 0 when nothing
+    is recorded, there are no such frames, or there is no room for a name. Never raises.
+    """
+    if not hook.active or ring_file == NULL:
+        return 0
+    cdef uint32_t found[MOST_FRAMES]
+    cdef int count, most = max(1, min(limit, MOST_FRAMES))
+    cdef uint32_t stack = 0
+    try:
+        if outer is not None:
+            count = user_frames(frame_of(<PyObject*>outer), found, 0, most)
+        else:
+            count = user_frames(current_frame(current_thread()), found, 0, most)
+            if greenlet_module is not None and count < most:
+                count = outer_greenlets(found, count, most)
+        while count > 0:
+            count -= 1
+            if found[count]:
+                stack = stack_of(stack, found[count])
+    except BaseException:
+        fault()
+        return 0
+    return stack
+
+
+cdef int outer_greenlets(uint32_t* found, int count, int most) except -1:
+    getcurrent = getattr(greenlet_module, "getcurrent", None)
+    if getcurrent is None:  # still being imported
+        return count
+    outer = getcurrent().parent
+    while outer is not None and count < most:
+        frame = outer.gr_frame
+        if frame is not None:
+            count = user_frames(frame_of(<PyObject*>frame), found, count, most)
+        outer = outer.parent
+    return count

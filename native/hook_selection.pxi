@@ -1,0 +1,100 @@
+# Selection: decided once for each code object.
+
+cdef vector[string] include_globs, exclude_globs, library_prefixes
+cdef vector[uint8_t] include_matched
+cdef bint keep_passed = False
+cdef bint select_default = True      # everything but the standard library and site-packages
+cdef bint select_own = False         # PyScope's own modules were asked for
+cdef unordered_map[string, uint8_t] module_decisions
+
+
+cdef bint is_library(const string& file) noexcept:
+    cdef size_t i
+    if file.size() and file[0] == b"<" and file.compare(0, 7, b"<frozen") == 0:
+        return True
+    for i in range(library_prefixes.size()):
+        if file.compare(0, library_prefixes[i].size(), library_prefixes[i]) == 0:
+            return True
+    return False
+
+
+cdef bint selects_module(const string& module) noexcept:
+    """By the globs alone; what they match is noted for the warning about globs that matched nothing."""
+    cdef unordered_map[string, uint8_t].iterator found = module_decisions.find(module)
+    if found != module_decisions.end():
+        return cython.operator.dereference(found).second != 0
+    cdef bint chosen = select_default
+    cdef size_t i
+    for i in range(include_globs.size()):
+        if fnmatch(include_globs[i].c_str(), module.c_str(), 0) == 0:
+            include_matched[i] = 1
+            chosen = True
+    for i in range(exclude_globs.size()):
+        if fnmatch(exclude_globs[i].c_str(), module.c_str(), 0) == 0:
+            chosen = False
+    if not select_own and (module == b"pyscope" or module.compare(0, 8, b"pyscope.") == 0):
+        chosen = False
+    module_decisions[module] = chosen
+    return chosen
+
+
+cdef uint16_t arity_of(PyCodeObject* code) noexcept:
+    cdef int count = code.co_argcount + code.co_kwonlyargcount
+    cdef PyObject* first
+    if code.co_argcount > 0:
+        first = code_first_parameter(code)
+        if first != NULL:
+            if PyUnicode_CompareWithASCIIString(first, "self") == 0 or PyUnicode_CompareWithASCIIString(first, "cls") == 0:
+                count -= 1
+            Py_XDECREF(first)
+    return <uint16_t>count
+
+
+cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
+    """Decides about a code object and caches the decision on it."""
+    cdef ErrorGuard* guard = new ErrorGuard()
+    cdef uint64_t value = RESOLVED
+    cdef uint16_t flags = 0
+    cdef string module, file
+    cdef PyObject* name
+    cdef bint library
+    try:
+        name = PyDict_GetItemString(frame_globals(frame), "__name__") if frame != NULL and frame_globals(frame) != NULL else NULL
+        module = utf8(name)
+        file = utf8(code.co_filename)
+        if module == b"greenlet":
+            note_greenlet()
+        library = is_library(file)
+        if not library and module != b"pyscope" and module.compare(0, 8, b"pyscope.") != 0:
+            value |= USER
+        if selects_module(module) and not (select_default and library):
+            value |= SELECTED
+            if code.co_flags & CO_GENERATOR:
+                flags |= FLAG_GENERATOR
+            if code.co_flags & CO_COROUTINE:
+                flags |= FLAG_COROUTINE
+            if code.co_flags & CO_ASYNC_GENERATOR:
+                flags |= FLAG_ASYNC_GENERATOR
+            if flags:
+                value |= SUSPENDS
+            if flags & (FLAG_COROUTINE | FLAG_ASYNC_GENERATOR):
+                value |= AWAITS
+            value |= <uint64_t>new_code(module, utf8(code.co_qualname), file, <uint32_t>code.co_firstlineno,
+                                        arity_of(code), flags) << CODE_SHIFT
+            if frame_company and not flags and PyUnicode_CompareWithASCIIString(code.co_name, "__init__") == 0:
+                value = value & ~<uint64_t>SELECTED | WATCHED
+        value |= <uint64_t>hook.generation << 32
+        if SET_CODE_EXTRA(<PyObject*>code, hook.extra_index, <void*>value) != 0:
+            PyErr_Clear()
+            fault()
+        if governing and value & SELECTED:
+            govern(code, value, module, utf8(code.co_qualname))
+        if monitoring_tool >= 0 and not (monitoring_everything and value & SELECTED):
+            watch_code(code, value)
+        elif keep_passed and not value & (SELECTED | WATCHED):
+            let_pass(code)
+    except BaseException:  # MemoryError at worst: this code object is not recorded
+        PyErr_Clear()
+        fault()
+    del guard
+    return value
