@@ -33,6 +33,9 @@ CALLS: Final = 0.75
 WINDOWS: Final = 0.2
 C_CALLS: Final = 0.4
 BURST_NS: Final = 250_000_000  # of CPU time, whose budget may be spent at once
+LONGEST_DEBT_NS: Final = (
+    1_000_000_000  # what was spent beyond the budget is not held against the program for ever
+)
 WINDOW_SECONDS: Final = 0.001  # at least: the program lets go of the GIL when it likes
 MOST_IN_A_WINDOW: Final = 64
 NEW_CODE_NS: Final = (
@@ -223,7 +226,8 @@ class Governor:
         self._spent_before += spent
         self._cpu = cpu
         work = max(passed - spent, passed * LEAST_WORK)
-        self._debt = max(self._debt + spent - self._budget * work, -self._budget * BURST_NS)
+        debt = self._debt + spent - self._budget * work
+        self._debt = min(max(debt, -self._budget * BURST_NS), self._budget * LONGEST_DEBT_NS)
         recorded = {code: sums for code, sums in events.items() if code not in self.quiet}
         load = sum(sums[0] for sums in recorded.values()) * self._event_ns
         self._load += min(1.0, work / LATELY_NS) * (load / work - self._load)

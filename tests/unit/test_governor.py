@@ -20,7 +20,7 @@ from pyscope.trace import Trace
 
 LATEST = sys.version_info >= (3, 12)
 BACKENDS = ["monitoring", "frame"] if LATEST else ["frame"]
-SECONDS = 60  # a deadline that only a broken governor meets
+SECONDS = 120  # a deadline that only a broken governor meets
 
 made = 0
 
