@@ -149,7 +149,9 @@ class ExternalTable:
     # attempts
 
     def _begin(self, news: Slice, event: Any) -> None:
-        flow = news.threads[event.thread].process, news.threads[event.thread].os_tid, event.scope
+        thread = news.threads[event.thread]
+        context = news.contexts[event.context].name if event.context else ""
+        flow = thread.process, thread.os_tid, context, event.scope
         attempt = _Attempt(event.attempt, event.time_ns, event.timeout_ns, (event.group, event.number))
         call = self._continued(event, attempt, flow)
         if call is None:
@@ -180,9 +182,8 @@ class ExternalTable:
             return None
         for call in reversed(self._calls.values()):
             last = call.attempts[-1]
-            if call.service == "smtp" and call.flow == flow and call.peer == event.peer:
-                if not last.connecting or last.outcome != "succeeded" or last.retry != attempt.retry:
-                    return None
+            same = call.service == "smtp" and call.flow == flow and call.peer == event.peer
+            if same and last.connecting and last.outcome == "succeeded" and last.retry == attempt.retry:
                 last.id, last.outcome, last.connecting = event.attempt, "open", False
                 call.stack, call.fingerprint = event.stack or call.stack, event.fingerprint
                 return call

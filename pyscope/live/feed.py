@@ -41,9 +41,9 @@ _REPLACED_EVERY = 20  # looks
 class Feed:
     """Follows a source for one dashboard.
 
-    `hello`: makes the first message from what is described. `tick`: seconds from one look to the next. `share`: how much of one core the looking may take; beyond
-    it looks become rarer. `resting`: seconds without a viewer after which it ends, until someone comes; None: it never
-    does.
+    `hello`: makes the first message from what is described. `tick`: seconds from one look to the next. `share`: how
+    much of one core the looking may take; beyond it looks become rarer. `resting`: seconds without a viewer after which
+    it ends, until someone comes; None: it never does.
     """
 
     def __init__(

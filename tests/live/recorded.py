@@ -9,10 +9,11 @@ from types import TracebackType
 from typing import Self
 
 CODE = r"""
-import itertools, os, signal, sys, threading, time
+import asyncio, itertools, os, signal, sys, threading, time
 import pyscope
 from pyscope import emitter
-from pyscope.events.external import EXTERNAL_BEGIN, EXTERNAL_END, AttemptOutcome
+from pyscope.events.external import (EXTERNAL_BEGIN, EXTERNAL_END, RETRY_BEGIN, RETRY_END, RETRY_WAIT,
+                                     AttemptOutcome)
 from pyscope.events.sql import STATEMENT
 from pyscope.events.state import STATE_CHANGE
 from pyscope.events.supervision import CHILD
@@ -52,8 +53,37 @@ def call(service="http", outcomes="succeeded", waits=0.0):
         texts = [emitter.intern(text) for text in (service, "POST /hooks", "example:443", "httpx")]
         emitter.emit(EXTERNAL_BEGIN.kind, attempt, 0, 0, 0, *texts, 1, 0, 7, emitter.stack())
         ended = int(AttemptOutcome[outcome.upper()])
-        emitter.emit(EXTERNAL_END.kind, attempt, 1000, ended, 0, emitter.intern("HTTP 503"))
+        error = emitter.intern("HTTP 503") if outcome == "failed" else 0
+        emitter.emit(EXTERNAL_END.kind, attempt, 1000, ended, 0, error)
     scope.leave()
+
+def mails(count):
+    # So many at a time, each in a task of its own: connected, refused, tried again within one retry, and sent.
+    smtp, peer, client = (emitter.intern(text) for text in ("smtp", "mail.example:25", "aiosmtplib"))
+
+    async def attempt(group, number, operation, outcome):
+        one = emitter.next_id()
+        emitter.emit(EXTERNAL_BEGIN.kind, one, 0, group, number, smtp, emitter.intern(operation), peer, client, 0, 0, 7,
+                     emitter.stack())
+        await asyncio.sleep(0.001)
+        emitter.emit(EXTERNAL_END.kind, one, 1000, int(AttemptOutcome[outcome]), 0, 0)
+
+    async def mail(number):
+        group = emitter.next_id()
+        for attempts in (1, 2):
+            emitter.emit(RETRY_BEGIN.kind, group, attempts, 0, 0, emitter.intern("send"), emitter.intern("stamina"),
+                         emitter.stack())
+            await attempt(group, attempts, "CONNECT", "SUCCEEDED")
+            last = attempts == 2
+            await attempt(group, attempts, "MAIL", "SUCCEEDED" if last else "FAILED")
+            emitter.emit(RETRY_END.kind, group, attempts, 1000, int(AttemptOutcome.SUCCEEDED), 0)
+            if not last:
+                emitter.emit(RETRY_WAIT.kind, group, attempts, 5_000_000)
+
+    async def all_of_them():
+        await asyncio.gather(*map(mail, range(count)))
+
+    asyncio.run(all_of_them())
 
 def change(old, new):
     emitter.emit(STATE_CHANGE.kind, 1, 0, 0, 1, 1, emitter.intern("Task"), emitter.intern("status"),

@@ -1,0 +1,109 @@
+"""What is told event by event equals what the views of the whole recording say."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from recorded import Recorded
+
+import pyscope
+from pyscope.codec import preferred
+from pyscope.live.following import Following
+from pyscope.live.source import FileSource
+from pyscope.views import external, requests, states, supervision
+
+
+def of_call(row: dict[str, Any]) -> tuple[object, ...]:
+    names = ("service", "operation", "peer", "client", "outcome", "retries", "timed_out", "repeated_by")
+    attempts = tuple((one["outcome"], one["error"], one["status"]) for one in row["attempts"])
+    return *(row[name] for name in names), attempts
+
+
+def followed(path: Path, program: Recorded, *expressions: str) -> Following:
+    """Has things done one after another, and looks at random moments between and meanwhile."""
+    program.record(path)
+    source = FileSource(path)
+    located = source.locate()
+    assert located is not None
+    following = Following(source, located, preferred())
+    for expression in expressions:
+        program.tell(f"threading.Thread(target=lambda: {expression}).start()")
+        for _ in range(random.randint(1, 6)):
+            following.step(time.time_ns())
+            time.sleep(random.uniform(0, 0.01))
+    program.tell("[thread.join() for thread in threading.enumerate()[1:]] and None")
+    program.tell("pyscope.stop()")
+    end = time.monotonic() + 60
+    while following.alive:
+        assert time.monotonic() < end
+        following.step(time.time_ns())
+    following.step(time.time_ns())
+    return following
+
+
+def test_calls_to_other_services_and_their_attempts_are_those_of_the_saved_recording(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        following = followed(
+            path, program,
+            "mails(4)",
+            "call(outcomes='failed,timed_out,succeeded')",
+            "call(outcomes='failed')",
+            "call(service='redis', outcomes='succeeded,succeeded')",
+            "call(outcomes='cancelled,succeeded')",
+            "mails(3)",
+        )  # fmt: skip
+    found = {message["type"]: message for message in following.state(time.time_ns())}
+    saved = external.message(pyscope.load(path))["calls"]
+    assert Counter(map(of_call, found["external"]["calls"])) == Counter(map(of_call, saved))
+    mails = [row for row in found["external"]["calls"] if row["service"] == "smtp"]
+    assert [len(row["attempts"]) for row in mails] == [2] * 7
+    assert {row["attempts"][1]["backoff_ms"] for row in mails} == {5.0}
+    following.close()
+
+
+def test_requests_states_and_supervision_are_those_of_the_saved_recording(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        following = followed(
+            path, program,
+            "requests(40, 3)",
+            "one_request('GET /fails', 'no')",
+            "change('open', 'assigned')",
+            "child('child_started', 'a')",
+            "child('child_terminated', 'a', 'ValueError: no')",
+            "requests(30, 2)",
+            "child('child_restarted', 'a')",
+            "change('assigned', 'done')",
+        )  # fmt: skip
+    now = time.time_ns()
+    found = {message["type"]: message for message in following.state(now)}
+    trace = pyscope.load(path)
+    differ_in_time = {"start_ms", "duration_ms", "parts"}
+
+    def without_times(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = [{name: value for name, value in row.items() if name not in differ_in_time} for row in rows]
+        return sorted(kept, key=lambda row: int(row["id"]))
+
+    live, saved = found["traces"]["requests"], requests.message(trace)["requests"]
+    assert len(live) == 40 * 3 + 30 * 2 + 1
+    assert without_times(live) == without_times(saved)
+    by_id = {row["id"]: row for row in saved}
+    for row in live:
+        assert row["parts"]["sql_ms"] == by_id[row["id"]]["parts"]["sql_ms"]
+        assert abs(row["start_ms"] - by_id[row["id"]]["start_ms"]) < 50  # the clock becomes known better
+
+    told = ("process", "attribute", "old", "new", "transition", "trigger", "key", "seen")
+    assert [[row[name] for name in told] for row in found["state"]["changes"]] == [
+        [row[name] for name in told] for row in states.message(trace)["changes"]
+    ]
+    [node] = found["supervision"]["tree"][0]["children"]
+    assert (node["name"], node["restarts"], node["state"]) == ("a", 1, "running")
+    assert [event["kind"] for event in found["supervision"]["events"]] == [
+        event["kind"] for event in supervision.message(trace)["events"]
+    ]
+    following.close()
