@@ -7,13 +7,17 @@ import socket
 import sys
 from collections.abc import Iterable
 
-import uvicorn
-
 from pyscope import config
-from pyscope.errors import ConfigError
+from pyscope.errors import ConfigError, MissingExtra
 from pyscope.live.mounting import Dashboard
 from pyscope.live.security import is_loopback, new_token
 from pyscope.live.source import source_of
+
+try:
+    import uvicorn
+    import websockets  # noqa: F401
+except ImportError as error:
+    raise MissingExtra("pyscope live", error.name or "uvicorn", "live") from None
 
 __all__ = ["serve"]
 

@@ -326,6 +326,23 @@ def test_the_command_says_what_there_is_not(tmp_path: Path) -> None:
             cli.main(["live", target])
 
 
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "websockets"])
+def test_a_package_that_is_missing_is_named_with_the_extra_that_brings_it(
+    tmp_path: Path, package: str
+) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from pyscope.__main__ import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-c", code, "live", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert process.returncode == 2
+    assert f"needs the package '{package}'" in process.stderr
+    assert "pyscope[live]" in process.stderr
+
+
 def test_an_address_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program, socket.socket() as taken:
