@@ -62,6 +62,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
             "database_pool_size": MOST_SEARCHES,
         }
         with serving(folder, tasks=1500, **values) as running:
+            assert runtime.is_recording()
             runtime.monitor_concurrency([running.application.reports])
             yield running
     runtime.stop_all()
