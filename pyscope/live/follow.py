@@ -106,6 +106,13 @@ class FollowedProcess:
             tail, at = self.place
             self.record.summary = tail.summary(at) or self.record.summary
 
+    def forget(self) -> None:
+        """Gives up its names: nothing of it will be asked for any more."""
+        record = self.record
+        for table in (record.strings, record.codes, record.exceptions, record.locations, record.stacks):
+            table.clear()
+        self._complete.clear()
+
     def close(self) -> None:
         """Gives the ring up."""
         if self.ring is not None:

@@ -86,7 +86,15 @@ class Following:
             found = describe(self.source, self.path, self._follower.processes)
             described = found != self._described
             self._described = found
+            self._forget_children()
         return messages, described
+
+    def _forget_children(self) -> None:
+        """Of a process that ended, and of which the window has nothing any more, the names are given up."""
+        for process in self._follower.processes[1:]:
+            if process.ended and process.record.strings and not self._window.holds(process.number):
+                process.forget()
+                self._slicer.forget(process.number)
 
     def _news(self, changed: dict[int, list[Any]], now_ns: int) -> list[Message]:
         news = self._slicer.slice(self._follower.processes, changed)

@@ -99,7 +99,11 @@ class Slicer:
         pages: list[tuple[int, Chunk]] = []
         buffers: list[bytes] = []
         inputs = []
+        numbers = []
         for process in processes:
+            if not changed.get(process.number):
+                continue  # a service may have had thousands of children
+            numbers.append(process.number)
             rows = []
             for chunk in sorted(changed.get(process.number, ()), key=lambda chunk: chunk.key):
                 rows.append(
@@ -114,6 +118,9 @@ class Slicer:
         pids = [process.record.info.pid for process in processes]
         contexts = Contexts(paired["contexts"], paired["context_names"])
         skipped: dict[tuple[int, int], list[int]] = {}
+        of_inputs = np.array(numbers, np.int32)
+        for table in paired["probes"].values():
+            table["process"] = of_inputs[table["process"]]
         found = Slice(threads, contexts, self._names, paired["probes"], skipped, pids)
         calls = np.bincount(paired["columns"]["thread"], minlength=len(pages)).tolist()
         told = {

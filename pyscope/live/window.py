@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ class Window:
         self._codec = codec
         self._most = most_bytes
         self._bytes = 0
+        self._chunks_of: Counter[int] = Counter()
         self._kept: OrderedDict[tuple[int, PageKey], _Kept] = OrderedDict()
         self.cut_ns = 0  # what was given up ended before this
 
@@ -44,15 +45,22 @@ class Window:
         for chunk in sorted(chunks, key=lambda chunk: chunk.base_ticks):
             key = process.number, chunk.key
             before = self._kept.pop(key, None)
-            if before is not None:
+            if before is None:
+                self._chunks_of[process.number] += 1
+            else:
                 self._bytes -= len(before.chunk.data) + _CHUNK_BYTES
             first = process.unix_ns(chunk.base_ticks) if before is None else before.first_ns
             self._kept[key] = _Kept(chunk, first, now_ns)
             self._bytes += len(chunk.data) + _CHUNK_BYTES
         while self._bytes > self._most and len(self._kept) > 1:
-            _, old = self._kept.popitem(last=False)
+            (number, _), old = self._kept.popitem(last=False)
+            self._chunks_of[number] -= 1
             self._bytes -= len(old.chunk.data) + _CHUNK_BYTES
             self.cut_ns = max(self.cut_ns, old.first_ns)
+
+    def holds(self, number: int) -> bool:
+        """Whether anything of a process is kept."""
+        return self._chunks_of.get(number, 0) > 0
 
     def snapshot(
         self, path: str, processes: list[FollowedProcess], from_ns: int = 0, to_ns: int = 1 << 62
@@ -66,7 +74,8 @@ class Window:
         records = []
         for process in processes:
             own = [chunk for number, chunk in chosen if number == process.number]
-            records.append((_frozen(process), own))
+            if own or process.number == 0:
+                records.append((_frozen(process), own))
         return Snapshot(path, records, self._codec)
 
 

@@ -107,3 +107,38 @@ def test_requests_states_and_supervision_are_those_of_the_saved_recording(tmp_pa
         event["kind"] for event in supervision.message(trace)["events"]
     ]
     following.close()
+
+
+def test_of_children_that_are_gone_no_names_are_kept_and_new_ones_are_followed(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+
+        def step_until(count: int) -> None:
+            end = time.monotonic() + 60
+            while len(following.state(time.time_ns())[0]["requests"]) < count:
+                assert time.monotonic() < end
+                following.step(time.time_ns())
+                time.sleep(0.005)
+
+        for number in range(1, 4):
+            program.tell("fork_and_work(10)")
+            step_until(10 * number)
+        following._window._most = 0
+        program.tell("requests(5, 1)")
+        step_until(35)
+        end = time.monotonic() + 60
+        while any(process.record.strings for process in following._follower.processes[1:]):
+            assert time.monotonic() < end
+            following.step(time.time_ns())
+            time.sleep(0.01)
+        program.tell("fork_and_work(10)")
+        step_until(45)
+        rows = following.state(time.time_ns())[0]["requests"]
+        assert Counter(row["name"] for row in rows) == {"GET /child": 40, "GET /things": 5}
+        assert len({row["pid"] for row in rows}) == 5
+    following.close()
