@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -101,7 +101,10 @@ class Scopes:
         return ScopeRow(**values)
 
     def __iter__(self) -> Iterator[ScopeRow]:
-        return map(self.at, range(len(self)))
+        names = [field.name for field in fields(ScopeRow)]
+        columns = [self._columns[name] for name in names]
+        lists = [column if isinstance(column, list) else column.tolist() for column in columns]
+        return map(ScopeRow, *lists)
 
     def __repr__(self) -> str:
         return f"<{len(self)} scopes>"

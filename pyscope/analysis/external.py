@@ -36,12 +36,12 @@ class _Logical:
     repeated_by: str = ""
 
 
-def find(trace: Trace) -> list[ExternalCall]:
+def find(trace: Trace, *, all_calls: bool = True) -> list[ExternalCall]:
     """All calls to other services, in order of their begin.
 
     A call is one request, mail, command or file operation, with every attempt to get it done. Something that
     was retried without any such attempt seen in it is a call of the service "retry", named after the
-    function.
+    function. `all_calls` false: without those that succeeded at once.
     """
     retries = _Retries(trace)
     calls: list[_Logical] = []
@@ -62,7 +62,11 @@ def find(trace: Trace) -> list[ExternalCall]:
         if send.client in ("urllib3", "redis", "valkey"):
             chains[send.chain or send.id] = logical
     names = _Names(trace)
-    found = [_alone(names, send) for send in sends.at(np.flatnonzero(sends.plain))]
+    if all_calls:
+        found = [_alone(names, send) for send in sends.at(np.flatnonzero(sends.plain))]
+    else:
+        found = []
+        calls = [each for each in calls if len(each.sends) > 1 or each.sends[0].outcome != "succeeded"]
     found += [_call(names, logical, retries) for logical in calls]
     found += retries.without_sends(trace, grouped.seen)
     return sorted(found, key=lambda call: call.start_ns)

@@ -131,6 +131,7 @@ def strand_keys(events: Any) -> list[StrandKey]:
 
 
 _ACCESS = -1
+_LOCK, _ACQUIRED = LOCK.kind, int(LockStep.ACQUIRED)
 
 
 def replay(
@@ -188,6 +189,7 @@ class _History:
         self._contexts = contexts
         self._strands: dict[StrandKey, Strand] = {}
         self._acquisitions = 0
+        self._semaphores = False  # whether any lock was released by who had not acquired it
         self._locks: dict[tuple[int, int], Clock] = {}
         self._channels: dict[Any, tuple[Clock, Clock]] = {}
         self._barriers: dict[tuple[int, int], int] = {}  # arrivals so far
@@ -205,6 +207,11 @@ class _History:
     def apply(self, kind: int, values: tuple[int, ...]) -> None:
         """One event of synchronisation."""
         process, thread = values[:2]
+        if kind == _LOCK:  # by far the commonest
+            task = values[2]
+            strand = self._strand((process, -1, task) if task else (process, thread, 0), thread)
+            self._lock(strand, values[3], (process, values[4]), values[5])
+            return
         if kind in _MESSAGES:
             task = self._contexts.get(values[2], 0)
         else:
@@ -212,9 +219,6 @@ class _History:
         strand = self._strand((process, -1, task) if task else (process, thread, 0), thread)
         if kind in _MESSAGES:
             self._message(kind, strand, values[3])
-            return
-        if kind == LOCK.kind:
-            self._lock(strand, values[3], (process, values[4]), values[5])
         elif kind == SIGNAL.kind:
             self._signal(strand, process, thread, *values[3:])
         elif kind == THREAD.kind:
@@ -236,7 +240,7 @@ class _History:
             if loop_itself is not None and loop_itself.hard is not strand.woken:
                 strand.woken = loop_itself.hard
                 strand.take((loop_itself.hard, loop_itself.full))
-        loop = self._inboxes.get((key[0], thread))
+        loop = self._inboxes.get((key[0], thread)) if self._inboxes else None
         if loop is not None:
             inbox = self._channels.get(("loop", *loop))
             if inbox is not None and inbox is not strand.inbox:
@@ -258,17 +262,20 @@ class _History:
             strand.take(clocks)
 
     def _lock(self, strand: Strand, step: int, lock: tuple[int, int], capacity: int) -> None:
-        if step == LockStep.ACQUIRED:
+        name = lock[1]
+        if step == _ACQUIRED:
             before = self._locks.get(lock)
             if before is not None:
                 strand.take_by_chance(before)
-            self._take(strand, ("semaphore", *lock))
+            if self._semaphores:
+                self._take(strand, ("semaphore", *lock))
             self._acquisitions += 1
-            name = lock[1] if capacity <= 1 else -lock[1]  # one that admits several excludes nobody
-            strand.held[name] = self._acquisitions
+            # one that admits several excludes nobody
+            strand.held[name if capacity <= 1 else -name] = self._acquisitions
             return
-        held = next((each for each in (lock[1], -lock[1]) if each in strand.held), None)
-        if held is None:  # a signal: who releases is not who acquired
+        held = name if name in strand.held else -name
+        if held not in strand.held:  # a signal: who releases is not who acquired
+            self._semaphores = True
             self._add(("semaphore", *lock), strand.give())
             return
         del strand.held[held]

@@ -84,7 +84,7 @@ class _Search:
             for group in groups
             if group.kind == "n_plus_one_query"
         }
-        found = [self._issue(group, chains) for group in groups]
+        found = self._told(groups, chains)
         return sorted(found, key=lambda issue: issue.time_ns)
 
     # what belongs together
@@ -165,7 +165,7 @@ class _Search:
                 yield rows[first:last]
 
     def _enough(self, kind: str, rows: NDArray[np.intp], column: NDArray[np.int64]) -> Iterator[_Group]:
-        distinct = len(np.unique(column[rows]))
+        distinct = len(set(column[rows].tolist()))  # there may be very many groups, mostly small
         if distinct >= self._threshold:
             yield _Group(kind, Load(int(self._all["load"][rows[0]])), rows, distinct)
 
@@ -183,21 +183,55 @@ class _Search:
 
     # what is told
 
-    def _issue(self, group: _Group, chains: dict[tuple[int, int], _Group]) -> PerformanceIssue:
+    def _told(
+        self, groups: list[_Group], chains: dict[tuple[int, int], _Group]
+    ) -> Iterator[PerformanceIssue]:
+        """A finding for each group. What all need is read at once: a service may have an N+1 in every request."""
+        if not groups:
+            return
         columns = self._all
-        rows = group.rows
-        first = next(columns.records(rows[:1]))
-        parents = [text for text in columns["parent_statement"][rows].tolist() if text]
-        parent = max(set(parents), key=parents.count) if parents else 0
-        above = chains.get((int(self._units[rows[0]]), parent)) if parent else None
-        outer = (
-            self._strings[int(columns["relationship"][above.rows[0]])] if above and above is not group else ""
-        )
+        firsts = np.array([group.rows[0] for group in groups], np.intp)
+        lasts = np.array([group.rows[-1] for group in groups], np.intp)
+        rows = np.concatenate([group.rows for group in groups])
+        ends = np.cumsum([len(group.rows) for group in groups])
+        starts = np.concatenate(([0], ends[:-1]))
+        totals = np.add.reduceat(columns["duration_ns"][rows], starts).tolist()
+        parents = columns["parent_statement"][rows].tolist()
+        contexts = flow_of_contexts(self._trace, columns["context"][firsts]).tolist()
+        for group, first, unit, end_ns, begin, end, total, flow in zip(
+            groups,
+            columns.records(firsts),
+            self._units[firsts].tolist(),
+            columns["time_ns"][lasts].tolist(),
+            starts.tolist(),
+            ends.tolist(),
+            totals,
+            contexts,
+            strict=True,
+        ):
+            above = self._above(group, unit, parents[begin:end], chains)
+            yield self._issue(group, first, end_ns, total, flow, *above)
+
+    def _above(
+        self, group: _Group, unit: int, parents: list[int], chains: dict[tuple[int, int], _Group]
+    ) -> tuple[int, str]:
+        """The statement that loaded most of the parents, and the relationship of its own N+1 if it is part of one."""
+        parents = [text for text in parents if text]
+        if not parents:
+            return 0, ""
+        distinct = set(parents)
+        parent = max(distinct, key=parents.count) if len(distinct) > 1 else parents[0]
+        above = chains.get((unit, parent))
+        if above is None or above is group:
+            return parent, ""
+        return parent, self._strings[int(self._all["relationship"][above.rows[0]])]
+
+    def _issue(
+        self, group: _Group, first: Any, end_ns: int, total_ns: int, flow: int, parent: int, outer: str
+    ) -> PerformanceIssue:
         statement, relationship = first.statement, first.relationship
         start = first.time_ns - first.duration_ns
-        flow = int(flow_of_contexts(self._trace, columns["context"][rows[:1]])[0])
-        context = self._trace.contexts[flow].name if flow else None
-        count = len(rows)
+        count = len(group.rows)
         repeated = group.kind == "repeated_query"
         return PerformanceIssue(
             kind=group.kind,
@@ -207,15 +241,15 @@ class _Search:
             relationship=relationship,
             call_site=call_site(first.stack),
             suggestion=advice(group.load, statement, relationship, outer, repeated),
-            total_ms=float(columns["duration_ns"][rows].sum()) / 1e6,
+            total_ms=total_ns / 1e6,
             scope=first.scope,
             cause=_CAUSES[group.load],
             parents=group.distinct,
             explanation=explained(group.load, count, group.distinct, relationship, repeated),
             time_ns=start,
-            duration_ns=int(columns["time_ns"][rows[-1]]) - start,
+            duration_ns=end_ns - start,
             thread=self._trace.threads[first.thread].name,
-            context=context,
+            context=self._trace.contexts[flow].name if flow else None,
             stack=first.stack,
         )
 

@@ -101,14 +101,11 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     if not trace.has_probe_events:
         return None
     found = [ranked for ranked, _ in everything(trace)]
-    transitions: dict[str, int] = defaultdict(int)
-    for change in states.find(trace):
-        transitions[change.transition] += 1
     return Ranking(
         findings=found[:limit],
         more=max(0, len(found) - limit),
         routes=_routes(time_parts.of_scopes(trace), limit),
-        transitions=dict(sorted(transitions.items(), key=lambda item: -item[1])),
+        transitions=dict(sorted(states.counted(trace).items(), key=lambda item: -item[1])),
         peak_memory=resources.find(trace).peak_memory,
     )
 
@@ -119,7 +116,7 @@ def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Ro
     found = [
         *_performance([*queries.find(trace), *hotspots.find(trace)]),
         *_races([*races.find(trace), *database_races.find(trace)]),
-        *_external(external.find(trace) if calls is None else calls),
+        *_external(external.find(trace, all_calls=False) if calls is None else calls),
         *_supervision([*supervised, *_actors(trace, supervised)]),
     ]
     found.sort(key=lambda row: (-row[0].severity, -row[0].weight, row[0].time_ns))

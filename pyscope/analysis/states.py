@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pyscope.events.state import STATE_CHANGE, STATES, Seen, ValueKind
@@ -11,7 +12,7 @@ from pyscope.findings import StateChange
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["find", "transition"]
+__all__ = ["counted", "find", "transition"]
 
 Value = str | int | float | bool | None
 
@@ -53,6 +54,30 @@ def find(trace: Trace, last: int | None = None) -> list[StateChange]:
             )
         )
     return found
+
+
+def counted(trace: Trace) -> dict[str, int]:
+    """How often each transition happened, without a row for each change."""
+    events = trace.probe_events(STATE_CHANGE)
+    strings = trace.strings
+    kinds = events["new_kind"].tolist()
+    texts = [
+        text if kind == ValueKind.TEXT else None for kind, text in zip(kinds, events["new"], strict=True)
+    ]
+    changes = Counter(
+        zip(
+            events["owner"].tolist(),
+            events["attribute"].tolist(),
+            events["initial"].tolist(),
+            texts,
+            strict=True,
+        )
+    )
+    found: Counter[str] = Counter()
+    for (owner, attribute, initial, new), count in changes.items():
+        if not initial or strings[attribute] in STATES:
+            found[transition(strings[owner], strings[attribute], new)] += count
+    return dict(found)
 
 
 def transition(owner: str, attribute: str, new: Value) -> str:
