@@ -105,8 +105,9 @@ def _shared(accesses: Any) -> NDArray[np.intp]:
         return np.zeros(0, np.intp)
     strand = _strands(accesses)
     subject = _codes(accesses["object"], accesses["attribute"])
-    pairs = np.unique(np.stack([subject, strand]), axis=1)
-    strands = np.bincount(pairs[0], minlength=int(subject.max()) + 1)
+    count = int(strand.max()) + 1
+    pairs = np.unique(subject * count + strand)
+    strands = np.bincount(pairs // count, minlength=int(subject.max()) + 1)
     writes = np.isin(accesses["operation"], WRITES)
     written = np.bincount(subject[writes], minlength=len(strands)) > 0
     shared = ((strands > 1) & written)[subject]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from pyscope.analysis import (
     time_parts,
 )
 from pyscope.events.actors import ACTOR
-from pyscope.findings import ExternalCall, PerformanceIssue, Race, ScopeTime, SupervisorEvent
+from pyscope.findings import ExternalCall, PerformanceIssue, Race, SupervisorEvent
 from pyscope.rows import Location
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     return Ranking(
         findings=found[:limit],
         more=max(0, len(found) - limit),
-        routes=_routes(time_parts.of_scopes(trace), limit),
+        routes=_routes(trace, limit),
         transitions=dict(sorted(states.counted(trace).items(), key=lambda item: -item[1])),
         peak_memory=resources.find(trace).peak_memory,
     )
@@ -239,37 +239,44 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
         yield row, group
 
 
-def _routes(scopes: Sequence[ScopeTime], limit: int) -> list[RouteRow]:
+def _routes(trace: Trace, limit: int) -> list[RouteRow]:
+    scopes, sums = trace.scopes, time_parts.columns_of_scopes(trace)
+    wall = scopes["end_ns"] - scopes["start_ns"]
+    cpu = scopes["cpu_ns"]
+    failed = (scopes["status"] >= 500) | np.array(
+        [outcome == "raised" for outcome in scopes["outcome"]], bool
+    )
+    titles = map(_title, scopes["name"], scopes["route"])
+    members: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row, key in enumerate(zip(scopes["kind"], titles, strict=True)):
+        members[key].append(row)
     rows = []
-    for group in _grouped(scopes, lambda scope: (scope.kind, _title(scope))):
-        first = group[0]
-        durations = np.array([scope.parts.wall_ns for scope in group])
+    for (kind, name), group in members.items():
+        at = np.array(group, np.intp)
+        durations = wall[at]
         p50, p95 = np.percentile(durations, (50, 95), method="nearest").tolist()
-        cpu = [scope.parts.cpu_ns for scope in group]
         rows.append(
             RouteRow(
-                kind=first.kind,
-                name=_title(first),
+                kind=kind,
+                name=name,
                 count=len(group),
-                failed=sum(scope.status >= 500 or scope.outcome == "raised" for scope in group),
+                failed=int(failed[at].sum()),
                 p50_ns=int(p50),
                 p95_ns=int(p95),
                 max_ns=int(durations.max()),
                 wall_ns=int(durations.sum()),
-                cpu_ns=None if min(cpu) < 0 else sum(cpu),
-                **_sums(group),
+                cpu_ns=None if cpu[at].min() < 0 else int(cpu[at].sum()),
+                sql_ns=int(sums["sql_ns"][at].sum()),
+                external_ns=int(sums["external_ns"][at].sum()),
+                lock_ns=int(sums["lock_ns"][at].sum()),
+                sql_count=int(sums["sql_count"][at].sum()),
             )
         )
     return sorted(rows, key=lambda row: -row.wall_ns)[:limit]
 
 
-def _title(scope: ScopeTime) -> str:
-    return f"{scope.name.partition(' ')[0]} {scope.route}" if scope.route else scope.name
-
-
-def _sums(group: Sequence[ScopeTime]) -> dict[str, Any]:
-    names = ("sql_ns", "external_ns", "lock_ns", "sql_count")
-    return {name: sum(getattr(scope.parts, name) for scope in group) for name in names}
+def _title(name: str, route: str) -> str:
+    return f"{name.partition(' ')[0]} {route}" if route else name
 
 
 def _shortened(statement: str, most: int = 60) -> str:

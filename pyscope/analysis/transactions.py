@@ -174,8 +174,11 @@ class History:
         rows, transactions = self._rows["row"], self._rows["transaction"]
         written = self._rows["touch"] >= Touch.WRITE
         _, inverse = np.unique(rows, return_inverse=True)
-        pairs = np.unique(np.column_stack((inverse, np.unique(transactions, return_inverse=True)[1])), axis=0)
-        users = np.bincount(pairs[:, 0], minlength=int(inverse.max()) + 1)
+        distinct, of = np.unique(transactions, return_inverse=True)
+        pairs = np.unique(
+            inverse * len(distinct) + of
+        )  # as one number each: many times faster than rows of two
+        users = np.bincount(pairs // len(distinct), minlength=int(inverse.max()) + 1)
         writers = np.bincount(inverse[written], minlength=len(users))
         group = self._rows["touch"] == Touch.READ_GROUP
         grouped = users[inverse] > 1

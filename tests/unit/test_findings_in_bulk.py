@@ -59,4 +59,14 @@ def test_what_a_lock_guards_is_no_race_and_what_two_transactions_write_is_looked
     assert all(race.kind == "lost_update" for race in database_races.find(trace))
     ranking = rank(trace)
     assert ranking is not None
+    [route] = ranking.routes
+    assert (route.kind, route.name, route.count, route.failed) == (
+        "request",
+        "GET /projects/{id}",
+        REQUESTS,
+        0,
+    )
+    assert (route.sql_count, route.cpu_ns) == (11 * REQUESTS, 9 * findings_scale.MS * REQUESTS)
+    assert route.wall_ns == sum(scope.parts.wall_ns for scope in time_parts.of_scopes(trace))
+    assert route.sql_ns == 11 * findings_scale.MS * REQUESTS
     assert {row.kind for row in ranking.findings} >= {"n_plus_one_query", "external_call"}
