@@ -16,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: audit faults soak suites bench-live help demo test test-native test-python bench bench-throughput bench-findings lint format wheel clean check-python
+.PHONY: audit faults soak suites bench-live help demo test test-native test-python bench bench-throughput bench-findings bench-findings-scale lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
@@ -48,6 +48,9 @@ bench-live: $(VENV)/built.stamp  ## the dashboard: event to screen in Chromium, 
 
 bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
 	$(SHARED) $(BIN)/python -m benchmarks.findings
+
+bench-findings-scale: $(VENV)/built.stamp  ## each analysis on a recording of ten million events: CPU time, memory
+	$(SHARED) $(BIN)/python -m benchmarks.findings_scale
 
 suites: $(VENV)/built.stamp  ## test suites of packages from PyPI: untraced, with an empty hook, everything traced
 	$(SHARED) $(BIN)/python -m benchmarks.suites $(SUITES_ARGS)
