@@ -93,15 +93,18 @@ class SQLAlchemyProbe(Probe):
         self._flags = [(cls, cls.__dict__.get("_has_events")) for cls in (Engine, Dialect)]
         self._patches = Patches()
         for name, make in (
-            ("_begin_impl", functools.partial(_before, self._begin)),
-            ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused)),
-            ("_rollback_impl", functools.partial(_before, self._rollback)),
-            ("_savepoint_impl", functools.partial(_before, self._savepoint)),
-            ("_rollback_to_savepoint_impl", functools.partial(_before, self._rollback_savepoint)),
-            ("_release_savepoint_impl", functools.partial(_before, self._release_savepoint)),
-            ("_begin_twophase_impl", functools.partial(_before, self._begin)),
-            ("_commit_twophase_impl", functools.partial(_before_commit, self._commit, self._refused)),
-            ("_rollback_twophase_impl", functools.partial(_before, self._rollback)),
+            ("_begin_impl", functools.partial(_before, self._begin, self.fault)),
+            ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused, self.fault)),
+            ("_rollback_impl", functools.partial(_before, self._rollback, self.fault)),
+            ("_savepoint_impl", functools.partial(_before, self._savepoint, self.fault)),
+            ("_rollback_to_savepoint_impl", functools.partial(_before, self._rollback_savepoint, self.fault)),
+            ("_release_savepoint_impl", functools.partial(_before, self._release_savepoint, self.fault)),
+            ("_begin_twophase_impl", functools.partial(_before, self._begin, self.fault)),
+            (
+                "_commit_twophase_impl",
+                functools.partial(_before_commit, self._commit, self._refused, self.fault),
+            ),
+            ("_rollback_twophase_impl", functools.partial(_before, self._rollback, self.fault)),
         ):
             if not self._patches.replace(Connection, name, make):
                 self._patches.undo()
@@ -374,29 +377,43 @@ class SQLAlchemyProbe(Probe):
             self.fault()
 
 
-def _before(tell: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
+def _before(
+    tell: Callable[..., None], fault: Callable[[], None], original: Callable[..., Any]
+) -> Callable[..., Any]:
     """A method of Connection, told of before it does its work."""
 
     @functools.wraps(original)
     def method(connection: Any, *arguments: Any) -> Any:
-        tell(connection, *arguments)
+        try:
+            tell(connection, *arguments)
+        except Exception:
+            fault()
         return original(connection, *arguments)
 
     return method
 
 
 def _before_commit(
-    tell: Callable[..., None], refused: Callable[[Any], None], original: Callable[..., Any]
+    tell: Callable[..., None],
+    refused: Callable[[Any], None],
+    fault: Callable[[], None],
+    original: Callable[..., Any],
 ) -> Callable[..., Any]:
     """The same for one that may be refused."""
 
     @functools.wraps(original)
     def method(connection: Any, *arguments: Any) -> Any:
-        tell(connection, *arguments)
+        try:
+            tell(connection, *arguments)
+        except Exception:
+            fault()
         try:
             return original(connection, *arguments)
         except BaseException:
-            refused(connection)
+            try:
+                refused(connection)
+            except Exception:
+                fault()
             raise
 
     return method

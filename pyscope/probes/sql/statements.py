@@ -52,16 +52,19 @@ class Statements:
             try:
                 dialect = context.dialect
                 listeners = tuple(getattr(dialect.dispatch, name))
-                alone = len(listeners) == 1 and listeners[0] is execute
+                told = self.watching and emitter.active()
+                handed = getattr(dialect, name)
             except Exception:
                 probe.fault()
                 return None
             # From here on it is done here, told or not: SQLAlchemy is not to go on in a list that may have changed.
-            told = self.watching and emitter.active()
             started = perf_counter_ns()
             try:
-                if alone or not _by_another(listeners, execute, cursor, statement, *arguments):
-                    getattr(dialect, name)(cursor, statement, *arguments)
+                for listener in listeners:
+                    if listener is not execute and listener(cursor, statement, *arguments):
+                        break  # it has done the driver's work
+                else:
+                    handed(cursor, statement, *arguments)
             except BaseException as error:
                 if told:
                     probe.failed(statement, context, error, perf_counter_ns() - started)
@@ -150,8 +153,3 @@ class Statements:
 
 def _no_run() -> int:
     return 0
-
-
-def _by_another(listeners: tuple[Any, ...], ours: Any, *arguments: Any) -> bool:
-    """Whether a listener of the program's has done the driver's work."""
-    return any(listener is not ours and listener(*arguments) for listener in listeners)

@@ -68,11 +68,11 @@ class UpdateStatements:
         @functools.wraps(original)
         def _execute_clauseelement(connection: Any, statement: Any, *arguments: Any) -> Any:
             result = original(connection, statement, *arguments)
-            if getattr(statement, "is_update", False) and self._classes and emitter.active():
-                try:
+            try:
+                if getattr(statement, "is_update", False) and self._classes and emitter.active():
                     self._look_into(statement, result)
-                except Exception:
-                    self._fault()
+            except Exception:
+                self._fault()
             return result
 
         return _execute_clauseelement
