@@ -32,7 +32,10 @@ POLICY = (
 
 
 class Stage:
-    """One page's server. What it says to a new viewer, and what it answers, may be changed at any time."""
+    """One page's server. What it says to a new viewer, and what it answers, may be changed at any time.
+
+    `refusing`: as if the page's token were no longer right. `busy`: it takes no viewers for the moment.
+    """
 
     def __init__(self, service: Service | None = None) -> None:
         self.service = service or Service()
@@ -42,6 +45,7 @@ class Stage:
         self.posted: list[tuple[str, str]] = []
         self.url = ""
         self.refusing = False
+        self.busy = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._viewers: set[WebSocket] = set()
 
@@ -72,7 +76,7 @@ class Stage:
             await viewer.close(1012)
 
     async def _socket(self, socket: WebSocket) -> None:
-        if self.refusing:
+        if self.refusing or self.busy:
             await socket.close()
             return
         await socket.accept()

@@ -157,9 +157,11 @@ def test_a_page_that_loses_its_server_says_so_and_catches_up_with_the_next_one(
 def test_a_dropped_connection_is_taken_up_again_where_one_was(page: Page, stage: Stage) -> None:
     show(page, "findings/lost_update-1")
     stage.heard.clear()
+    stage.busy = True
     stage.drop()
     expect(page.locator("#connection")).to_contain_text("Reconnecting")
     page.get_by_role("button", name="Try now").click()
+    stage.busy = False
     expect(page.locator("#connection")).to_have_text("Live")
     expect(card(page, "lost_update").locator(".access")).to_have_count(3)
     assert {"type": "view", "name": "findings"} in stage.heard
