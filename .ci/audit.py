@@ -1,12 +1,13 @@
 """`make audit`: known vulnerabilities of the versions that are installed here of what PyScope declares, by pip-audit.
 
 pip-audit runs from an environment of its own in build/, so that it is no dependency itself. The exit code is 1 if one
-is known, 2 if the database cannot be reached.
+is known, 2 if some could not be audited.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -46,14 +47,31 @@ def main() -> int:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write("\n".join(pins))
         requirements.flush()
-        command = [tool / "bin" / "pip-audit", "--no-deps", "--disable-pip", "-r", requirements.name]
+        command = [
+            tool / "bin" / "pip-audit",
+            "--no-deps",
+            "--disable-pip",
+            "-f",
+            "json",
+            "-r",
+            requirements.name,
+        ]
         try:
-            done = subprocess.run([*command, "--progress-spinner", "off"], timeout=SECONDS)
+            done = subprocess.run(
+                [*command, "--progress-spinner", "off"], stdout=subprocess.PIPE, text=True, timeout=SECONDS
+            )
         except subprocess.TimeoutExpired:
             print(f"the database of vulnerabilities did not answer in {SECONDS} s", file=sys.stderr)
             return 2
-    print(f"{len(pins)} distributions audited")
-    return done.returncode
+    found = json.loads(done.stdout)["dependencies"]
+    skipped = [row["name"] for row in found if "skip_reason" in row]
+    known = [(row["name"], row["version"], bad["id"]) for row in found for bad in row.get("vulns", ())]
+    for name, version, identity in known:
+        print(f"{name} {version}: {identity}")
+    if skipped:  # pip-audit itself takes these for sound
+        print(f"{len(skipped)} of {len(found)} could not be audited: {', '.join(skipped)}", file=sys.stderr)
+    print(f"{len(found) - len(skipped)} distributions audited, {len(known)} vulnerabilities known")
+    return 1 if known else 2 if skipped else 0
 
 
 if __name__ == "__main__":
