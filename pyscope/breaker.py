@@ -71,7 +71,10 @@ def raise_if_of_the_program() -> None:
     traceback = error.__traceback__ if error is not None else None
     if error is None or traceback is None or traceback.tb_next is None:
         return
-    handlers = _handlers()
+    try:
+        handlers = _handlers()
+    except Exception:
+        return
     while traceback is not None:
         if traceback.tb_frame.f_code in handlers:
             raise error
