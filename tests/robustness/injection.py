@@ -26,7 +26,7 @@ Point = tuple[str, int, str]
 THE_PROGRAMS = frozenset(
     {
         *(f"Boundary.{name}" for name in ("__call__", "__get__", "__getattr__", "_awaited")),
-        *(f"_Steps.{name}" for name in ("of", "__next__", "send", "throw", "close")),
+        *(f"_Steps.{name}" for name in ("__init__", "__next__", "send", "throw", "close")),
         *(
             "Layer.below",
             "_Traced.acquire",
