@@ -58,7 +58,7 @@ struct Hook {
   _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
   PyObject* disable = nullptr;  // sys.monitoring.DISABLE
   PyObject* current_tasks = nullptr;  // asyncio's dict of loop -> task
-  // greenlet's C API, a new reference: set where the greenlet is asked for at each event. That takes some 60
+  // greenlet's C API, a new reference: set where the greenlet is asked for at each event. That takes some 170
   // instructions, a trace function some 2,400 at each switch: cheaper where few of the calls are recorded.
   PyObject* (*current_greenlet)() = nullptr;
   std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
