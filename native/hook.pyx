@@ -34,11 +34,41 @@ cdef bint flight_mode = False
 
 cdef list fault_notes = []  # where the first faults arose
 DEF MOST_NOTES = 8
+DEF MOST_FAULTS = 100  # within FAULT_SPAN: then the recorder takes itself out
+DEF FAULT_SPAN = 60_000_000_000  # ns
+cdef object circuit_breaker = None
+cdef int64_t faults_from = 0
+cdef int faults_lately = 0
+
+
+def use_circuit_breaker(function):
+    """Calls `function(faults, notes)` on the main thread before repeated faults take the hook out."""
+    global circuit_breaker
+    circuit_breaker = function
+
+
+cdef int break_circuit(void* _) noexcept:
+    if backend_in_use is None:
+        return 0
+    try:
+        if circuit_breaker is not None:
+            circuit_breaker(hook.faults.load(), list(fault_notes))
+    except BaseException:
+        pass
+    return uninstall_soon(NULL)
 
 
 cdef void fault() noexcept:
     """Counts an internal fault, and notes the first few: the exception's type and the line it arose at."""
+    global faults_from, faults_lately
     hook.faults.fetch_add(1)
+    cdef int64_t now = monotonic_ns()
+    if now - faults_from > FAULT_SPAN:
+        faults_from = now
+        faults_lately = 0
+    faults_lately += 1
+    if faults_lately == MOST_FAULTS:
+        Py_AddPendingCall(break_circuit, NULL)
     try:
         if len(fault_notes) < MOST_NOTES:
             kind, _, traceback = sys.exc_info()
@@ -72,7 +102,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     reselectable: code that is not selected is remembered, so that `reselect` can select it later.
     Raises OSError when the ring or the file cannot be made, BackendUnavailable when the hook cannot be installed.
     """
-    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, ask_for_greenlet
+    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, ask_for_greenlet, faults_lately
     cdef RingOptions options
     cdef bint everything
     cdef int kind
@@ -127,6 +157,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         begin_governing(keep)
         hook.threads = 0
         hook.faults.store(0)
+        faults_lately = 0
         fault_notes.clear()
         open_existing_rings()
         hook.evicted = False

@@ -27,6 +27,7 @@ cdef extern from "Python.h":
     const char* PyModule_GetName(PyObject*) noexcept
     bint PyType_Check(PyObject*) noexcept
     PyObject* PyWeakref_NewRef(PyObject*, PyObject*) noexcept
+    object new_weak_reference "PyWeakref_NewRef"(object, PyObject*)  # or raises MemoryError
     unsigned long PyThread_get_thread_ident() noexcept
     int PyCode_Addr2Line(PyCodeObject*, int) noexcept
     int PyContextVar_Get(PyObject*, PyObject*, PyObject**) noexcept

@@ -54,9 +54,7 @@ cdef int govern(PyCodeObject* code, uint64_t value, const string& module, const 
     if is_kept(module, function):
         governed.append(None)
         return 0
-    reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
-    Py_XDECREF(<PyObject*>reference)
-    governed.append(reference)
+    governed.append(new_weak_reference(<object>code, NULL))
     return 0
 
 

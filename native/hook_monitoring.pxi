@@ -27,8 +27,7 @@ def free_tool_ids():
 cdef void let_pass(PyCodeObject* code) noexcept:
     """Remembers a code object that is not recorded, in case it is to be later."""
     try:
-        reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
-        Py_XDECREF(<PyObject*>reference)
+        reference = new_weak_reference(<object>code, NULL)
         disarmed_codes.append(reference)
     except BaseException:
         fault()
@@ -87,8 +86,7 @@ cdef object select_modules(globs, exclude):
 
 cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
     try:
-        reference = <object>PyWeakref_NewRef(<PyObject*>code, NULL)
-        Py_XDECREF(<PyObject*>reference)
+        reference = new_weak_reference(<object>code, NULL)
         if value & (WATCHED if frame_company else SELECTED):
             watched_codes.append(reference)
             set_local_events(monitoring_tool, <object>code, local_events)
