@@ -104,7 +104,9 @@ def _opentelemetry() -> Off:
             self.spans += len(spans)
             return SpanExportResult.SUCCESS
 
-    apps = [item for item in gc.get_objects() if isinstance(item, FastAPI)]
+    apps = [
+        item for item in gc.get_objects() if issubclass(type(item), FastAPI)
+    ]  # isinstance would wake lazy proxies
     databases = [app.state.taskflow.database for app in apps]
     engines = [
         engine for database in databases for engine in (database.engine.sync_engine, database.sync.engine)

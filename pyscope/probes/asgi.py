@@ -76,11 +76,15 @@ def leave_out(path: str) -> None:
 
 
 def _is_left_out(scope: ASGIScope) -> bool:
-    path, root = scope.get("path", ""), scope.get("root_path", "")
-    if type(path) is not str or type(root) is not str:
+    try:
+        path, root = scope.get("path", ""), scope.get("root_path", "")
+        if type(path) is not str or type(root) is not str:
+            return False
+        rest = path.removeprefix(root)
+        return any(rest == left or rest.startswith(f"{left}/") for left in _left_out)
+    except Exception:
+        fault("asgi")
         return False
-    rest = path.removeprefix(root)
-    return any(rest == left or rest.startswith(f"{left}/") for left in _left_out)
 
 
 async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:

@@ -225,7 +225,10 @@ def test_a_killed_report_process_is_seen_to_die_and_to_be_started_again(
     # The same seen from below: of the process itself, whoever looks after it.
     wait_until(lambda: [e for e in events_of(pyscope_runtime, "child_terminated") if e.pid == pid])
     [killed] = [event for event in events_of(pyscope_runtime, "child_terminated") if event.pid == pid]
-    assert (killed.supervisor, killed.reason) == ("subprocess", "killed by SIGKILL")
+    assert killed.supervisor == "subprocess"
+    assert killed.reason.startswith(
+        "killed by SIGKILL"
+    )  # the service may have asked the dead one to end, too
     assert service.client.get("/readyz").status_code == 200
     wait_until(lambda: service.get(f"/reports/{report}")["status"] == "finished")
     assert service.get(f"/reports/{report}")["restarts"] == 1

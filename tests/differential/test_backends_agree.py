@@ -41,7 +41,7 @@ def test_a_backend_is_left_out_only_where_its_mechanism_does_not_exist() -> None
 
 
 @settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
