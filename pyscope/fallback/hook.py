@@ -309,6 +309,9 @@ class _Hook:
                 if self.code(frame) is None:  # nothing is kept of others' frames: it would keep them alive
                     return None
             except Exception as error:
+                if _of_the_program(error):
+                    self.interrupted += 1
+                    raise
                 self.fault(error)
                 return None
             frame.f_trace_lines = False
@@ -425,6 +428,8 @@ class _Hook:
             numbers, texts = numbers[:MAX_NUMBERS], texts[:MAX_TEXTS]
             thread.page.probe(now, kind, emitter.scope.get(), numbers, texts)
         except Exception as error:
+            if _of_the_program(error):
+                raise
             self.fault(error)
         finally:
             thread.busy = was_busy
@@ -435,6 +440,8 @@ class _Hook:
         try:
             return self.writer.string(text)
         except Exception as error:
+            if _of_the_program(error):
+                raise
             self.fault(error)
             return 0
 
@@ -450,6 +457,8 @@ class _Hook:
                 number = self.writer.stack(number, location)
             return number
         except Exception as error:
+            if _of_the_program(error):
+                raise
             self.fault(error)
             return 0
         finally:
