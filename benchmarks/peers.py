@@ -104,9 +104,9 @@ def _opentelemetry() -> Off:
             self.spans += len(spans)
             return SpanExportResult.SUCCESS
 
-    apps = [
-        item for item in gc.get_objects() if issubclass(type(item), FastAPI)
-    ]  # isinstance would wake lazy proxies
+    # isinstance would wake lazy proxies
+    found = [item for item in gc.get_objects() if issubclass(type(item), FastAPI)]
+    apps = [app for app in found if hasattr(app.state, "taskflow")]
     databases = [app.state.taskflow.database for app in apps]
     engines = [
         engine for database in databases for engine in (database.engine.sync_engine, database.sync.engine)

@@ -146,11 +146,14 @@ inline void record_raise(uint64_t value, PyThreadState* thread, PyTypeObject* ty
   thread_ring->emit(word(value, Kind::Raise), hook.slow.exception(type) & kExceptionMask);
 }
 
-// GenStart, GenResume, GenThrow
+// GenStart, GenResume, GenThrow. What is thrown into a generator that has not begun starts a call as well: a call that
+// ended without an event (close() of a suspended generator needs not resume it) may have had its frame's address.
 PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThreadState* thread,
                                   PyTypeObject* thrown) {
   ThreadRing* ring = ring_of_thread();
-  follow_context(ring, thread, kind == Kind::GenStart && (value & kAwaits));
+  const bool starts = kind == Kind::GenStart || (kind == Kind::GenThrow && PYSCOPE_UNLIKELY(!begun(frame)));
+  follow_context(ring, thread, starts && (value & kAwaits));
+  if (kind == Kind::GenThrow && starts) ring->emit(word(value, Kind::GenStart), instance(frame, 0));
   ring->emit(word(value, kind), instance(frame, thrown ? hook.slow.exception(thrown) : 0));
 }
 

@@ -78,6 +78,10 @@ inline int instruction_offset(Frame* frame) {
   return _PyInterpreterFrame_LASTI(frame) * static_cast<int>(sizeof(_Py_CODEUNIT));
 }
 
+// Whether a generator's frame has got past its first RESUME. An exception thrown into one that has not makes it begin
+// and end at once.
+inline bool begun(Frame* frame) { return _PyInterpreterFrame_LASTI(frame) >= frame_code(frame)->_co_firsttraceable; }
+
 inline Frame* frame_of(PyObject* frame_object) { return reinterpret_cast<PyFrameObject*>(frame_object)->f_frame; }
 
 inline PyThreadState* current_thread() {

@@ -27,6 +27,7 @@ from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import (
     EXCEPTION_BITS,
     KIND_BITS,
+    KIND_MASK,
     MAX_NUMBERS,
     MAX_PAYLOAD,
     MAX_TEXTS,
@@ -43,9 +44,10 @@ __all__ = ["forget_parent", "start", "stop"]
 YIELD = {opcode.opmap[name] for name in ("YIELD_VALUE",) if name in opcode.opmap}
 RETURN = {opcode.opmap[name] for name in ("RETURN_VALUE", "RETURN_CONST") if name in opcode.opmap}
 RESUME = opcode.opmap["RESUME"]
+RERAISE = opcode.opmap["RERAISE"]
 # At these, with these arguments, the exception being handled is raised again. (RERAISE 1 follows POP_EXCEPT: it goes on
 # with the exception that was raised last.)
-RAISE_AGAIN = {(opcode.opmap["RERAISE"], 0), (opcode.opmap["RERAISE"], 2), (opcode.opmap["RAISE_VARARGS"], 0)}
+RAISE_AGAIN = {(RERAISE, 0), (RERAISE, 2), (opcode.opmap["RAISE_VARARGS"], 0)}
 TOOL_IDS = (5, 3, 4)
 SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 OPCODES = sys.version_info < (3, 12)  # later their trace events begin too late
@@ -128,8 +130,9 @@ class _Thread:
         # generators' frames that were resumed and, as far as is known, have not run since: instruction and event
         self.resumed: dict[FrameType, tuple[int, list[int], int]] = {}
         self.thrown: set[FrameType] = set()  # those of them that an exception was thrown into
+        self.reraising: FrameType | None = None  # on 3.11: stands before a RERAISE
         self.raised: tuple[int, list[int], int] | None = (
-            None  # the last raise: its frame, and where it is written
+            None  # the last event that was or may have been a raise: its frame, and where it is written
         )
 
 
@@ -256,7 +259,7 @@ class _Hook:
                 kind = {"c_call": Kind.C_CALL, "c_return": Kind.C_RETURN, "c_exception": Kind.C_RAISE}[event]
                 self.emit(thread, now, kind, self.c_code(argument))
         else:
-            self.left(thread, frame, code, now)
+            self.left(thread, frame, code, now, argument)
 
     def entered(self, thread: _Thread, frame: FrameType, code: int, now: int) -> None:
         self.follow_context(thread, now)
@@ -264,12 +267,15 @@ class _Hook:
             self.emit(thread, now, Kind.CALL, code)
             return
         kind = self.resumption(frame)
+        if kind == Kind.GEN_THROW and frame.f_lasti < self.first_resume(frame.f_code):
+            # Not begun: as native/hook.hpp has it, the exception begins a call.
+            self.emit(thread, now, Kind.GEN_START, code, id(frame) >> 4 << CODE_SHIFT)
         self.emit(thread, now, kind, code, id(frame) >> 4 << CODE_SHIFT)
         if kind != Kind.GEN_START and self.traces and thread.page is not None:
             frame.f_trace_opcodes = OPCODES
             thread.resumed[frame] = frame.f_lasti, thread.page.words, len(thread.page.words) - 2
 
-    def left(self, thread: _Thread, frame: FrameType, code: int, now: int) -> None:
+    def left(self, thread: _Thread, frame: FrameType, code: int, now: int, argument: Any) -> None:
         suspends = frame.f_code.co_flags & SUSPENDS
         self.follow_context(thread, now)
         unmoved = frame in thread.thrown or (OPCODES and frame in thread.resumed)
@@ -280,11 +286,16 @@ class _Hook:
         if instruction == RESUME and instructions[at - 2] in YIELD:  # 3.13 stands behind the yield
             instruction = instructions[at - 2]
         raised = thread.exceptions.pop(frame, None)
+        # The end of a `with` or `finally` puts f_lasti back to where the exception struck: that may be a yield.
+        unmoved |= frame is thread.reraising
+        thread.reraising = None
         yields = instruction in YIELD and not unmoved
         if not yields:
             self.met.discard(id(frame))
         if yields:
             self.emit(thread, now, Kind.GEN_YIELD, code, id(frame) >> 4 << CODE_SHIFT)
+            if argument is None and self.tool >= 0 and thread.page is not None:
+                thread.raised = id(frame), thread.page.words, len(thread.page.words)
         elif instruction in RETURN:
             if suspends:
                 self.emit(thread, now, Kind.GEN_RETURN, code, id(frame) >> 4 << CODE_SHIFT)
@@ -359,6 +370,7 @@ class _Hook:
         """On 3.11, before an instruction of a frame that has met an exception."""
         at = frame.f_lasti
         instructions = self.instructions(frame.f_code)
+        thread.reraising = frame if instructions[at] == RERAISE else None
         if (instructions[at], instructions[at + 1]) in RAISE_AGAIN:
             handled = sys.exc_info()[0]
             if handled is not None:
@@ -374,6 +386,8 @@ class _Hook:
             thread.raised = None
             if frame == id(sys._getframe(1)) and len(words) == end:
                 exception = self.writer.exception(_type_name(type(error)))
+                if words[-2] & KIND_MASK == Kind.GEN_YIELD:  # it stood at a yield again
+                    words[-2] = words[-2] >> KIND_BITS << KIND_BITS | Kind.GEN_RAISE
                 words[-1] = words[-1] >> EXCEPTION_BITS << EXCEPTION_BITS | exception
         except Exception as problem:
             if _of_the_program(problem):
@@ -386,6 +400,10 @@ class _Hook:
         if instructions[at] != RESUME:
             return Kind.GEN_THROW
         return Kind.GEN_START if instructions[at + 1] & 3 == 0 else Kind.GEN_RESUME
+
+    def first_resume(self, code: CodeType) -> int:
+        """Where the body of a generator begins, in bytes; what lies before makes the generator."""
+        return 2 * self.instructions(code)[::2].index(RESUME)
 
     def instructions(self, code: CodeType) -> bytes:
         found = self.resumes.get(code)

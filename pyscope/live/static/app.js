@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const { html, format, router, store, Badge, Controls, Pause, Help, useStore, useRoute } = PyScope;
-  const { useEffect, useErrorBoundary, useRef, useState } = preactHooks;
+  const { useEffect, useErrorBoundary, useLayoutEffect, useRef, useState } = preactHooks;
 
   // ---- light and dark
 
@@ -139,7 +139,8 @@
     const main = useRef(null);
     const before = useRef(view);
     useEffect(() => PyScope.listenToKeys(() => setHelp(true)), []);
-    useEffect(() => {
+    // With the change itself, not after the next frame: a "/" typed in between would lose the search field its focus.
+    useLayoutEffect(() => {
       PyScope.source.view(view);
       main.current.scrollTop = 0;
       if (before.current !== view) main.current.focus({ preventScroll: true });
