@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 OUTCOMES = ("returned", "raised", "open", "cut", "closed")
@@ -179,6 +180,14 @@ class Contexts(Sequence[Context]):
 
     def __len__(self) -> int:
         return len(self._found["serial"]) + 1
+
+    def of_kind(self, kind: str, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Of some contexts' indices, those of a kind (as in `Context.kind`); index 0 is of kind "thread"."""
+        kinds = self._found["kind"]
+        of = np.full(len(numbers), _CONTEXT_KINDS.index("thread"))
+        numbered = numbers > 0
+        of[numbered] = kinds[numbers[numbered] - 1]
+        return numbers[of == _CONTEXT_KINDS.index(kind)]
 
     @overload
     def __getitem__(self, at: int) -> Context: ...

@@ -58,9 +58,7 @@ class Placement:
         """Of some contexts, the greenlets, each with the first context around that is none."""
         found = {}
         known = self._trace.contexts
-        for number in contexts.tolist():
-            if not number or known[number].kind != "greenlet":
-                continue
+        for number in known.of_kind("greenlet", contexts).tolist():
             outer = known[number].parent
             for _ in range(_DEEPEST):
                 if not outer or known[outer].kind != "greenlet":

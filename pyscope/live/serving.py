@@ -63,6 +63,7 @@ def serve(target: str, *, host: str, port: int, hosts: Iterable[str] = (), read_
             timeout_graceful_shutdown=2,
         )
     )
+    sys.setswitchinterval(0.001)  # what looks must not wait for what analyses
     dashboard.feed.start()
     try:
         with listener:

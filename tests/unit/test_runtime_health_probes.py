@@ -16,6 +16,7 @@ import pytest
 from pyscope import probes
 from pyscope.events import EventType
 from pyscope.events.runtime_health import GC_PAUSE, LOOP_BLOCKED, LOOP_LAG
+from pyscope.probes import event_loop
 from tests.unit.watching import Watching, watching
 
 pytestmark = pytest.mark.filterwarnings("ignore:modules=")
@@ -86,9 +87,26 @@ async def in_a_thread(seconds: float) -> str:
 
 def run(tmp_path: Path, main: Callable[[], Coroutine[Any, Any, Any]]) -> Watching:
     with watching(tmp_path, "event_loop") as watch:
-        assert asyncio.run(main()) == "done"
+        assert asyncio.run(met(watch, main())) == "done"
         assert watch.probe("event_loop").faults == 0
     return watch
+
+
+async def met(watch: Watching, main: Coroutine[Any, Any, Any]) -> Any:
+    """Runs `main` once the probe knows the loop, whose code must be what it was when the probe was imported."""
+    probe, loop = watch.probe("event_loop"), asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    assert any(known is not None and known.asyncio() is loop for _, known in probe._loops.values()), (
+        type(loop),
+        vars(type(loop._selector)).get("select"),  # type: ignore[attr-defined]
+        probe._patches._replaced,
+        probe.active,
+    )
+    assert asyncio.Handle._run.__code__ is event_loop._RUN  # type: ignore[attr-defined]
+    assert asyncio.BaseEventLoop._run_once.__code__ is event_loop._RUN_ONCE  # type: ignore[attr-defined]
+    result = await main
+    assert any(known is not None and known.busy_ns for _, known in probe._loops.values()), "taken for ended"
+    return result
 
 
 def test_a_blocking_call_is_told_with_stack_task_and_duration(tmp_path: Path) -> None:

@@ -29,6 +29,23 @@
     return new Map(ids.map((id) => [id, before.get(id) ?? free[next++] ?? fresh()]));
   }
 
+  const known = new WeakMap();
+
+  /** The cells of an item, made once: an item that changes is another object, and what stays the same is not compared. */
+  function cellsOf(row, cells) {
+    const made = known.get(row);
+    if (made !== undefined && made.by === cells) return made.cells;
+    const fresh = cells(row).map((cell, column) => html`<span role="cell" class=${`c${column}`}>${cell}</span>`);
+    known.set(row, { by: cells, cells: fresh });
+    return fresh;
+  }
+
+  /** How far the rows in sight have moved since `before` (id -> index): by what came in above them. */
+  function moved(ids, first, before) {
+    for (const [offset, id] of ids.entries()) if (before.has(id)) return first + offset - before.get(id);
+    return 0;
+  }
+
   /**
    * rows: the items; idOf(row): its key; cells(row): the row's cells; columns: titles (a title may be a node);
    * height: of a row in pixels; rowClass(row), onOpen(row), selected: an id.
@@ -37,7 +54,7 @@
   function Rows({ label, rows, idOf, cells, columns, height, kind, rowClass, onOpen, selected, empty }) {
     const box = useRef(null);
     const anchor = useRef(null);
-    const elements = useRef({ made: 0, of: new Map() });
+    const elements = useRef({ made: 0, of: new Map(), at: new Map(), shift: 0 });
     const [view, setView] = useState({ top: 0, height: 600 });
 
     useLayoutEffect(() => {
@@ -101,25 +118,30 @@
     const shown = rows.slice(first, last);
     const held = document.activeElement?.closest?.("[data-element]")?.dataset.element;
     const fresh = () => String((elements.current.made += 1));
-    elements.current.of = assign(shown.map(idOf), elements.current.of, held, fresh);
+    const ids = shown.map(idOf);
+    elements.current.of = assign(ids, elements.current.of, held, fresh);
+    // What comes in at the top moves the body; the rows keep their places in it.
+    elements.current.shift += moved(ids, first, elements.current.at);
+    elements.current.at = new Map(ids.map((id, offset) => [id, first + offset]));
+    const { shift } = elements.current;
     return html`<div class=${`rows ${kind}`} ref=${box} onScroll=${onScroll} onKeyDown=${onKeyDown} tabindex="0"
         role="table" aria-label=${label} aria-rowcount=${rows.length + 1}>
       <div class="row head" role="row" aria-rowindex="1">
         ${columns.map((title, index) => html`<span role="columnheader" class=${`c${index}`}>${title}</span>`)}
       </div>
       ${rows.length === 0 && html`<div role="row"><div role="cell">${empty}</div></div>`}
-      <div class="body" role="rowgroup" style=${{ height: `${rows.length * height}px` }}>
+      <div class="room" style=${{ height: `${rows.length * height}px` }}><div class="body" role="rowgroup" style=${{ transform: `translateY(${shift * height}px)` }}>
         ${shown.map((row, offset) => {
-          const id = idOf(row);
+          const id = ids[offset];
           const index = first + offset;
           return html`<div key=${elements.current.of.get(id)} data-element=${elements.current.of.get(id)} role="row" aria-rowindex=${index + 2} data-row=${index} data-id=${id}
               class=${`row ${rowClass ? rowClass(row) : ""} ${id === selected ? "selected" : ""}`}
-              style=${{ transform: `translateY(${index * height}px)`, height: `${height}px` }}
+              style=${{ transform: `translateY(${(index - shift) * height}px)`, height: `${height}px` }}
               onClick=${onOpen && ((event) => event.target.closest("a, button") || getSelection().toString() || onOpen(row))}>
-            ${cells(row).map((cell, column) => html`<span role="cell" class=${`c${column}`}>${cell}</span>`)}
+            ${cellsOf(row, cells)}
           </div>`;
         })}
-      </div>
+      </div></div>
     </div>`;
   }
 

@@ -8,7 +8,7 @@
   const LIMITS = { requests: 2000, state: 2000, external: 1000, metrics: 600, findings: 200 };
   const FRAME = 8;
   const LATEST = 90; // milliseconds that what arrived may wait for that
-  const MAIN_SHARE = 0.5; // the share of the main thread that rendering may take when much arrives
+  const MAIN_SHARE = 0.6; // the share of the main thread that rendering may take when much arrives
 
   /** Newest-last items by id; the oldest go when there are too many. An item that changes keeps its place. */
   class Recent {
@@ -166,21 +166,21 @@
 
   const listeners = new Set();
   let dirty = new Set();
-  let frame = 0;
+  let waiting = false;
   let notBefore = 0;
   const drawn = new MessageChannel();
 
   function changed(name) {
     dirty.add(name);
-    if (!frame) frame = requestAnimationFrame(flush);
+    if (waiting) return;
+    waiting = true;
+    const pause = notBefore - performance.now();
+    if (pause > FRAME) setTimeout(() => requestAnimationFrame(flush), pause - FRAME); // a frame asked for is a frame made
+    else requestAnimationFrame(flush);
   }
 
-  function flush(now) {
-    if (now < notBefore) {
-      frame = requestAnimationFrame(flush);
-      return;
-    }
-    frame = 0;
+  function flush() {
+    waiting = false;
     const names = dirty;
     dirty = new Set();
     const began = performance.now();
