@@ -187,7 +187,8 @@ class Contexts(Sequence[Context]):
         of = np.full(len(numbers), _CONTEXT_KINDS.index("thread"))
         numbered = numbers > 0
         of[numbered] = kinds[numbers[numbered] - 1]
-        return numbers[of == _CONTEXT_KINDS.index(kind)]
+        found: NDArray[np.int32] = numbers[of == _CONTEXT_KINDS.index(kind)]
+        return found
 
     @overload
     def __getitem__(self, at: int) -> Context: ...

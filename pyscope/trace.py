@@ -223,7 +223,7 @@ class Trace:
         return rows if rows[-1].calls else rows[:-1]
 
     @cached_property
-    def contexts(self) -> Sequence[Context]:
+    def contexts(self) -> Contexts:
         """The contexts: index 0 is "none", the thread itself; then tasks and greenlets."""
         return Contexts(self._paired["contexts"], self._paired["context_names"])
 

@@ -1,4 +1,4 @@
-"""Each call inside an exporter is made to raise: the recording and an earlier export stay whole, and nothing is left."""
+"""Each call inside an exporter is made to raise: recording and earlier export stay whole, no part is left."""
 
 from __future__ import annotations
 
