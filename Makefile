@@ -59,7 +59,7 @@ soak: $(VENV)/built.stamp  ## TaskFlow recorded under load for ten minutes: memo
 	$(SHARED) $(BIN)/python -m benchmarks.soak $(SOAK_ARGS)
 
 faults: $(VENV)/built.stamp  ## every call inside every probe made to raise, the reader fuzzed, ten thousand starts and stops
-	FAULT_ROUNDS=200 FUZZ_EXAMPLES=20000 $(SHARED) $(BIN)/python -m pytest -q --timeout 3600 tests/robustness/test_injected_faults.py tests/robustness/test_secrecy.py
+	FAULT_ROUNDS=200 FUZZ_EXAMPLES=20000 $(SHARED) $(BIN)/python -m pytest -q --timeout 3600 tests/robustness/test_injected_faults.py tests/robustness/test_exporters_that_fail.py tests/robustness/test_secrecy.py
 	$(SHARED) $(BIN)/python -m benchmarks.restarts
 
 audit: $(VENV)/deps.stamp  ## known vulnerabilities of the declared dependencies, by pip-audit
