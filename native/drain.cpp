@@ -16,7 +16,7 @@
 namespace pyscope {
 
 namespace {
-constexpr uint32_t kCycleMs = 50;  // a fuller ring wakes it before
+constexpr uint32_t kCycleMs = 100;  // a fuller ring wakes it before
 constexpr int64_t kClockEveryNs = 100'000'000;
 constexpr int64_t kPartsEveryNs = 1'000'000'000;
 }  // namespace
@@ -110,7 +110,7 @@ void Drain::loop() {
       adopt_dead_parts();
       parts_due = now + kPartsEveryNs;
     }
-    wait(saver_ ? kCycleMs : 100);
+    wait(kCycleMs);
   }
   cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
 }

@@ -50,9 +50,9 @@ PyObject* eval_generator(PyThreadState* thread, Frame* frame, int throwing, uint
   PyObject* result = evaluate(thread, frame, throwing);
   if (PYSCOPE_LIKELY(current(value))) {
     if (result)
-      record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+      record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, thread, nullptr);
     else
-      record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
+      record_suspend(value, Kind::GenRaise, frame, thread, raised_type(thread));
   }
   return result;
 }

@@ -110,11 +110,13 @@ inline void open_existing_rings() {
   std::lock_guard lock(hook.rings_mutex);
   for (ThreadRing* ring : hook.rings) {
     ring->open(hook.file, hook.threads++, ring->os_tid());
-    ring->python_context = ring->task = ring->loop = nullptr;
+    ring->context_version = ~uint64_t{0};
+    ring->python_context = ring->loop = nullptr;
     ring->window = 0;
     ring->window_closed = hook.windowed ? ticks() : 0;
+    Py_CLEAR(ring->task);
     Py_CLEAR(ring->greenlet);
-    ring->in_greenlet = ring->greenlet_traced = false;
+    ring->in_greenlet = false;
   }
 }
 

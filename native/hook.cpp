@@ -27,7 +27,8 @@ void thread_ended(void* at) {
     rings.erase(found);
     ring->close(true);
   }
-  if (ring->greenlet) hook.left.push_back(ring->greenlet);
+  for (PyObject* reference : {ring->task, ring->greenlet})
+    if (reference) hook.left.push_back(reference);
   delete ring;
 }
 
@@ -124,16 +125,29 @@ void close_all_rings() {
   }
 }
 
+namespace {
+
 void look_for_greenlet(ThreadRing* ring) {
+  if (PYSCOPE_UNLIKELY(!hook.current_greenlet)) {
+    hook.slow.find_greenlet();
+    if (!hook.current_greenlet) return;
+  }
   PyObject* now = hook.current_greenlet();
   if (PYSCOPE_UNLIKELY(!now)) {
     PyErr_Clear();
     return;
   }
-  // By a weak reference: the address of one that has ended may be another's by now.
-  const auto* seen = reinterpret_cast<PyWeakReference*>(ring->greenlet);
-  if (PYSCOPE_UNLIKELY(!seen || seen->wr_object != now)) hook.slow.switch_greenlet(ring, now);
+  if (PYSCOPE_UNLIKELY(seen(ring->greenlet) != now)) hook.slow.switch_greenlet(ring, now);
   Py_DECREF(now);
+}
+
+}  // namespace
+
+void look_at_context(ThreadRing* ring, PyThreadState* thread) {
+  ring->context_version = thread->context_ver;
+  if (hook.greenlet_imported) look_for_greenlet(ring);
+  if (thread->context != ring->python_context || (hook.current_tasks && current_task(ring) != seen(ring->task)))
+    hook.slow.switch_context(ring, thread);
 }
 
 PyObject* current_task(ThreadRing* ring) {

@@ -29,15 +29,16 @@ inline constexpr uint64_t kWatched = 16;  // recorded by monitoring callbacks be
 struct ThreadRing final : Ring {
   char* stack_floor = nullptr;  // the frame hook steps aside below it
   char* stack_end = nullptr;  // where the stack's memory ends
+  uint64_t context_version = ~uint64_t{0};  // of the interpreter's thread when it was last looked at
   PyObject* python_context = nullptr;  // the contextvars context last seen; compared, never followed
-  PyObject* task = nullptr;  // the asyncio task last seen; likewise
   PyObject* loop = nullptr;  // the event loop running in this thread; likewise
   uint32_t window = 0;  // the C-call window this thread has acted on
   uint64_t window_closed = 0;  // ticks when it last closed one
   int by_hand = 0;  // c_calls() blocks in force on this thread
-  PyObject* greenlet = nullptr;  // a weak reference to the greenlet last seen, where switches are looked for; owned
+  // Weak references to what was seen last, owned: the address of one that has ended may be another's by now.
+  PyObject* task = nullptr;
+  PyObject* greenlet = nullptr;
   bool in_greenlet = false;
-  bool greenlet_traced = false;
 };
 
 // Slow paths in Python's terms, written in hook.pyx.
@@ -48,6 +49,7 @@ struct SlowPaths {
   void (*new_thread)(ThreadRing*, Frame* first);
   void (*switch_context)(ThreadRing*, PyThreadState*);
   void (*switch_greenlet)(ThreadRing*, PyObject* now);
+  void (*find_greenlet)();
 };
 
 struct Hook {
@@ -58,9 +60,8 @@ struct Hook {
   _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
   PyObject* disable = nullptr;  // sys.monitoring.DISABLE
   PyObject* current_tasks = nullptr;  // asyncio's dict of loop -> task
-  // greenlet's C API, a new reference: set where the greenlet is asked for at each event. That takes some 170
-  // instructions, a trace function some 2,400 at each switch: cheaper where few of the calls are recorded.
-  PyObject* (*current_greenlet)() = nullptr;
+  bool greenlet_imported = false;  // perhaps only in part: its C API is looked for until it is found
+  PyObject* (*current_greenlet)() = nullptr;  // of that API; a new reference
   std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
   bool windowed = false;  // ... in windows: what is between them is a loss
   bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds
@@ -112,20 +113,21 @@ PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
 // The task that this thread's event loop is running, borrowed; null when none. No user code runs.
 PyObject* current_task(ThreadRing* ring);
 
-PYSCOPE_COLD void look_for_greenlet(ThreadRing* ring);
-
-PYSCOPE_INLINE void follow_greenlet(ThreadRing* ring) {
-  if (PYSCOPE_UNLIKELY(hook.current_greenlet != nullptr)) look_for_greenlet(ring);
+// What a weak reference of a ThreadRing refers to; null for no reference, None for what has ended.
+PYSCOPE_INLINE PyObject* seen(PyObject* reference) {
+  return reference ? reinterpret_cast<PyWeakReference*>(reference)->wr_object : nullptr;
 }
 
-// Emits a SWITCH if the thread goes on in another context than at its last event. Every task runs in a
-// contextvars context of its own, so one compare tells; a coroutine's first step asks for the task too,
-// because tasks may share a context and addresses are used again.
+// Emits a SWITCH if another task or greenlet runs here than at the last event.
+PYSCOPE_COLD void look_at_context(ThreadRing* ring, PyThreadState* thread);
+
+// The interpreter counts in `context_ver` each time a contextvars context is entered or left, as every step of a task
+// does, and greenlet at each of its switches: one compare tells that nothing has changed. A coroutine's first step asks
+// for the task as well: a loop may change that by itself (asyncio._enter_task).
 PYSCOPE_INLINE void follow_context(ThreadRing* ring, PyThreadState* thread, bool first_step) {
-  follow_greenlet(ring);
-  if (PYSCOPE_UNLIKELY(thread->context != ring->python_context) ||
-      (first_step && hook.current_tasks && current_task(ring) != ring->task))
-    hook.slow.switch_context(ring, thread);
+  if (PYSCOPE_UNLIKELY(thread->context_ver != ring->context_version) ||
+      (first_step && hook.current_tasks && current_task(ring) != seen(ring->task)))
+    look_at_context(ring, thread);
 }
 
 PYSCOPE_INLINE void record_call(uint64_t value, PyThreadState* thread) {
@@ -157,12 +159,12 @@ PYSCOPE_INLINE void record_resume(uint64_t value, Kind kind, Frame* frame, PyThr
   ring->emit(word(value, kind), instance(frame, thrown ? hook.slow.exception(thrown) : 0));
 }
 
-// GenYield, GenReturn, GenRaise. A task ends with a coroutine's end, and its context's address may be used again.
-PYSCOPE_INLINE void record_suspend(uint64_t value, Kind kind, Frame* frame, PyTypeObject* raised) {
+// GenYield, GenReturn, GenRaise.
+PYSCOPE_INLINE void record_suspend(uint64_t value, Kind kind, Frame* frame, PyThreadState* thread,
+                                   PyTypeObject* raised) {
   ThreadRing* ring = thread_ring;
-  follow_greenlet(ring);
+  follow_context(ring, thread, false);
   ring->emit(word(value, kind), instance(frame, raised ? hook.slow.exception(raised) : 0));
-  if (kind != Kind::GenYield && (value & kAwaits)) ring->python_context = nullptr;
 }
 
 // The current exception put aside while a slow path runs.

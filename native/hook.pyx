@@ -102,7 +102,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     reselectable: code that is not selected is remembered, so that `reselect` can select it later.
     Raises OSError when the ring or the file cannot be made, BackendUnavailable when the hook cannot be installed.
     """
-    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, ask_for_greenlet, faults_lately
+    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, faults_lately
     cdef RingOptions options
     cdef bint everything
     cdef int kind
@@ -124,6 +124,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         hook.slow.new_thread = new_thread
         hook.slow.switch_context = switch_context
         hook.slow.switch_greenlet = switch_greenlet
+        hook.slow.find_greenlet = find_greenlet
 
     select_modules(globs, exclude)
     keep_passed = reselectable
@@ -131,8 +132,6 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     for prefix in libraries:
         library_prefixes.push_back(<string>prefix.encode("utf-8", "surrogateescape"))
     everything = globs is not None and "*" in globs
-    ask_for_greenlet = not everything
-    hook.current_greenlet = NULL
 
     options.path = ring_path.encode("utf-8", "surrogateescape")
     options.bytes = ring_bytes
@@ -229,7 +228,6 @@ def uninstall():
     hook.window.store(0)
     removed_cleanly = remove(backend)
     close_all_rings()
-    untrace_greenlets()
     return removed_cleanly
 
 

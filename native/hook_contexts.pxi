@@ -1,13 +1,7 @@
 # Threads and their names; contexts: asyncio tasks and greenlets.
 
-cdef void new_thread(ThreadRing* ring, Frame* first) noexcept:
-    name_thread(ring, first)
-    if greenlet_module is not None:
-        follow_greenlets(ring)
-
-
-cdef void name_thread(ThreadRing* ring, Frame* frame) noexcept:
-    """The name of the threading.Thread that runs here, also before it has registered itself."""
+cdef void new_thread(ThreadRing* ring, Frame* frame) noexcept:
+    """Names it after the threading.Thread that runs here, also before that has registered itself."""
     cdef PyObject* found = NULL
     cdef string name
     cdef PyCodeObject* code
@@ -43,7 +37,6 @@ cdef size_t sweep_at = 1024
 cdef object running_loop_function = None
 cdef object task_get_name = None
 cdef object asyncio_current_task = None
-cdef PyObject* NOT_A_TASK = <PyObject*>&next_context
 
 
 cdef void forget_contexts() noexcept:
@@ -89,9 +82,7 @@ cdef uint64_t context_serial(ThreadRing* ring, PyObject* subject, uint8_t kind, 
         Py_XDECREF(entry.reference)
     if contexts.size() >= sweep_at:
         sweep_contexts()
-    reference = PyWeakref_NewRef(subject, NULL)
-    if reference == NULL:
-        PyErr_Clear()
+    reference = weak_reference(subject)
     entry.serial = next_context
     next_context += 1
     entry.defined = ring_file.order()
@@ -153,8 +144,6 @@ cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
         ring.python_context = thread.context
         if running_loop_function is None:
             find_asyncio()
-        if greenlet_module is not None and not ring.greenlet_traced:
-            follow_greenlets(ring)
         if running_loop_function is not None and not ring.in_greenlet and ring.file() != NULL:
             if hook.current_tasks != NULL:
                 task = current_task(ring)
@@ -169,14 +158,28 @@ cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
                     found = asyncio_current_task()
                     if found is not None:
                         task = <PyObject*>found
-            if task != ring.task:
-                ring.task = task
+            if task != seen(ring.task):
+                forget(&ring.task)
                 if task != NULL:
+                    ring.task = weak_reference(task)
                     serial = context_serial(ring, task, CONTEXT_TASK, 0)
                 go_on_in(ring, serial)
     except BaseException:
         fault()
     del guard
+
+
+cdef PyObject* weak_reference(PyObject* subject) noexcept:
+    cdef PyObject* reference = PyWeakref_NewRef(subject, NULL)
+    if reference == NULL:
+        PyErr_Clear()
+    return reference
+
+
+cdef void forget(PyObject** reference) noexcept:
+    cdef PyObject* before = reference[0]
+    reference[0] = NULL
+    Py_XDECREF(before)
 
 
 cdef void go_on_in(ThreadRing* ring, uint64_t serial) noexcept:
@@ -186,60 +189,27 @@ cdef void go_on_in(ThreadRing* ring, uint64_t serial) noexcept:
 
 
 cdef object greenlet_module = None
-cdef bint ask_for_greenlet = False  # at each event, instead of a trace function
-
 
 cdef void note_greenlet() noexcept:
-    """A module named greenlet is being run: from now on look for it at each new thread or context."""
+    """A module named greenlet is being run: from now on the current greenlet is looked at with each new context."""
     global greenlet_module
     try:
         greenlet_module = sys.modules.get("greenlet")
+        hook.greenlet_imported = greenlet_module is not None
     except BaseException:
         fault()
 
 
-cdef void follow_greenlets(ThreadRing* ring) noexcept:
-    """From now on this thread's greenlet switches are seen."""
+cdef void find_greenlet() noexcept:
+    """greenlet's C API, unless it is still being imported."""
+    cdef ErrorGuard* guard = new ErrorGuard()
     try:
-        if not ask_for_greenlet:
-            trace_greenlets(ring)
-        else:
-            capsule = getattr(greenlet_module, "_C_API", None)
-            if capsule is not None:  # else it is still being imported
-                find_current_greenlet(<PyObject*>capsule)
-                ring.greenlet_traced = True
+        capsule = getattr(greenlet_module, "_C_API", None)
+        if capsule is not None:
+            find_current_greenlet(<PyObject*>capsule)
     except BaseException:
         fault()
-
-
-cdef int trace_greenlets(ThreadRing* ring) except -1:
-    """By a trace function of greenlet, in front of whoever follows the switches already."""
-    settrace = getattr(greenlet_module, "settrace", None)
-    if settrace is None:  # still being imported
-        return 0
-    before = greenlet_module.gettrace()
-    if type(before) is not GreenletTrace:
-        settrace(GreenletTrace(before))
-    ring.greenlet_traced = True
-    return 0
-
-
-cdef class GreenletTrace:
-    """A greenlet trace function (one a thread) that records switches and passes every event on."""
-    cdef object before
-
-    def __cinit__(self, before):
-        self.before = before
-
-    def __call__(self, event, arguments):
-        cdef ThreadRing* ring = get_thread_ring()
-        try:
-            if hook.active and (event == "switch" or event == "throw") and ring.file() != NULL:
-                go_on_in_greenlet(ring, arguments[1])
-        except BaseException:
-            fault()
-        if self.before is not None:
-            self.before(event, arguments)
+    del guard
 
 
 cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
@@ -247,8 +217,8 @@ cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
     cdef ErrorGuard* guard = new ErrorGuard()
     try:
         if ring.file() != NULL:
-            Py_XDECREF(ring.greenlet)
-            ring.greenlet = PyWeakref_NewRef(now, NULL)
+            forget(&ring.greenlet)
+            ring.greenlet = weak_reference(now)
             go_on_in_greenlet(ring, <object>now)
     except BaseException:
         fault()
@@ -256,33 +226,24 @@ cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
 
 
 cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
-    cdef PyObject* task
-    if target.parent is not None:
-        go_on_in(ring, context_serial(ring, <PyObject*>target, CONTEXT_GREENLET, ring.context()))
+    cdef PyObject* task = current_task(ring) if hook.current_tasks != NULL else NULL
+    cdef uint64_t parent
+    outer = target.parent
+    if outer is not None:
+        # What ran here at the last event need not be what has begun this greenlet.
+        parent = ring.context()
+        if task != NULL and outer.parent is None:
+            parent = context_serial(ring, task, CONTEXT_TASK, 0)
+        go_on_in(ring, context_serial(ring, <PyObject*>target, CONTEXT_GREENLET, parent))
         ring.in_greenlet = True
         return 0
     ring.in_greenlet = False
-    if hook.current_tasks != NULL:
-        task = current_task(ring)
-        if task != NULL and task == ring.task and current_thread().context == ring.python_context:
-            go_on_in(ring, context_serial(ring, task, CONTEXT_TASK, 0))
-            return 0
-    ring.task = NOT_A_TASK
+    if task != NULL and task == seen(ring.task) and current_thread().context == ring.python_context:
+        go_on_in(ring, context_serial(ring, task, CONTEXT_TASK, 0))
+        return 0
+    forget(&ring.task)
     ring.python_context = NULL
     switch_context(ring, current_thread())
-    if ring.task == NOT_A_TASK:
-        ring.task = NULL
+    if ring.task == NULL:
         go_on_in(ring, 0)
     return 0
-
-
-cdef void untrace_greenlets() noexcept:
-    """This thread's; the others' trace functions stay, inert, until their threads end."""
-    hook.current_greenlet = NULL
-    try:
-        if greenlet_module is not None:
-            mine = greenlet_module.gettrace()
-            if type(mine) is GreenletTrace:
-                greenlet_module.settrace((<GreenletTrace>mine).before)
-    except BaseException:
-        fault()

@@ -186,7 +186,6 @@ cdef extern from "hook.hpp" namespace "pyscope":
         PyObject* loop
         PyObject* greenlet
         bint in_greenlet
-        bint greenlet_traced
         void set_name(const char*)
         void set_context(uint64_t)
         uint64_t context()
@@ -200,6 +199,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         void (*new_thread)(ThreadRing*, Frame*) noexcept
         void (*switch_context)(ThreadRing*, PyThreadState*) noexcept
         void (*switch_greenlet)(ThreadRing*, PyObject*) noexcept
+        void (*find_greenlet)() noexcept
     cppclass Hook:
         uint32_t generation
         bint active
@@ -209,6 +209,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         bint profile_has_company
         bint evicted
         PyObject* current_tasks
+        bint greenlet_imported
         void* current_greenlet
         AtomicU32 window
         bint windowed
@@ -217,6 +218,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         uint32_t threads
         uint64_t frames
     Hook hook
+    PyObject* seen(PyObject*)
     cppclass ErrorGuard:
         ErrorGuard()
     uint64_t SELECTED "pyscope::kSelected"

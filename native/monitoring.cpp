@@ -36,13 +36,14 @@ PyObject* on_resume(PyObject*, PyObject* const* args, size_t, PyObject*) {
 
 // A frame that ends was begun before the recording if its code is not resolved: then it is not ours.
 PyObject* on_return(PyObject*, PyObject* const* args, size_t, PyObject*) {
+  PyThreadState* thread = current_thread();
   const uint64_t value = decision(code_argument(args));
   if (PYSCOPE_UNLIKELY(!current(value))) return Py_NewRef(Py_None);
   if (PYSCOPE_UNLIKELY(!(value & kSelected))) return disarm();
   if (PYSCOPE_LIKELY(!(value & kSuspends)))
-    record_return(value, current_thread());
+    record_return(value, thread);
   else
-    record_suspend(value, Kind::GenReturn, current_frame(current_thread()), nullptr);
+    record_suspend(value, Kind::GenReturn, current_frame(thread), thread, nullptr);
   return Py_NewRef(Py_None);
 }
 
@@ -50,7 +51,8 @@ PyObject* on_yield(PyObject*, PyObject* const* args, size_t, PyObject*) {
   const uint64_t value = decision(code_argument(args));
   if (PYSCOPE_UNLIKELY(!current(value))) return Py_NewRef(Py_None);
   if (PYSCOPE_UNLIKELY(!(value & kSelected))) return disarm();
-  record_suspend(value, Kind::GenYield, current_frame(current_thread()), nullptr);
+  PyThreadState* thread = current_thread();
+  record_suspend(value, Kind::GenYield, current_frame(thread), thread, nullptr);
   return Py_NewRef(Py_None);
 }
 
@@ -71,10 +73,11 @@ PyObject* on_throw(PyObject*, PyObject* const* args, size_t, PyObject*) {
 PyObject* on_unwind(PyObject*, PyObject* const* args, size_t, PyObject*) {
   const uint64_t value = decision(code_argument(args));
   if (current(value) && (value & kSelected)) {
+    PyThreadState* thread = current_thread();
     if (value & kSuspends)
-      record_suspend(value, Kind::GenRaise, current_frame(current_thread()), Py_TYPE(args[2]));
+      record_suspend(value, Kind::GenRaise, current_frame(thread), thread, Py_TYPE(args[2]));
     else
-      record_raise(value, current_thread(), Py_TYPE(args[2]));
+      record_raise(value, thread, Py_TYPE(args[2]));
   }
   return Py_NewRef(Py_None);
 }

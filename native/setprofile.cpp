@@ -102,13 +102,14 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
   if (!current(value) || !(value & kSelected)) return 0;
   if (PYSCOPE_UNLIKELY(raised)) {
     if (value & kSuspends)
-      record_suspend(value, Kind::GenRaise, frame, nullptr);
+      record_suspend(value, Kind::GenRaise, frame, current_thread(), nullptr);
     else
       record_raise(value, current_thread(), nullptr);
   } else if (PYSCOPE_LIKELY(!(value & kSuspends))) {
     record_return(value, current_thread());
   } else {
-    record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, nullptr);
+    record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, current_thread(),
+                   nullptr);
   }
   return 0;
 }
@@ -214,7 +215,7 @@ PyObject* eval_frame_beside_profile(PyThreadState* thread, Frame* frame, int thr
     value = decision(code);
     if (current(value) && (value & kSelected)) {
       if (generator)
-        record_suspend(value, Kind::GenRaise, frame, raised_type(thread));
+        record_suspend(value, Kind::GenRaise, frame, thread, raised_type(thread));
       else if (!(value & kSuspends))
         record_raise(value, thread, raised_type(thread));
     }

@@ -523,20 +523,28 @@ class _Hook:
 
     def follow_context(self, thread: _Thread, now: int) -> None:
         subject, kind = _current_context()
-        serial = 0
-        if subject is not None:
-            serial = self.contexts.get(subject, 0)
-            if not serial:
-                serial = self.contexts[subject] = self.next_context
-                self.next_context += 1
-                name = subject.get_name() if hasattr(subject, "get_name") else f"greenlet-{serial}"
-                self.flush(thread)
-                thread.page = Page(now, thread.context)
-                parent = thread.context if kind == ContextKind.GREENLET else 0
-                thread.page.describe_context(now, serial, parent, kind, name)
+        serial = self.serial(thread, now, subject, kind)
         if serial != thread.context:
             thread.context = serial
             self.emit(thread, now, Kind.SWITCH, 0, serial)
+
+    def serial(self, thread: _Thread, now: int, subject: Any, kind: ContextKind) -> int:
+        if subject is None:
+            return 0
+        serial = self.contexts.get(subject, 0)
+        if not serial:
+            parent = 0
+            if kind == ContextKind.GREENLET:
+                # What ran here at the last event need not be what has begun this greenlet.
+                task = _current_task() if subject.parent.parent is None else None
+                parent = self.serial(thread, now, task, ContextKind.TASK) or thread.context
+            serial = self.contexts[subject] = self.next_context
+            self.next_context += 1
+            name = subject.get_name() if hasattr(subject, "get_name") else f"greenlet-{serial}"
+            self.flush(thread)
+            thread.page = Page(now, thread.context)
+            thread.page.describe_context(now, serial, parent, kind, name)
+        return serial
 
     # names
 
@@ -609,11 +617,15 @@ def _current_context() -> tuple[Any, ContextKind]:
         current = greenlet.getcurrent()
         if current.parent is not None:
             return current, ContextKind.GREENLET
+    return _current_task(), ContextKind.TASK
+
+
+def _current_task() -> Any:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         with contextlib.suppress(RuntimeError, AttributeError):
-            return asyncio.current_task(), ContextKind.TASK
-    return None, ContextKind.THREAD
+            return asyncio.current_task()
+    return None
 
 
 def _of_the_program(error: Exception) -> bool:

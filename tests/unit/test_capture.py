@@ -121,6 +121,65 @@ def test_two_hundred_tasks_lose_no_call_and_keep_their_names(backend: str, recor
     assert all(c.parent is not None and c.parent.function == "naps" for c in trace.find(function="leaf"))
 
 
+def elsewhere(source: str) -> dict[str, object]:
+    """The names that `source` defines, in a module that is not recorded."""
+    names: dict[str, object] = {"__name__": "elsewhere", "asyncio": asyncio}
+    exec(textwrap.dedent(source), names)
+    return names
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("shared", [False, True], ids=["own contexts", "one context"])
+def test_tasks_that_code_which_is_not_recorded_makes_are_told_apart(
+    backend: str, shared: bool, record: Record
+) -> None:
+    # One after another their addresses are the same; in one context they run by turns.
+    makes = elsewhere(
+        """
+        import contextvars
+        async def tasks(work, shared):
+            context = contextvars.copy_context() if shared else None
+            for turn in range(10):
+                made = [asyncio.create_task(work(3), name=f"job {turn} {n}", context=context) for n in range(2)]
+                for task in made:
+                    await task
+                del made, task
+        """
+    )["tasks"]
+    assert callable(makes)
+    trace = record(lambda: asyncio.run(makes(naps, shared)), backend=backend)
+
+    names = [f"job {turn} {n}" for turn in range(10) for n in range(2)]
+    assert collections.Counter(c.context for c in trace.find(function="naps")) == dict.fromkeys(names, 1)
+    assert collections.Counter(c.context for c in trace.find(function="leaf")) == dict.fromkeys(names, 3)
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_a_greenlet_belongs_to_the_task_that_began_it_also_where_that_is_not_recorded(
+    backend: str, record: Record
+) -> None:
+    makes = elsewhere(
+        """
+        import greenlet
+        async def inside(work):
+            for _ in range(2):
+                greenlet.greenlet(work).switch(1)
+                await asyncio.sleep(0)
+        async def tasks(work, first):
+            await asyncio.gather(*[asyncio.create_task(first(1), name="first")],
+                                 *[asyncio.create_task(inside(work), name=f"job {n}") for n in range(3)])
+        """
+    )["tasks"]
+    assert callable(makes)
+    trace = record(lambda: asyncio.run(makes(calls_leaf, naps)), backend=backend)
+
+    calls = list(trace.find(function="calls_leaf"))
+    assert len(calls) == len({c.context for c in calls}) == 6
+    by_name = {context.name: context for context in trace.contexts}
+    outer = [trace.contexts[by_name[c.context].parent].name for c in calls]
+    assert collections.Counter(outer) == {"job 0": 2, "job 1": 2, "job 2": 2}
+
+
 @pytest.mark.parametrize("backend", NATIVE)
 def test_threads_that_threading_does_not_know_are_captured(backend: str, record: Record) -> None:
     def body() -> None:
