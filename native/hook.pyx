@@ -85,6 +85,7 @@ include "hook_selection.pxi"
 include "hook_governor.pxi"
 include "hook_contexts.pxi"
 include "hook_probes.pxi"
+include "hook_steps.pxi"
 include "hook_monitoring.pxi"
 include "hook_install.pxi"
 
@@ -115,7 +116,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         )
     install_fork_handlers()
     if hook.extra_index < 0:
-        hook.extra_index = REQUEST_CODE_EXTRA(NULL)
+        hook.extra_index = REQUEST_CODE_EXTRA(code_freed)
         if hook.extra_index < 0:
             raise BackendUnavailable("no code-object slot is left (PEP 523 allows 255 users)")
         hook.slow.resolve = resolve

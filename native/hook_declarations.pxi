@@ -37,6 +37,9 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(PyObject*, int*) noexcept
     double PyFloat_AS_DOUBLE(PyObject*) noexcept
     PyObject* Py_None
+    int PyIter_Send(object, object, PyObject**) except -1
+    int PYGEN_RETURN
+    object PyLong_FromVoidPtr(void*)
     int Py_AddPendingCall(int (*)(void*) noexcept, void*) noexcept nogil
 
 cdef extern from "object.h":
@@ -241,7 +244,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
     PyCodeObject* frame_code(const Frame*) noexcept
     Frame* current_frame(PyThreadState*) noexcept
     PyThreadState* current_thread() noexcept
-    Py_ssize_t REQUEST_CODE_EXTRA "PYSCOPE_REQUEST_CODE_EXTRA"(void*) noexcept
+    Py_ssize_t REQUEST_CODE_EXTRA "PYSCOPE_REQUEST_CODE_EXTRA"(void (*)(void*) noexcept) noexcept
     int SET_CODE_EXTRA "PYSCOPE_SET_CODE_EXTRA"(PyObject*, Py_ssize_t, void*) noexcept
 
 cdef extern from "frame.hpp" namespace "pyscope":
@@ -304,6 +307,8 @@ cdef extern from "glue.hpp" namespace "pyscope":
     bint arm_by_hand(bint) noexcept
     bint emit_probe(const void*, size_t) noexcept
     bint is_user_frame(Frame*) noexcept
+    void code_freed(void*) noexcept
+    int64_t thread_cpu_ns() noexcept
     RingFile* make_ring_file(const RingOptions&) except NULL
     RingFile* attach_ring(const string&, bint) except NULL
     RecordingFile* make_recording_file(const string&, const ProcessInfo&, const string&) except NULL

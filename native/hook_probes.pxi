@@ -177,7 +177,7 @@ cdef int user_frames(Frame* frame, uint32_t* found, int count, int limit) except
     """Locations of the user's own frames from `frame` outward, behind the first `count`. Returns how many now."""
     cdef int steps = 0
     while frame != NULL and count < limit and steps < 1000:
-        if is_python_frame(frame) and is_user_frame(frame):
+        if is_user_frame(frame):
             found[count] = location_of(frame)
             count += 1
         frame = caller_of(frame)

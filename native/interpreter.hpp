@@ -43,6 +43,17 @@ inline PyCodeObject* frame_code(const Frame* frame) {
 #endif
 }
 
+// Where a frame's code object is, if it has one: to compare, not to look at.
+inline const void* code_address(const Frame* frame) {
+#if PY_VERSION_HEX >= 0x030E0000
+  return PyStackRef_AsPyObjectBorrow(frame->f_executable);
+#elif PY_VERSION_HEX >= 0x030D0000
+  return frame->f_executable;
+#else
+  return frame->f_code;
+#endif
+}
+
 inline bool in_generator(const Frame* frame) { return frame->owner == FRAME_OWNED_BY_GENERATOR; }
 
 inline const PyGenObject* generator_of(const Frame* frame) {

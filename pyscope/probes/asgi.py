@@ -8,16 +8,16 @@ counts once.
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
-from time import thread_time_ns
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 from pyscope import emitter
 from pyscope.probes.addresses import operation, template
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
+from pyscope.probes.steps import Steps
 
 __all__ = ["ASGIProbe", "Middleware", "patch"]
 
@@ -43,10 +43,18 @@ def patch(patches: Patches, library: ModuleType) -> None:
     def make(original: App) -> App:
         @functools.wraps(original)
         async def __call__(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
+            request = None
             if patches.on and emitter.active():
-                await _handle(functools.partial(original, self), scope, receive, send)
-            else:
+                request = _watched(functools.partial(original, self), scope, receive, send)
+            if request is None:
                 await original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
+                return
+            try:
+                await request.steps
+            except BaseException as error:
+                request.leave(error)
+                raise
+            request.leave(None)
 
         return __call__  # type: ignore[return-value]
 
@@ -61,10 +69,16 @@ class Middleware:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Handles one request, WebSocket or lifespan."""
-        if emitter.active():
-            await _handle(self.app, scope, receive, send)
-        else:
+        request = _watched(self.app, scope, receive, send) if emitter.active() else None
+        if request is None:
             await self.app(scope, receive, send)
+            return
+        try:
+            await request.steps
+        except BaseException as error:
+            request.leave(error)
+            raise
+        request.leave(None)
 
 
 _left_out: set[str] = set()
@@ -87,39 +101,45 @@ def _is_left_out(scope: ASGIScope) -> bool:
         return False
 
 
-async def _handle(app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
-    kind = scope["type"]
-    if kind not in ("http", "websocket") or _MARK in scope:
-        await app(scope, receive, send)
-        return
+def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Request | None:
+    """The request as one that is watched; None if it is not to be."""
+    if scope["type"] not in ("http", "websocket") or _MARK in scope:
+        return None
     if _left_out and _is_left_out(scope):
         scope[_MARK] = 0  # nor what is mounted there
-        await app(scope, receive, send)
-        return
-    request = Scope("request", _name(scope)).enter()
-    root = scope.get("root_path", "")
-    scope[_MARK] = request.id
-    steps = None
-    try:
-        steps = _Steps(app(scope, receive, _watched(request, send)))
-        await steps
-    except BaseException as error:
-        _leave(request, scope, root, steps, error)
-        raise
-    _leave(request, scope, root, steps, None)
+        return None
+    return _Request(app, scope, receive, send)
 
 
-def _leave(
-    request: Scope, scope: ASGIScope, root: object, steps: _Steps | None, error: BaseException | None
-) -> None:
-    request.cpu_ns = 0 if steps is None else steps.cpu_ns
-    try:
-        request.route = _route(scope, root)
-        if isinstance(error, Exception) and not request.status and scope["type"] == "http":
-            request.status = 500  # what the server will answer
-    except Exception:
-        fault("asgi")
-    request.leave(error)
+class _Request:
+    """One request that is watched: `steps` is to be awaited, then `leave` called."""
+
+    __slots__ = ("_root", "_scope", "_told", "steps")
+
+    def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self._told = Scope("request", _name(scope)).enter()
+        self._scope = scope
+        self._root = scope.get("root_path", "")
+        self.steps: Any = None
+        scope[_MARK] = self._told.id
+        try:
+            awaitable: Any = app(scope, receive, _noting(self._told, send))
+            self.steps = Steps(awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__())
+        except BaseException as error:
+            self.leave(error)
+            raise
+
+    def leave(self, error: BaseException | None) -> None:
+        """The request has ended, by `error` or well."""
+        told, scope = self._told, self._scope
+        told.cpu_ns = 0 if self.steps is None else self.steps.cpu_ns
+        try:
+            told.route = _route(scope, self._root)
+            if isinstance(error, Exception) and not told.status and scope["type"] == "http":
+                told.status = 500  # what the server will answer
+        except Exception:
+            fault("asgi")
+        told.leave(error)
 
 
 def _name(scope: ASGIScope) -> str:
@@ -147,8 +167,8 @@ def _route(scope: ASGIScope, root: object) -> str:
         return ""
 
 
-def _watched(request: Scope, send: Send) -> Send:
-    def watched(message: Any) -> Awaitable[None]:
+def _noting(request: Scope, send: Send) -> Send:
+    def noting(message: Any) -> Awaitable[None]:
         if type(message) is dict:
             what = message.get("type")
             if what == "http.response.start" or what == "websocket.http.response.start":
@@ -158,49 +178,4 @@ def _watched(request: Scope, send: Send) -> Send:
                 request.status = 101
         return send(message)
 
-    return watched
-
-
-class _Steps:
-    """Awaits an application, and adds up the CPU time of the thread while it really runs."""
-
-    __slots__ = ("_coroutine", "_send", "cpu_ns")
-
-    def __init__(self, awaitable: Any) -> None:
-        self._coroutine: Any = awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__()
-        self._send = self._coroutine.send
-        self.cpu_ns = 0
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Any:
-        """Runs until the next suspension, whose awaited object is returned."""
-        began = thread_time_ns()
-        try:
-            return self._send(None)
-        finally:
-            self.cpu_ns += thread_time_ns() - began
-
-    def send(self, value: Any) -> Any:
-        """As `__next__`, with a value."""
-        began = thread_time_ns()
-        try:
-            return self._send(value)
-        finally:
-            self.cpu_ns += thread_time_ns() - began
-
-    def throw(self, *error: Any) -> Any:
-        """As `send`, with an exception such as a cancellation."""
-        began = thread_time_ns()
-        try:
-            return self._coroutine.throw(*error)
-        finally:
-            self.cpu_ns += thread_time_ns() - began
-
-    def close(self) -> None:
-        """Closes the application where it is suspended."""
-        self._coroutine.close()
+    return noting

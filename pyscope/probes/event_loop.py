@@ -27,6 +27,7 @@ from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.probes import Probe
 from pyscope.probes.background import Background
 from pyscope.probes.patches import Patches
+from pyscope.probes.steps import LoopTimes, watched_select
 
 __all__ = ["EventLoopProbe"]
 
@@ -38,16 +39,14 @@ _RUN: CodeType = Handle._run.__code__
 _RUN_ONCE: CodeType = BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
 
 
-class _Loop:
+class _Loop(LoopTimes):  # type: ignore[misc]
     """A loop as the watchdog sees it."""
 
     __slots__ = (
         "asyncio",
         "begin_ns",
-        "busy_ns",
         "looked_ns",
         "number",
-        "run",
         "seen",
         "stacks",
         "task",
@@ -55,12 +54,11 @@ class _Loop:
     )
 
     def __init__(self, loop: Any) -> None:
+        super().__init__()
         self.asyncio = weakref.ref(loop)
         self.number = emitter.next_id()
         self.thread = _thread.get_ident()
-        self.busy_ns = 0  # since when it runs callbacks; 0: it waits
-        self.run: FrameType | None = None  # the frame of Handle._run at the last look, which was at looked_ns
-        self.looked_ns = 0
+        self.looked_ns = 0  # `run` is the frame of Handle._run then
         self.begin_ns = 0  # that callback began about then
         self.stacks: dict[int, int] = {}  # where it was seen to be, and how often
         self.task = ""
@@ -90,32 +88,13 @@ class EventLoopProbe(Probe):
     # In the loop's thread
 
     def _select(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        loops, patches, late, now = self._loops, self._patches, self._late, time.perf_counter_ns
-
-        @functools.wraps(original)
-        def select(selector: Any, timeout: float | None = None) -> Any:
-            known = loops.get(id(selector))
-            if known is None:
-                known = self._meet(selector) if patches.on else (_nothing, None)
-            loop = known[1]
-            if loop is None:
-                return original(selector, timeout)
-            busy = loop.busy_ns
-            if busy:
-                end = now()
-                loop.busy_ns = 0
-                run, loop.run = loop.run, None
-                if end - busy >= LAG_NS:
-                    late(loop, end - busy, end, run)
-            try:
-                return original(selector, timeout)
-            finally:
-                loop.busy_ns = now()
-
-        return select
+        watched: Callable[..., Any] = watched_select(original, self._loops, self._meet, self._late, LAG_NS)
+        return functools.wraps(original)(watched)
 
     def _meet(self, selector: Any) -> tuple[Callable[[], object], _Loop | None]:
         """A selector for the first time: an event loop's, or somebody else's."""
+        if not self._patches.on:
+            return _nothing, None
         key, loops = id(selector), self._loops
         try:
             running = asyncio._get_running_loop()

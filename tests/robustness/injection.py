@@ -26,14 +26,15 @@ Point = tuple[str, int, str]
 THE_PROGRAMS = frozenset(
     {
         *(f"Boundary.{name}" for name in ("__call__", "__get__", "__getattr__", "_awaited")),
-        *(f"_Steps.{name}" for name in ("__init__", "__next__", "send", "throw", "close")),
+        *(f"Steps.{name}" for name in ("__init__", "__next__", "send", "throw", "close")),
         *(
             "Layer.below",
             "_Traced.acquire",
             "_Traced.release",
             "TracedSimpleQueue.put",
             "TracedSimpleQueue.get",
-            "_handle",
+            "_Request.__init__",
+            "_watched",
         ),
     }
 )

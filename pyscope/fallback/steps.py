@@ -1,0 +1,99 @@
+"""What probes do at each step of an event loop, where the native recorder is not built (native/hook_steps.pxi)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from time import perf_counter_ns, thread_time_ns
+from types import FrameType
+from typing import Any, Self
+
+__all__ = ["LoopTimes", "Steps", "watched_select"]
+
+
+class Steps:
+    """Awaits a coroutine, or what `__await__` of another awaitable returns, and adds up the CPU time of the thread
+    while it really runs: `cpu_ns`."""
+
+    __slots__ = ("_awaited", "_send", "cpu_ns")
+
+    def __init__(self, awaited: Any) -> None:
+        self._awaited = awaited
+        self._send = getattr(awaited, "send", None)
+        self.cpu_ns = 0
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        """Runs until the next suspension, whose awaited object is returned."""
+        began = thread_time_ns()
+        try:
+            return self._send(None) if self._send is not None else next(self._awaited)
+        finally:
+            self.cpu_ns += thread_time_ns() - began
+
+    def send(self, value: Any) -> Any:
+        """As `__next__`, with a value."""
+        began = thread_time_ns()
+        try:
+            return self._awaited.send(value)
+        finally:
+            self.cpu_ns += thread_time_ns() - began
+
+    def throw(self, *error: Any) -> Any:
+        """As `send`, with an exception such as a cancellation."""
+        began = thread_time_ns()
+        try:
+            return self._awaited.throw(*error)
+        finally:
+            self.cpu_ns += thread_time_ns() - began
+
+    def close(self) -> None:
+        """Closes the coroutine where it is suspended."""
+        self._awaited.close()
+
+
+class LoopTimes:
+    """Since when an event loop runs callbacks (0: it waits), and the frame in which it was last seen to."""
+
+    __slots__ = ("busy_ns", "run")
+
+    def __init__(self) -> None:
+        self.busy_ns = 0
+        self.run: FrameType | None = None
+
+
+def watched_select(
+    original: Callable[..., Any],
+    loops: dict[int, tuple[Any, LoopTimes | None]],
+    meet: Callable[[Any], tuple[Any, LoopTimes | None]],
+    late: Callable[[Any, int, int, FrameType | None], None],
+    lag_ns: int,
+) -> Callable[..., Any]:
+    """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late` of
+    rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
+    now = perf_counter_ns
+
+    def select(selector: Any, timeout: float | None = None) -> Any:
+        known = loops.get(id(selector))
+        if known is None:
+            known = meet(selector)
+        loop = known[1]
+        if loop is None:
+            return original(selector, timeout)
+        busy = loop.busy_ns
+        if busy:
+            end = now()
+            loop.busy_ns = 0
+            run, loop.run = loop.run, None
+            if end - busy >= lag_ns:
+                late(loop, end - busy, end, run)
+        try:
+            return original(selector, timeout)
+        finally:
+            loop.busy_ns = now()
+
+    return select

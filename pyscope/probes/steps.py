@@ -1,0 +1,16 @@
+"""What probes do at each step of an event loop: compiled with the native recorder, in Python where that is not built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyscope import backends
+from pyscope.fallback import steps as in_python
+
+__all__ = ["LoopTimes", "Steps", "watched_select"]
+
+_compiled: Any = backends.native() or in_python
+
+Steps: Any = _compiled.Steps
+LoopTimes: Any = _compiled.LoopTimes
+watched_select: Any = _compiled.watched_select
