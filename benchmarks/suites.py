@@ -85,6 +85,22 @@ def fetch(suite: Suite, python: str) -> Path:
     return unpacked
 
 
+def needed(suite: Suite, python: str) -> list[Path]:
+    """The folder with what a suite needs beside its package and pytest, if anything. Raises SuiteFailed."""
+    if not suite.needs:
+        return []
+    tag = subprocess.run(
+        [python, "-c", "import sys; print(sys.implementation.cache_tag)"], capture_output=True, text=True
+    )
+    folder = FOLDER / f"{suite.package}-needs-{tag.stdout.strip()}"
+    if not folder.is_dir():
+        command = [python, "-m", "pip", "install", "-q", "--target", str(folder), *suite.needs]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SuiteFailed(f"{', '.join(suite.needs)} cannot be installed: {done.stderr.strip()[-300:]}")
+    return [folder]
+
+
 def _path() -> Path:
     """A folder with PyScope and the plugin alone: this project's own `tests` would hide a suite's."""
     folder = FOLDER / "path"
@@ -103,7 +119,7 @@ def run(suite: Suite, folder: Path, mode: str, python: str) -> Run:
     report = FOLDER / f"{suite.package}-{mode}-{os.getpid()}.xml"
     command = [python, "-m", "pytest", "-q", *suite.options, "-p", "no:cacheprovider", *QUIET]
     command += ["-p", "suite_hook", f"--junitxml={report}", "-o", "addopts="]
-    paths = [str(folder / suite.source), str(_path())]
+    paths = map(str, [folder / suite.source, _path(), *needed(suite, python)])
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYSCOPE_", "PYTEST_"))
     }
