@@ -1,0 +1,201 @@
+"""What probes do at each step of an event loop: compiled and in Python, the same."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import AsyncIterator, Generator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from pyscope import _hook
+from pyscope.fallback import steps as in_python
+
+BOTH = pytest.mark.parametrize("steps", [_hook, in_python], ids=["compiled", "python"])
+
+
+class Given(Exception):
+    """An exception of these tests."""
+
+
+class Awaitable:
+    """No coroutine: what it returns from `__await__` is a generator."""
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        got = yield from asyncio.sleep(0).__await__()
+        return f"awaited {got}"
+
+
+async def works(events: list[str]) -> tuple[int, ...]:
+    try:
+        for turn in range(3):
+            events.append(f"turn {turn}")
+            await asyncio.sleep(0)
+        return 1, 2
+    except asyncio.CancelledError:
+        events.append("cancelled")
+        raise
+    finally:
+        events.append("end")
+
+
+async def fails(events: list[str]) -> None:
+    events.append("begins")
+    await asyncio.sleep(0)
+    raise Given("as asked")
+
+
+@BOTH
+def test_the_answer_is_the_coroutines_own(steps: Any) -> None:
+    async def main() -> Any:
+        return await steps.Steps(works(events))
+
+    events: list[str] = []
+    assert asyncio.run(main()) == (1, 2)
+    assert events == ["turn 0", "turn 1", "turn 2", "end"]
+
+
+@BOTH
+def test_what_await_returns_of_another_awaitable_is_run_too(steps: Any) -> None:
+    async def main() -> Any:
+        return await steps.Steps(Awaitable().__await__())
+
+    assert asyncio.run(main()) == "awaited None"
+
+
+@BOTH
+def test_its_exception_comes_out_as_it_is(steps: Any) -> None:
+    async def main() -> None:
+        await steps.Steps(fails(events))
+
+    events: list[str] = []
+    with pytest.raises(Given, match="as asked") as caught:
+        asyncio.run(main())
+    assert caught.value.__context__ is None
+    assert events == ["begins"]
+
+
+@BOTH
+def test_a_cancellation_is_thrown_into_it(steps: Any) -> None:
+    async def main() -> None:
+        async def awaits() -> None:
+            await steps.Steps(works(events))
+
+        task = asyncio.create_task(awaits())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    events: list[str] = []
+    asyncio.run(main())
+    assert events == ["turn 0", "cancelled", "end"]
+
+
+@BOTH
+def test_a_value_can_be_sent_and_it_can_be_closed(steps: Any) -> None:
+    got: list[object] = []
+
+    def echoes() -> Generator[str, object, None]:
+        try:
+            while True:
+                got.append((yield "more"))
+        finally:
+            got.append("closed")
+
+    stepped = steps.Steps(echoes())
+    assert next(stepped) == "more"
+    assert stepped.send((1, 2)) == "more"
+    stepped.close()
+    assert got == [(1, 2), "closed"]
+
+
+@BOTH
+def test_cpu_time_is_that_of_the_steps_and_not_of_the_time_between(steps: Any) -> None:
+    async def main() -> int:
+        stepped = steps.Steps(burns())
+        await stepped
+        return int(stepped.cpu_ns)
+
+    async def burns() -> None:
+        for _ in range(3):
+            began = time.thread_time_ns()
+            while time.thread_time_ns() - began < 10_000_000:
+                pass
+            await asyncio.sleep(0.1)
+
+    assert 30_000_000 <= asyncio.run(main()) < 300_000_000
+
+
+@asynccontextmanager
+async def watched(steps: Any, late: list[tuple[Any, int]]) -> AsyncIterator[Any]:
+    """An event loop whose selector is watched; gives the loop's times."""
+    loop = asyncio.get_running_loop()
+    selector: selectors.BaseSelector = loop._selector  # type: ignore[attr-defined]
+    times = steps.LoopTimes()
+    kind = type(selector)
+    original = kind.select
+
+    def meet(met: object) -> tuple[None, None]:
+        return None, None
+
+    def tell(of: Any, lag: int, now: int, run: object) -> None:
+        late.append((of, lag))
+
+    kind.select = steps.watched_select(original, {id(selector): (None, times)}, meet, tell, 20_000_000)  # type: ignore[method-assign]
+    try:
+        yield times
+    finally:
+        kind.select = original  # type: ignore[method-assign]
+
+
+@BOTH
+def test_a_round_that_takes_long_is_told_and_a_short_one_is_not(steps: Any) -> None:
+    late: list[tuple[Any, int]] = []
+
+    async def main() -> Any:
+        async with watched(steps, late) as times:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert times.busy_ns > 0
+            late.clear()  # a busy machine may be late without us
+            await asyncio.sleep(0)
+            time.sleep(0.05)
+            await asyncio.sleep(0)
+            return times
+
+    times = asyncio.run(main())
+    assert any(of is times and lag >= 50_000_000 for of, lag in late)
+
+
+@BOTH
+def test_a_selector_that_is_not_known_is_only_passed_on(steps: Any) -> None:
+    asked: list[object] = []
+
+    def meet(met: object) -> tuple[None, None]:
+        asked.append(met)
+        return None, None
+
+    def original(selector: object, timeout: float | None = None) -> tuple[object, float | None]:
+        return selector, timeout
+
+    select = steps.watched_select(original, {}, meet, None, 1)
+    selector = object()
+    assert select(selector, 0.5) == (selector, 0.5)
+    assert select(selector, timeout=None) == (selector, None)
+    assert asked == [selector, selector]
+
+
+@BOTH
+def test_an_error_of_the_selector_comes_out_and_the_loop_counts_as_busy(steps: Any) -> None:
+    def original(selector: object, timeout: float | None = None) -> None:
+        raise Given("no selector")
+
+    times, selector = steps.LoopTimes(), object()
+    select = steps.watched_select(original, {id(selector): (None, times)}, None, None, 10**18)
+    with pytest.raises(Given):
+        select(selector)
+    assert times.busy_ns > 0
