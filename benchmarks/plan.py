@@ -106,7 +106,7 @@ PLAN: Final = (
     Step("size", On.FIRST, 30),
     Step("instructions", On.FIRST, 90),
     Step("peers-in-process", On.FIRST, 80),
-    Step("each-probe", On.FIRST, 60),
+    Step("each-probe", On.FIRST, 180),
     Step("scaling-long", On.FIRST, 300),
 )
 

@@ -1,26 +1,33 @@
 """`make soak`: TaskFlow recorded under load for ten minutes; memory, file handles and threads must be flat.
 
-The service runs as a user would run it, under `pyscope run` in flight mode with every probe, and is driven over HTTP.
-Each second a sample is taken of the process from outside. After the first tenth of the time (a minute of ten) nothing
-may grow: the middle of the last fifth is compared with the middle of the second fifth.
+The service runs as a user would run it, under `pyscope run` in flight mode with every probe, and is driven over HTTP;
+beside it a second one runs without PyScope, driven alike. Each second a sample is taken of each process from outside.
+After the first tenth of the time (a minute of ten) nothing may grow that does not grow without PyScope: the middle of
+the last fifth is compared with the middle of the second fifth. TaskFlow itself grows a little for as long as its
+database does: each of its connections keeps pages of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from benchmarks.worker import ROOT
 from taskflow.data.database import Database
 from taskflow.data.seeds import seed
 from taskflow.load import LoadPlan, drive
@@ -46,18 +53,19 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How a figure has grown, what it may, and in which unit."""
+    """How a figure has grown, what it may, and in which unit. `alone`: how it has grown without PyScope."""
 
     name: str
     before: float
     after: float
     allowed: float
     unit: str
+    alone: float = 0.0
 
     @property
     def flat(self) -> bool:
-        """Whether it has stayed where it was."""
-        return self.after - self.before <= self.allowed
+        """Whether it has stayed where it was, but for what grows without PyScope too."""
+        return self.after - self.before - max(0.0, self.alone) <= self.allowed
 
 
 def soak(folder: Path, seconds: float, recorded: bool = True) -> tuple[list[Sample], int, int]:
@@ -79,7 +87,7 @@ def soak(folder: Path, seconds: float, recorded: bool = True) -> tuple[list[Samp
         ]
         launcher += ["--ring-mb", "16", "-o", str(folder / "soak.pyscope")]
     samples: list[Sample] = []
-    # With a heap for each thread, as glibc has it, the service grows by 0.6 KiB a request, recorded or not.
+    # With a heap for each thread, glibc's habit, both services grow thrice as fast.
     environment = {"DATABASE_URL": url, "PYSCOPE_RING_DIR": str(folder), "MALLOC_ARENA_MAX": "1"}
     with ServerProcess(folder, environment, launcher, ready_seconds=120.0, stop_seconds=60.0) as server:
         process = psutil.Process(server.pid)
@@ -111,43 +119,72 @@ def _sample(process: psutil.Process, samples: list[Sample], ended: threading.Eve
         samples.append(Sample(time.monotonic() - began, memory, process.num_fds(), process.num_threads()))
 
 
-def growth(samples: Sequence[Sample]) -> list[Growth]:
-    """The second fifth of the time beside the last; ValueError for fewer than ten samples."""
+def growth(samples: Sequence[Sample], alone: Sequence[Sample] = ()) -> list[Growth]:
+    """The second fifth of the time beside the last, and the same of the service `alone`; ValueError for fewer than ten
+    samples."""
+    found = []
+    for name, unit, divisor, allowed in (
+        ("memory", "MiB", MIB, lambda before: max(4.0, before * 0.05)),
+        ("handles", "", 1, lambda _: 4),
+        ("threads", "", 1, lambda _: 2),
+    ):
+        before, after = (middle / divisor for middle in _middles(samples, name))
+        others = [middle / divisor for middle in _middles(alone, name)] if alone else [0.0, 0.0]
+        found.append(Growth(name, before, after, allowed(before), unit, others[1] - others[0]))
+    return found
+
+
+def _middles(samples: Sequence[Sample], name: str) -> tuple[float, float]:
     if len(samples) < 10:
         raise ValueError(f"{len(samples)} samples are too few to compare")
     fifth = len(samples) // 5
     early, late = samples[fifth : 2 * fifth], samples[-fifth:]
+    return tuple(statistics.median(getattr(sample, name) for sample in part) for part in (early, late))  # type: ignore[return-value]
 
-    def middle(part: Sequence[Sample], name: str) -> float:
-        return statistics.median(getattr(sample, name) for sample in part)
 
-    memory = middle(early, "memory") / MIB, middle(late, "memory") / MIB
-    return [
-        Growth("memory", *memory, max(4.0, memory[0] * 0.05), "MiB"),
-        Growth("handles", middle(early, "handles"), middle(late, "handles"), 4, ""),
-        Growth("threads", middle(early, "threads"), middle(late, "threads"), 2, ""),
-    ]
+def _one(which: str, seconds: float) -> tuple[list[Sample], int, int]:
+    """One of the two services, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", str(seconds), "--only", which]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    samples, requests, errors = json.loads(done.stdout.splitlines()[-1])
+    return [Sample(*each) for each in samples], requests, errors
 
 
 def main(arguments: Sequence[str]) -> int:
     """Prints the samples and the verdict; the exit code is 1 if something grew or a request failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument("--untraced", action="store_true", help="the same without PyScope, to compare")
+    parser.add_argument(
+        "--only", choices=("recorded", "alone"), help="one of the two services: its samples as JSON"
+    )
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="pyscope-soak-") as folder:
-        samples, requests, errors = soak(Path(folder), options.seconds, recorded=not options.untraced)
-    print(f"{'seconds':>8}{'memory MiB':>12}{'handles':>9}{'threads':>9}")
-    for sample in samples[:: max(1, len(samples) // ROWS)]:
-        print(f"{sample.at:>8.0f}{sample.memory / MIB:>12.1f}{sample.handles:>9}{sample.threads:>9}")
-    print(f"{requests} requests, {errors} errors")
-    grown = growth(samples)
+    if options.only:
+        with tempfile.TemporaryDirectory(prefix="pyscope-soak-") as folder:
+            samples, requests, errors = soak(Path(folder), options.seconds, options.only == "recorded")
+        print(json.dumps([[dataclasses.astuple(each) for each in samples], requests, errors]))
+        return 0
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(_one, which, options.seconds) for which in ("recorded", "alone")]
+        (samples, requests, errors), (alone, other_requests, other_errors) = (
+            each.result() for each in running
+        )
+    print(f"{'seconds':>8}{'memory MiB':>12}{'handles':>9}{'threads':>9}   without PyScope")
+    step = max(1, len(samples) // ROWS)
+    for sample, other in zip(samples[::step], alone[::step], strict=False):
+        print(f"{sample.at:>8.0f}{_row(sample)}   {_row(other)}")
+    print(f"{requests} and {other_requests} requests, {errors} and {other_errors} errors")
+    grown = growth(samples, alone)
     for each in grown:
         verdict = "flat" if each.flat else "GROWN"
         print(
-            f"{each.name:<8} {each.before:.1f} -> {each.after:.1f} {each.unit} (up to +{each.allowed:.1f}): {verdict}"
+            f"{each.name:<8} {each.before:.1f} -> {each.after:.1f} {each.unit}, without PyScope {each.alone:+.1f} "
+            f"(up to +{each.allowed:.1f} beyond that): {verdict}"
         )
-    return 0 if errors == 0 and all(each.flat for each in grown) else 1
+    return 0 if errors + other_errors == 0 and all(each.flat for each in grown) else 1
+
+
+def _row(sample: Sample) -> str:
+    return f"{sample.memory / MIB:>12.1f}{sample.handles:>9}{sample.threads:>9}"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ def test_what_stays_is_flat_and_what_leaks_is_not() -> None:
     assert [each.name for each in growth(samples(*leaking)) if not each.flat] == ["memory"]
     two = samples(*steady[:20]) + samples(*steady[20:], handles=40, threads=20)
     assert [each.name for each in growth(two) if not each.flat] == ["handles", "threads"]
+    alone = samples(*(60.0 + at * 0.5 for at in range(60)))
+    assert all(each.flat for each in growth(samples(*leaking), alone))
+    assert [
+        each.name for each in growth(samples(*(90.0 + at for at in range(60))), alone) if not each.flat
+    ] == ["memory"]
     with pytest.raises(ValueError, match="too few"):
         growth(samples(1.0, 2.0))
 
