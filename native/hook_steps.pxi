@@ -62,8 +62,8 @@ cdef class LoopTimes:
 
 
 def watched_select(original, dict loops, meet, late, int64_t lag_ns):
-    """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late` of
-    rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
+    """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late`
+    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
 
     def select(selector, timeout=None):
         cdef LoopTimes loop

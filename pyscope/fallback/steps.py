@@ -73,8 +73,8 @@ def watched_select(
     late: Callable[[Any, int, int, FrameType | None], None],
     lag_ns: int,
 ) -> Callable[..., Any]:
-    """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late` of
-    rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
+    """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late`
+    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
     now = perf_counter_ns
 
     def select(selector: Any, timeout: float | None = None) -> Any:

@@ -1,4 +1,4 @@
-"""What probes do at each step of an event loop: compiled with the native recorder, in Python where that is not built."""
+"""What probes do at each step of an event loop: compiled with the native recorder, in Python where none is built."""
 
 from __future__ import annotations
 
