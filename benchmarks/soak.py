@@ -11,23 +11,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import json
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import psutil
 
-from benchmarks.worker import ROOT
 from taskflow.data.database import Database
 from taskflow.data.seeds import seed
 from taskflow.load import LoadPlan, drive
@@ -139,32 +136,25 @@ def _middles(samples: Sequence[Sample], name: str) -> tuple[float, float]:
         raise ValueError(f"{len(samples)} samples are too few to compare")
     fifth = len(samples) // 5
     early, late = samples[fifth : 2 * fifth], samples[-fifth:]
-    return tuple(statistics.median(getattr(sample, name) for sample in part) for part in (early, late))  # type: ignore[return-value]
+
+    def middle(part: Sequence[Sample]) -> float:
+        return statistics.median(getattr(sample, name) for sample in part)
+
+    return middle(early), middle(late)
 
 
-def _one(which: str, seconds: float) -> tuple[list[Sample], int, int]:
-    """One of the two services, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.soak", "--seconds", str(seconds), "--only", which]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-    samples, requests, errors = json.loads(done.stdout.splitlines()[-1])
-    return [Sample(*each) for each in samples], requests, errors
+def _in_own_folder(seconds: float, recorded: bool) -> tuple[list[Sample], int, int]:
+    with tempfile.TemporaryDirectory(prefix="pyscope-soak-") as folder:
+        return soak(Path(folder), seconds, recorded)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Prints the samples and the verdict; the exit code is 1 if something grew or a request failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS)
-    parser.add_argument(
-        "--only", choices=("recorded", "alone"), help="one of the two services: its samples as JSON"
-    )
     options = parser.parse_args(arguments)
-    if options.only:
-        with tempfile.TemporaryDirectory(prefix="pyscope-soak-") as folder:
-            samples, requests, errors = soak(Path(folder), options.seconds, options.only == "recorded")
-        print(json.dumps([[dataclasses.astuple(each) for each in samples], requests, errors]))
-        return 0
-    with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(_one, which, options.seconds) for which in ("recorded", "alone")]
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(_in_own_folder, options.seconds, recorded) for recorded in (True, False)]
         (samples, requests, errors), (alone, other_requests, other_errors) = (
             each.result() for each in running
         )

@@ -7,6 +7,7 @@ with pip into build/suites and their tests run from there, against the code that
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
@@ -85,6 +86,7 @@ def fetch(suite: Suite, python: str) -> Path:
     return unpacked
 
 
+@functools.cache
 def needed(suite: Suite, python: str) -> list[Path]:
     """The folder with what a suite needs beside its package and pytest, if anything. Raises SuiteFailed."""
     if not suite.needs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any, ClassVar
 
 from pyscope import emitter
@@ -49,12 +49,8 @@ def patch(patches: Patches, library: ModuleType) -> None:
             if request is None:
                 await original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
                 return
-            try:
+            with request:
                 await request.steps
-            except BaseException as error:
-                request.leave(error)
-                raise
-            request.leave(None)
 
         return __call__  # type: ignore[return-value]
 
@@ -73,12 +69,8 @@ class Middleware:
         if request is None:
             await self.app(scope, receive, send)
             return
-        try:
+        with request:
             await request.steps
-        except BaseException as error:
-            request.leave(error)
-            raise
-        request.leave(None)
 
 
 _left_out: set[str] = set()
@@ -112,7 +104,7 @@ def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Reque
 
 
 class _Request:
-    """One request that is watched: `steps` is to be awaited, then `leave` called."""
+    """One request that is watched: `with request: await request.steps`."""
 
     __slots__ = ("_root", "_scope", "_told", "steps")
 
@@ -128,6 +120,14 @@ class _Request:
         except BaseException as error:
             self.leave(error)
             raise
+
+    def __enter__(self) -> None:
+        pass  # it was begun as it was made
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.leave(error)
 
     def leave(self, error: BaseException | None) -> None:
         """The request has ended, by `error` or well."""
