@@ -146,7 +146,10 @@ void look_for_greenlet(ThreadRing* ring) {
 void look_at_context(ThreadRing* ring, PyThreadState* thread) {
   ring->context_version = thread->context_ver;
   if (hook.greenlet_imported) look_for_greenlet(ring);
-  if (thread->context != ring->python_context || (hook.current_tasks && current_task(ring) != seen(ring->task)))
+  // From 3.14 on the task stands in the thread's state, and the slow path asks for it.
+  constexpr bool kAskAlways = PY_VERSION_HEX >= 0x030E0000;
+  if (kAskAlways || thread->context != ring->python_context ||
+      (hook.current_tasks && current_task(ring) != seen(ring->task)))
     hook.slow.switch_context(ring, thread);
 }
 
