@@ -18,7 +18,7 @@
 
 namespace pyscope {
 
-// A chunk in one of the buffers. pyscope/recording.py builds arrays of these (CHUNK_DTYPE).
+// A chunk in one of the buffers. pyscope/process_record.py builds arrays of these (CHUNK_DTYPE).
 struct Chunk {
   uint64_t offset;  // of the encoded bytes in the buffer
   uint64_t sequence;

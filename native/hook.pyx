@@ -17,6 +17,7 @@ from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
 import sys
+from importlib.machinery import ModuleSpec
 
 from pyscope.errors import BackendUnavailable
 

@@ -18,24 +18,46 @@ cdef bint is_library(const string& file) noexcept:
     return False
 
 
-cdef bint selects_module(const string& module) noexcept:
+cdef bint included(const string& module) noexcept:
     """By the globs alone; what they match is noted for the warning about globs that matched nothing."""
-    cdef unordered_map[string, uint8_t].iterator found = module_decisions.find(module)
-    if found != module_decisions.end():
-        return cython.operator.dereference(found).second != 0
     cdef bint chosen = select_default
     cdef size_t i
     for i in range(include_globs.size()):
         if fnmatch(include_globs[i].c_str(), module.c_str(), 0) == 0:
             include_matched[i] = 1
             chosen = True
+    return chosen
+
+
+cdef bint excluded(const string& module) noexcept:
+    cdef size_t i
     for i in range(exclude_globs.size()):
         if fnmatch(exclude_globs[i].c_str(), module.c_str(), 0) == 0:
-            chosen = False
-    if not select_own and (module == b"pyscope" or module.compare(0, 8, b"pyscope.") == 0):
-        chosen = False
+            return True
+    return not select_own and (module == b"pyscope" or module.compare(0, 8, b"pyscope.") == 0)
+
+
+cdef bint selects_module(const string& module) noexcept:
+    cdef unordered_map[string, uint8_t].iterator found = module_decisions.find(module)
+    if found != module_decisions.end():
+        return cython.operator.dereference(found).second != 0
+    cdef bint chosen = included(module) and not excluded(module)
     module_decisions[module] = chosen
     return chosen
+
+
+cdef bint selects_main(const string& module, PyObject* globals):
+    """`python -m shop.worker` runs that module under another name: it is meant by both."""
+    cdef PyObject* spec = PyDict_GetItemString(globals, "__spec__")
+    cdef string imported
+    if spec != NULL and type(<object>spec) is ModuleSpec:
+        name = (<object>spec).name
+        imported = utf8(<PyObject*>name)
+    if imported.empty():
+        return selects_module(module)
+    cdef bint chosen = included(module)
+    chosen = included(imported) or chosen  # both, for what they match
+    return chosen and not excluded(module) and not excluded(imported)
 
 
 cdef uint16_t arity_of(PyCodeObject* code) noexcept:
@@ -56,18 +78,21 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
     cdef uint64_t value = RESOLVED
     cdef uint16_t flags = 0
     cdef string module, file
-    cdef PyObject* name
-    cdef bint library
+    cdef PyObject* globals = frame_globals(frame) if frame != NULL else NULL
+    cdef bint library, selected
     try:
-        name = PyDict_GetItemString(frame_globals(frame), "__name__") if frame != NULL and frame_globals(frame) != NULL else NULL
-        module = utf8(name)
+        module = utf8(PyDict_GetItemString(globals, "__name__") if globals != NULL else NULL)
         file = utf8(code.co_filename)
         if module == b"greenlet":
             note_greenlet()
         library = is_library(file)
         if not library and module != b"pyscope" and module.compare(0, 8, b"pyscope.") != 0:
             value |= USER
-        if selects_module(module) and not (select_default and library):
+        if module == b"__main__" or module == b"__mp_main__":
+            selected = selects_main(module, globals)
+        else:
+            selected = selects_module(module)
+        if selected and not (select_default and library):
             value |= SELECTED
             if code.co_flags & CO_GENERATOR:
                 flags |= FLAG_GENERATOR

@@ -7,6 +7,7 @@ Record, then read::
     with pyscope.record("run.pyscope", modules=["shop.*"]):
         ...
     trace = pyscope.load("run.pyscope")
+    for finding in pyscope.diagnose(trace): ...
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ from typing import TYPE_CHECKING, Any
 from pyscope.recorder import Recording, dump, record, recover, start, stop
 
 if TYPE_CHECKING:
+    from pyscope.analysis.ranking import diagnose
     from pyscope.trace import Call, Trace, load
 
-__all__ = ["Call", "Recording", "Trace", "dump", "load", "record", "recover", "start", "stop"]
+__all__ = ["Call", "Recording", "Trace", "diagnose", "dump", "load", "record", "recover", "start", "stop"]
 __version__ = "0.1.0"
 
-_LAZY = {"Call": "pyscope.trace", "Trace": "pyscope.trace", "load": "pyscope.trace"}
+_LAZY = {
+    "Call": "pyscope.trace",
+    "Trace": "pyscope.trace",
+    "diagnose": "pyscope.analysis.ranking",
+    "load": "pyscope.trace",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends, config, recorder
+from pyscope import backends, config, recorder, ring_place
 from pyscope.backends import BackendChoice
-from pyscope.recorder import RingPlace
+from pyscope.ring_place import RingPlace
 
 __all__ = ["Diagnosis", "LeftoverRing", "SettingInForce", "examine"]
 
@@ -86,7 +86,7 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
     choices = backends.backend_report(
         detail=settings.detail, modules=settings.modules, budget=settings.budget
     )
-    rings = recorder.ring_report(settings)
+    rings = ring_place.considered(settings)
     ring_bytes = settings.ring_mb << 20
     problems = []
     if settings.backend != "auto":

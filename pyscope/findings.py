@@ -19,6 +19,7 @@ __all__ = [
     "PerformanceIssues",
     "ProcessResources",
     "Race",
+    "ResourceIssue",
     "ResourceMetrics",
     "Sample",
     "ScopeTime",
@@ -285,6 +286,32 @@ class ProcessResources:
     memory_samples: Sequence[Sample]
     message_queue_length_samples: Sequence[Sample]
     cpu_by_thread: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceIssue:
+    """A resource of which something took very much.
+
+    `kind`: "mailbox_backlog" or "memory_growth". `subject`: the actor, or the request, message or report by its name.
+    `amount`: messages that waited at most, or bytes that were added. `time_ns`: of that peak; `duration_ns`: how long
+    it took to get there. `waited_ns`: the longest that a message waited, 0 for memory. `call_site`, `stack`: who sent
+    most of the messages, or the call in which the memory grew; line 0 where it is not known. `senders`: how many of
+    the messages came from there. `scope`: as in `Trace.scopes`, 0 for none. `explanation`: what happened, in one
+    sentence; `suggestion`: what to change.
+    """
+
+    kind: str
+    subject: str
+    amount: int
+    time_ns: int
+    duration_ns: int
+    waited_ns: int
+    call_site: Location
+    explanation: str
+    suggestion: str
+    stack: tuple[Location, ...] = field(default=(), repr=False)
+    senders: int = 0
+    scope: int = 0
 
 
 @dataclass(frozen=True, slots=True)

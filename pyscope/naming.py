@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope.recording import ProcessRecord
+from pyscope.process_record import ProcessRecord
 
 GENERATOR_EXIT = "builtins.GeneratorExit"
 UNNAMED = "<unnamed>"

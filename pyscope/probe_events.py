@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyscope.events import COMMON, EventType
 from pyscope.format import TEXT_HEAD
-from pyscope.recording import ProcessRecord
+from pyscope.process_record import ProcessRecord
 from pyscope.rows import Location
 
 __all__ = ["ProbeEvents", "ProbeNames"]

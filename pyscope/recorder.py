@@ -16,13 +16,24 @@ import platform
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from pyscope import backends, breaker, children, config, emitter, parts, probes, selection
+from pyscope import (
+    backends,
+    breaker,
+    children,
+    config,
+    emitter,
+    incomplete,
+    parts,
+    probes,
+    ring_place,
+    selection,
+)
 from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
 from pyscope.governor import Governor
 
-__all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "ring_report", "start", "stop"]
+__all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "start", "stop"]
 
 backend_report = backends.backend_report
 recover = parts.recover
@@ -279,12 +290,12 @@ def _sink(recording: Recording) -> emitter.Sink:
 
 def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
     settings = recording.settings
-    ring_bytes = _ring_bytes(settings, child=bool(parent))
+    ring_bytes = ring_place.size_bytes(settings, child=bool(parent))
     native = _native()
     costs = None if settings.budget is None else native.calibrate(recording.backend)
     globs = None if settings.modules is None else selection.expand(settings.modules)
     refusals: list[str] = []
-    for folder in _ring_folders(settings, recording.path, ring_bytes, refusals):
+    for folder in ring_place.folders(settings, recording.path, ring_bytes, refusals):
         ring_path = os.path.join(folder, f"pyscope-{os.getuid()}-{os.getpid()}-{process_id[:6].hex()}.ring")
         recording.ring_path = ring_path
         try:
@@ -325,39 +336,11 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
             )
             recording.governor.start()
         return
-    budget = _ring_budget(settings, child=bool(parent)) >> 20
+    budget = ring_place.budget_bytes(settings, child=bool(parent)) >> 20
     raise RecorderError(
         f"recording cannot start: no room for the ring of {budget} MiB ({'; '.join(refusals)}). "
         "Free some space, or choose a smaller ring_mb (PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)."
     )
-
-
-def _ring_budget(settings: config.Settings, *, child: bool) -> int:
-    """Bytes that the recorder may use. A child's are a quarter: programs that fork tend to fork often."""
-    return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
-
-
-def _ring_bytes(settings: config.Settings, *, child: bool) -> int:
-    """The ring file's size: a 32nd of the budget is left to what the recorder needs beside its ring."""
-    budget = _ring_budget(settings, child=child)
-    return budget - budget // 32
-
-
-def _ring_folders(
-    settings: config.Settings, path: str | None, size: int, refusals: list[str]
-) -> Iterator[str]:
-    """Where the ring may lie, best first: tmpfs, whose pages no disk ever stalls; then beside the recording."""
-    if settings.ring_dir is not None:
-        yield os.path.abspath(settings.ring_dir)
-        return
-    shm = "/dev/shm"
-    if os.path.isdir(shm) and os.access(shm, os.W_OK):
-        free = os.statvfs(shm)
-        if free.f_bavail * free.f_frsize > size * 1.25:
-            yield shm
-        else:
-            refusals.append(f"{shm}: {free.f_bavail * free.f_frsize >> 20} MiB free")
-    yield os.path.dirname(path) if path is not None else os.environ.get("TMPDIR", "/tmp")
 
 
 def _meta(recording: Recording) -> bytes:
@@ -378,7 +361,7 @@ def _meta(recording: Recording) -> bytes:
             "modules": None if settings.modules is None else list(settings.modules),
             "exclude": list(settings.exclude),
             "path": recording.path,
-            "ring_bytes": _ring_bytes(settings, child=recording.is_child),
+            "ring_bytes": ring_place.size_bytes(settings, child=recording.is_child),
             "pyscope": __version__,
             "started": datetime.datetime.now(datetime.UTC).isoformat(),
         }
@@ -415,7 +398,8 @@ def _stop(recording: Recording) -> None:
             except OSError as error:
                 _warn(f"the recording {recording.path} could not be written: {error}")
         recording._figures = _native().stop(STOP_TIMEOUT)
-    _say_what_is_missing(recording)
+    for problem in incomplete.problems(recording, STOP_TIMEOUT):
+        _warn(problem)
     if recording.settings.mode == "stream" and not _still_there(recording):
         _warn(
             f"the recording {recording.path} was deleted or replaced while it was being written: "
@@ -430,52 +414,6 @@ def _stop(recording: Recording) -> None:
 def _still_there(recording: Recording) -> bool:
     """Whether the file at the recording's path is the one that was written."""
     return recording.path is None or parts.belongs_to(recording.path, recording.process_id)
-
-
-def _say_what_is_missing(recording: Recording) -> None:
-    figures = recording._figures
-    unmatched = _unmatched(recording.settings.modules, figures.get("unmatched", ()))
-    evicted = figures.get("evicted", False)
-    if (
-        unmatched
-        and not evicted
-        and not recording.is_child
-        and not recording.reselectable
-        and not (recording.path and parts.of(recording.path))
-    ):
-        names = ", ".join(repr(glob) for glob in unmatched)
-        _warn(
-            f"modules={names} matched no code that ran: check the spelling (a module is named as in __name__)"
-        )
-    if figures.get("state") in ("write_failed", "stalled"):
-        why = (
-            os.strerror(figures["error"])
-            if figures.get("error")
-            else f"the disk did not answer in {STOP_TIMEOUT:g} s"
-        )
-        _warn(
-            f"the recording {recording.path} is incomplete: {why}. What was not written is kept in "
-            f"{figures['ring_path']}: make room, then run: pyscope recover {recording.path}"
-        )
-    if figures.get("interrupted"):
-        _warn(
-            f"signal handlers raised {figures['interrupted']} times inside the pure-Python hook: calls about then are "
-            "missing. The native backends do not have this weakness."
-        )
-    if evicted:
-        _warn(
-            "the program set a profile function of its own (sys.setprofile, cProfile): while it was set, "
-            'its thread was not recorded. With backend="auto" both work.'
-        )
-    if not figures.get("clean", True):
-        _warn("another frame evaluator was installed over PyScope's; PyScope's now only passes frames on")
-
-
-def _unmatched(globs: tuple[str, ...] | None, native: Any) -> list[str]:
-    missing = set(native)
-    return [
-        glob for glob in globs or () if glob in missing and (not glob.endswith(".*") or glob[:-2] in missing)
-    ]
 
 
 def _warn(message: str) -> None:
@@ -529,28 +467,6 @@ def forget_in_forked_child() -> Recording | None:
 
 
 # --- for doctor ----------------------------------------------------------------------------------
-
-
-class RingPlace(NamedTuple):
-    """Where a ring would lie."""
-
-    folder: str
-    free_bytes: int
-    fits: bool
-
-
-def ring_report(settings: config.Settings) -> list[RingPlace]:
-    """The folders considered for the ring, in order, with their free space in bytes."""
-    size = _ring_bytes(settings, child=False)
-    places = []
-    for folder in _ring_folders(settings, settings.path and os.path.abspath(settings.path), size, []):
-        try:
-            stat = os.statvfs(folder)
-            free = stat.f_bavail * stat.f_frsize
-        except OSError:
-            free = 0
-        places.append(RingPlace(folder, free, free >= size))
-    return places
 
 
 def clock_report() -> dict[str, Any]:

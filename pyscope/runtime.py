@@ -14,11 +14,10 @@ dataclasses of `pyscope.findings` in order of time.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
-import threading
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -39,8 +38,8 @@ from pyscope.findings import (
     StateChange,
     SupervisorEvent,
 )
-from pyscope.rows import Location
-from pyscope.session import Session
+from pyscope.monitoring import Kind, Monitoring
+from pyscope.rows import Function, Location
 from pyscope.trace import Call, Trace
 
 __all__ = [
@@ -78,119 +77,12 @@ Modules: TypeAlias = Sequence[ModuleSelector] | None
 _LEVELS = {"function_calls": None, "c_calls": "c_calls"}
 
 
-class _Kind:
-    """One kind of monitoring in force, or ended: `read` makes its findings of a trace and the time it began."""
-
-    def __init__(
-        self,
-        read: Callable[[Trace, int], Any],
-        undo: Callable[[], None] = lambda: None,
-        probe: str | None = None,
-    ) -> None:
-        self.read = read
-        self.undo = undo
-        self.probe = probe  # one that is asked to `look_now` before its events are read
-        self.since = 0
-        self.gathered: Any = None
-        self.unread: Trace | None = (
-            None  # of an ended kind: what `gathered` is to be made of when it is asked for
-        )
-        self.active = False
-        self.fresh = True  # nothing has been named to its probe yet
-
-
-_lock = threading.RLock()
-_session = Session()
-_kinds: dict[str, _Kind] = {}
-
-
-def _look_now(kind: _Kind) -> None:
-    probe: Any = probing.installed(kind.probe) if kind.probe is not None else None
-    if probe is not None and probe.active:
-        probe.look_now()
-
-
-def _start(kind: str, made: _Kind, modules: Modules, probes: Iterable[str] = (), **options: Any) -> None:
-    with _lock:
-        _stop(kind)
-        if config.resolve().disable:  # nothing is watched, and every get_* is empty
-            _kinds.pop(kind, None)
-            return
-        try:
-            made.since = _session.add(kind, modules, probes, **options)
-        except BaseException:
-            made.undo()
-            raise
-        made.active = True
-        _kinds[kind] = made
-
-
-def _stop(kind: str, keep: Callable[[], Trace | None] | None = None) -> None:
-    """Ends a kind. `keep` gives the trace that stays readable; the session's as it is now by default."""
-    with _lock:
-        found = _kinds.get(kind)
-        if found is None or not found.active:
-            return
-        try:
-            _look_now(found)
-            found.unread = (keep or _session.trace)()
-        finally:
-            found.active = False
-            try:
-                found.undo()
-            finally:
-                _session.remove(kind)
-
-
-def _get(kind: str, empty: Any) -> Any:
-    with _lock:
-        found = _kinds.get(kind)
-        if found is None:
-            return empty
-        if found.active:
-            _look_now(found)
-            return found.read(_session.trace(), found.since)
-        if found.unread is not None:
-            found.gathered, found.unread = found.read(found.unread, found.since), None
-        return empty if found.gathered is None else found.gathered
-
-
-def _active(kind: str) -> bool:
-    found = _kinds.get(kind)
-    return found is not None and found.active
-
-
-def _watch(kind: str, probe: str, subjects: Sequence[object]) -> None:
-    """Names subjects to a probe; the kind ends again where it had only begun for one that is refused."""
-    if kind not in _kinds:  # switched off
-        return
-    watching: Any = probing.installed(probe)
-    for subject in subjects:
-        try:
-            watching.watch(subject)
-        except BaseException:
-            found = _kinds.get(kind)
-            if found is not None and found.fresh:
-                _stop(kind)
-                _kinds.pop(kind, None)
-            raise
-    _kinds[kind].fresh = False
+_monitoring = Monitoring()
 
 
 def _there(names: Sequence[str]) -> list[str]:
     """Those of some probes whose library is installed: the others have nothing to watch."""
     return [name for name in names if probing.has_library(name)]
-
-
-def _in_forked_child() -> None:
-    global _lock
-    _lock = threading.RLock()
-    _kinds.clear()
-    _session.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def is_recording() -> bool:
@@ -228,25 +120,25 @@ def start_tracing(
         rows = rows[np.argsort(columns["start_ns"][rows], kind="stable")]
         return [trace.call(int(row)) for row in rows]
 
-    _start("tracing", _Kind(read), modules, probes, path=path, detail=_LEVELS[level])
+    _monitoring.start("tracing", Kind(read), modules, probes, path=path, detail=_LEVELS[level])
 
 
 def get_traces() -> list[Call]:
     """The calls recorded since `start_tracing`, in order of start; those still running have outcome "open"."""
-    found: list[Call] = _get("tracing", [])
+    found: list[Call] = _monitoring.read("tracing", [])
     return found
 
 
 def stop_tracing() -> None:
     """Ends what `start_tracing` began; does nothing if that is over."""
-    _stop("tracing")
+    _monitoring.stop("tracing")
 
 
 def _made_by(trace: Trace, modules: Sequence[ModuleSelector]) -> NDArray[np.bool_]:
     """For each call of a trace whether it is of these modules, or of a C function that they call."""
     globs = selection.expand(config.resolve(modules=modules).modules or ())
     functions = trace.functions
-    meant = np.array([any(fnmatchcase(f.module, glob) for glob in globs) for f in functions], bool)
+    meant = np.array([_is_of(f, globs) for f in functions], bool)
     in_c = np.array([f.kind == "c_function" for f in functions], bool)
     function, parent = trace.calls["function"], trace.calls["parent"]
     own: NDArray[np.bool_] = meant[function]
@@ -260,11 +152,14 @@ def _files_of(trace: Trace, modules: Modules) -> frozenset[str] | None:
         return None
     globs = selection.expand(config.resolve(modules=modules).modules or ())
     # Generated code ("<string>": the methods of a dataclass) tells nothing: other modules have it too.
-    return frozenset(
-        f.file
-        for f in trace.functions
-        if not f.file.startswith("<") and any(fnmatchcase(f.module, glob) for glob in globs)
-    )
+    return frozenset(f.file for f in trace.functions if not f.file.startswith("<") and _is_of(f, globs))
+
+
+def _is_of(function: Function, globs: Sequence[str]) -> bool:
+    """Whether a function's module is meant; that which `python -m` runs by both its names."""
+    main = sys.modules.get("__main__")
+    names = selection.names_of(vars(main)) if main is not None and function.module == "__main__" else ()
+    return any(fnmatchcase(name, glob) for glob in globs for name in (function.module, *names))
 
 
 def _within(stack: tuple[Location, ...], files: frozenset[str] | None) -> bool:
@@ -288,21 +183,21 @@ def monitor_process(subject: object, what: str = "state_changes") -> None:
 
         return [change for change in states.find(trace) if change.time_ns >= since]
 
-    with _lock:
-        if not _active("state"):
-            _start("state", _Kind(read, probe="state"), [], ["state"])
-        _watch("state", "state", [subject])
+    with _monitoring.lock:
+        if not _monitoring.active("state"):
+            _monitoring.start("state", Kind(read, probe="state"), [], ["state"])
+        _monitoring.watch("state", "state", [subject])
 
 
 def get_state_changes() -> list[StateChange]:
     """The changes of what `monitor_process` watches, in order of time."""
-    found: list[StateChange] = _get("state", [])
+    found: list[StateChange] = _monitoring.read("state", [])
     return found
 
 
 def stop_process_monitoring() -> None:
     """Ends what `monitor_process` began."""
-    _stop("state")
+    _monitoring.stop("state")
 
 
 # --- performance ---------------------------------------------------------------------------------
@@ -364,18 +259,18 @@ def start_performance_monitoring(
     needed = ["asgi", "sqlalchemy", "wsgi"]
     if kinds & {"slow_call", "blocking_call_in_event_loop"}:
         needed += ["event_loop", "http", "redis", "smtp"]
-    _start("performance", _Kind(read), modules, _there(needed))
+    _monitoring.start("performance", Kind(read), modules, _there(needed))
 
 
 def get_performance_issues() -> PerformanceIssues:
     """The issues found so far, in order of time; the list's `query_count` is the sum of theirs."""
-    found: PerformanceIssues = _get("performance", PerformanceIssues())
+    found: PerformanceIssues = _monitoring.read("performance", PerformanceIssues())
     return found
 
 
 def stop_performance_monitoring() -> None:
     """Ends what `start_performance_monitoring` began."""
-    _stop("performance")
+    _monitoring.stop("performance")
 
 
 # --- resources -----------------------------------------------------------------------------------
@@ -406,23 +301,23 @@ def start_resource_monitoring(
 
         return _only(resources.find(trace, since=since), metrics)
 
-    with _lock:
-        _start("resources", _Kind(read, probe="resources"), [], ["resources"])
+    with _monitoring.lock:
+        _monitoring.start("resources", Kind(read, probe="resources"), [], ["resources"])
         probe: Any = probing.installed("resources")
         if interval is not None and probe is not None:
             probe.interval = interval
-        _watch("resources", "resources", processes or ())
+        _monitoring.watch("resources", "resources", processes or ())
 
 
 def get_resource_metrics() -> ResourceMetrics:
     """What was sampled so far."""
-    found: ResourceMetrics = _get("resources", ResourceMetrics(0, False, (), (), (), {}))
+    found: ResourceMetrics = _monitoring.read("resources", ResourceMetrics(0, False, (), (), (), {}))
     return found
 
 
 def stop_resource_monitoring() -> None:
     """Ends what `start_resource_monitoring` began."""
-    _stop("resources")
+    _monitoring.stop("resources")
 
 
 def _only(found: ResourceMetrics, metrics: Sequence[str]) -> ResourceMetrics:
@@ -455,22 +350,22 @@ def monitor_supervisor_tree(supervisor: object | None = None) -> None:
 
         return [event for event in supervision.find(trace) if event.time_ns >= since]
 
-    with _lock:
-        if not _active("supervision"):
-            _start("supervision", _Kind(read), [], ["supervision"])
+    with _monitoring.lock:
+        if not _monitoring.active("supervision"):
+            _monitoring.start("supervision", Kind(read), [], ["supervision"])
         if supervisor is not None:
-            _watch("supervision", "supervision", [supervisor])
+            _monitoring.watch("supervision", "supervision", [supervisor])
 
 
 def get_supervisor_events() -> list[SupervisorEvent]:
     """What happened to children so far, in order of time."""
-    found: list[SupervisorEvent] = _get("supervision", [])
+    found: list[SupervisorEvent] = _monitoring.read("supervision", [])
     return found
 
 
 def stop_supervisor_monitoring() -> None:
     """Ends what `monitor_supervisor_tree` began."""
-    _stop("supervision")
+    _monitoring.stop("supervision")
 
 
 # --- external calls ------------------------------------------------------------------------------
@@ -487,9 +382,9 @@ def trace_external_calls(modules: Modules = None) -> None:
         found = external.find(trace)
         return [call for call in found if call.start_ns >= since and _within(call.stack, files)]
 
-    _start(
+    _monitoring.start(
         "external",
-        _Kind(read),
+        Kind(read),
         modules or [],
         _there(["http", "redis", "retry", "smtp", "storage", "asgi", "wsgi"]),
     )
@@ -497,13 +392,13 @@ def trace_external_calls(modules: Modules = None) -> None:
 
 def get_external_calls() -> list[ExternalCall]:
     """The calls to other services so far, each with its attempts, in order of start."""
-    found: list[ExternalCall] = _get("external", [])
+    found: list[ExternalCall] = _monitoring.read("external", [])
     return found
 
 
 def stop_external_calls() -> None:
     """Ends what `trace_external_calls` began."""
-    _stop("external")
+    _monitoring.stop("external")
 
 
 # --- concurrency ---------------------------------------------------------------------------------
@@ -527,22 +422,22 @@ def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = T
             key=lambda race: race.accesses[0].time_ns,
         )
 
-    with _lock:
-        if not _active("concurrency"):
+    with _monitoring.lock:
+        if not _monitoring.active("concurrency"):
             needed = ["sync", "accesses", "actors", *_there(["asgi", "sqlalchemy", "wsgi"])]
-            _start("concurrency", _Kind(read), [], needed)
-        _watch("concurrency", "accesses", processes)
+            _monitoring.start("concurrency", Kind(read), [], needed)
+        _monitoring.watch("concurrency", "accesses", processes)
 
 
 def get_race_conditions() -> list[Race]:
     """The races found so far, in order of time."""
-    found: list[Race] = _get("concurrency", [])
+    found: list[Race] = _monitoring.read("concurrency", [])
     return found
 
 
 def stop_concurrency_monitoring() -> None:
     """Ends what `monitor_concurrency` began."""
-    _stop("concurrency")
+    _monitoring.stop("concurrency")
 
 
 # --- all of it -----------------------------------------------------------------------------------
@@ -550,24 +445,12 @@ def stop_concurrency_monitoring() -> None:
 
 def stop_all() -> None:
     """Ends every kind of monitoring and undoes every patch and subscription. Can be called at any time, repeatedly."""
-    with _lock:
-        problems: list[Exception] = []
-        trace = functools.cache(_session.trace)
-        for kind in list(_kinds):
-            try:
-                _stop(kind, trace)
-            except Exception as error:
-                problems.append(error)
-        for problem in problems:
-            logger.warning("monitoring ended, but what it gathered could not be read: %s", problem)
+    _monitoring.stop_all()
 
 
 def reset() -> None:
     """As `stop_all`, and forgets what was gathered: a fresh start, for tests."""
-    with _lock:
-        for kind in list(_kinds):
-            _stop(kind, lambda: None)
-        _kinds.clear()
+    _monitoring.reset()
 
 
 class Controller:

@@ -6,9 +6,11 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib.machinery import ModuleSpec
+from typing import Any
 
-__all__ = ["expand", "library_prefixes", "selects_everything"]
+__all__ = ["expand", "library_prefixes", "names_of", "selects_everything"]
 
 
 def expand(globs: Iterable[str]) -> list[str]:
@@ -24,6 +26,16 @@ def expand(globs: Iterable[str]) -> list[str]:
 def selects_everything(globs: Iterable[str] | None) -> bool:
     """Whether every module is meant, libraries included."""
     return globs is not None and "*" in globs
+
+
+def names_of(module: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names by which the module with these globals is selected: two for one that `python -m` runs."""
+    name = module.get("__name__")
+    first = name if type(name) is str else ""
+    spec = module.get("__spec__")
+    if first in ("__main__", "__mp_main__") and type(spec) is ModuleSpec and type(spec.name) is str:
+        return first, spec.name
+    return (first,)
 
 
 def library_prefixes() -> list[str]:

@@ -21,7 +21,8 @@ from pyscope.events import EventType
 from pyscope.format import CodeFlag, LossReason
 from pyscope.naming import name_processes
 from pyscope.probe_events import ProbeEvents, ProbeNames
-from pyscope.recording import Missing, ProcessRecord, Recording, open_recording
+from pyscope.process_record import Missing, ProcessRecord
+from pyscope.recording import Recording, open_recording
 from pyscope.rows import OUTCOMES, Columns, Context, Contexts, Function, Location, Loss, Process, Thread
 
 if TYPE_CHECKING:

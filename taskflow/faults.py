@@ -112,7 +112,7 @@ MEMORY_HUNGRY_REPORT: Final = Fault(
     name="memory_hungry_report",
     does="the annual report loads all tasks of the year at once and keeps copies of them",
     twin="it streams over them",
-    finding="peak memory",
+    finding="memory_growth",
 )
 SLOW_ENDPOINT: Final = Fault(
     name="slow_endpoint",
@@ -124,7 +124,7 @@ MAILBOX_FLOOD: Final = Fault(
     name="mailbox_flood",
     does="completing a task sends its ProjectWorker a refresh message for every task of the project",
     twin="it sends one",
-    finding="message_queue_length",
+    finding="mailbox_backlog",
 )
 
 FAULTS: Final = {

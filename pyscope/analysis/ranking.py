@@ -16,6 +16,7 @@ from pyscope.analysis import (
     database_races,
     external,
     hotspots,
+    overload,
     queries,
     races,
     resources,
@@ -24,17 +25,21 @@ from pyscope.analysis import (
     time_parts,
 )
 from pyscope.events.actors import ACTOR
-from pyscope.findings import ExternalCall, PerformanceIssue, Race, SupervisorEvent
+from pyscope.findings import ExternalCall, PerformanceIssue, Race, ResourceIssue, SupervisorEvent
 from pyscope.rows import Location
 
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["ON_PURPOSE", "Evidence", "Ranked", "Ranking", "RouteRow", "everything", "rank"]
+__all__ = ["ON_PURPOSE", "Evidence", "Ranked", "Ranking", "RouteRow", "diagnose", "everything", "rank"]
 
 Found = TypeVar("Found")
 Evidence: TypeAlias = (
-    Sequence[PerformanceIssue] | Sequence[Race] | Sequence[ExternalCall] | Sequence[SupervisorEvent]
+    Sequence[PerformanceIssue]
+    | Sequence[Race]
+    | Sequence[ExternalCall]
+    | Sequence[SupervisorEvent]
+    | Sequence[ResourceIssue]
 )
 """The findings of one kind at one place that are one row."""
 Row: TypeAlias = tuple["Ranked", Evidence]
@@ -110,6 +115,14 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     )
 
 
+def diagnose(trace: Trace) -> list[Ranked]:
+    """All that went wrong, or slowly, in a trace, worst first: what, where, why, and what to change.
+
+    What probes were asked to watch can be found; without any, slow calls alone.
+    """
+    return [ranked for ranked, _ in everything(trace)]
+
+
 def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Row]:
     """All findings, worst first, each with its evidence. `calls`: what `external.find` found, if that is known."""
     supervised = supervision.find(trace)
@@ -118,6 +131,7 @@ def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Ro
         *_races([*races.find(trace), *database_races.find(trace)]),
         *_external(external.find(trace, all_calls=False) if calls is None else calls),
         *_supervision([*supervised, *_actors(trace, supervised)]),
+        *_resources(overload.find(trace)),
     ]
     found.sort(key=lambda row: (-row[0].severity, -row[0].weight, row[0].time_ns))
     return found
@@ -236,6 +250,23 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
         row = Ranked(
             first.kind, severity, len(group), what, place, first.reason, change, len(group), first.time_ns
         )
+        yield row, group
+
+
+def _resources(found: list[ResourceIssue]) -> Iterable[Row]:
+    for group in _grouped(found, lambda issue: (issue.kind, issue.subject, issue.call_site)):
+        worst = max(group, key=lambda issue: issue.amount)
+        times = f" in {len(group)} of them" if len(group) > 1 else ""
+        if worst.kind == "mailbox_backlog":
+            severity, weight = SLOW, worst.waited_ns / 1e6
+            what = f"{worst.amount} messages waited for {worst.subject} at once"
+        else:
+            severity, weight = MAY_FAIL, worst.amount / 2**20
+            what = f"{worst.subject} took {worst.amount / 2**20:.0f} MiB of memory{times}"
+        row = Ranked(
+            worst.kind, severity, weight, what, _known(worst.call_site), worst.explanation, worst.suggestion,
+            len(group), group[0].time_ns,
+        )  # fmt: skip
         yield row, group
 
 

@@ -554,10 +554,10 @@ class _Hook:
             return self.codes[code]
         except KeyError:
             pass
-        module = frame.f_globals.get("__name__")
-        name = module if type(module) is str else ""
+        names = selection.names_of(frame.f_globals)
+        name = names[0]
         number: int | None = None
-        if self.selects(name, code.co_filename):
+        if self.selects(names, code.co_filename):
             flags = 0
             if code.co_flags & inspect.CO_GENERATOR:
                 flags |= CodeFlag.GENERATOR
@@ -574,15 +574,15 @@ class _Hook:
         self.codes[code] = number
         return number
 
-    def selects(self, module: str, file: str) -> bool:
+    def selects(self, modules: tuple[str, ...], file: str) -> bool:
         chosen = self.globs is None
         for glob in self.globs or ():
-            if fnmatchcase(module, glob):
+            if any(fnmatchcase(module, glob) for module in modules):
                 self.matched.add(glob)
                 chosen = True
-        if any(fnmatchcase(module, glob) for glob in self.exclude):
+        if any(fnmatchcase(module, glob) for glob in self.exclude for module in modules):
             return False
-        if not self.own and (module == "pyscope" or module.startswith("pyscope.")):
+        if not self.own and any(module == "pyscope" or module.startswith("pyscope.") for module in modules):
             return False
         if self.globs is None and file.startswith(("<frozen", *self.libraries)):
             return False

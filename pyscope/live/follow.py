@@ -17,7 +17,7 @@ from pyscope.format import BlockType, ProcessState
 from pyscope.live.chunks import Chunk, PageKey
 from pyscope.live.file_tail import FileTail, Piece
 from pyscope.live.ring_pages import RingFigures, RingPages
-from pyscope.recording import ProcessBuilder, ProcessRecord
+from pyscope.process_record import ProcessBuilder, ProcessRecord
 
 __all__ = ["FollowedProcess", "Follower"]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope.recording import ProcessRecord
+from pyscope.process_record import ProcessRecord
 from pyscope.rows import Location
 
 __all__ = ["GrowingNames"]

@@ -19,7 +19,7 @@ from pyscope.live.follow import FollowedProcess
 from pyscope.live.names import GrowingNames
 from pyscope.naming import ProcessInput
 from pyscope.probe_events import ProbeEvents
-from pyscope.recording import CHUNK_DTYPE
+from pyscope.process_record import CHUNK_DTYPE
 from pyscope.rows import Contexts, Thread
 
 __all__ = ["Slice", "Slicer"]

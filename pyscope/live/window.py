@@ -13,7 +13,8 @@ from pyscope.codec import Codec
 from pyscope.format import LossReason
 from pyscope.live.chunks import Chunk, PageKey
 from pyscope.live.follow import FollowedProcess
-from pyscope.recording import CHUNK_DTYPE, Missing, ProcessRecord, Recording
+from pyscope.process_record import CHUNK_DTYPE, Missing, ProcessRecord
+from pyscope.recording import Recording
 from pyscope.trace import Trace
 
 __all__ = ["Snapshot", "Window"]

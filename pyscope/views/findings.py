@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyscope.analysis import ranking
 from pyscope.analysis.ranking import Evidence, Ranked
-from pyscope.findings import Access, ExternalCall, PerformanceIssue, Race, SupervisorEvent, TimeParts
+from pyscope.findings import (
+    Access,
+    ExternalCall,
+    PerformanceIssue,
+    Race,
+    ResourceIssue,
+    SupervisorEvent,
+    TimeParts,
+)
 from pyscope.views import external
 from pyscope.views.values import NAME, STATEMENT, identity, ms, place, places, text
 
@@ -57,7 +65,7 @@ def by_scope(found: Found) -> dict[int, int]:
 def _scopes(one: object) -> tuple[int, ...]:
     if isinstance(one, Race):
         return tuple(access.scope for access in one.accesses)
-    if isinstance(one, PerformanceIssue | ExternalCall):
+    if isinstance(one, PerformanceIssue | ExternalCall | ResourceIssue):
         return (one.scope,)
     return ()
 
@@ -99,6 +107,10 @@ def _of(ranked: Ranked, evidence: Evidence) -> tuple[str, int, tuple[object, ...
         kind = "retry" if ranked.severity == ranking.MENDED else kind
         key = (first.service, first.operation, first.peer, first.outcome)
         return kind, most.scope, key, external.row(most) | {"calls": len(calls)}
+    if isinstance(first, ResourceIssue):
+        overloads = [issue for issue in evidence if isinstance(issue, ResourceIssue)]
+        taker = max(overloads, key=lambda issue: issue.amount)
+        return ranked.kind, taker.scope, (first.subject,), _overload(taker)
     kind = "crash" if ranked.kind == "child_terminated" else ranked.kind
     cause = (first.supervisor, first.reason.partition(":")[0])
     return kind, 0, cause, _crash(first, [one for one in evidence if isinstance(one, SupervisorEvent)])
@@ -141,6 +153,20 @@ def _parts(parts: TimeParts) -> dict[str, Any]:
         "lock_ms": ms(parts.lock_ns),
         "wait_ms": ms(max(0, parts.wall_ns - known - python)),
         "cpu_ms": ms(parts.cpu_ns) if parts.cpu_ns >= 0 else None,
+    }
+
+
+def _overload(worst: ResourceIssue) -> dict[str, Any]:
+    taken = (
+        {"messages": worst.amount, "sent_from_there": worst.senders, "longest_wait_ms": ms(worst.waited_ns)}
+        if worst.kind == "mailbox_backlog"
+        else {"bytes_added": worst.amount}
+    )
+    return {
+        "subject": text(worst.subject, NAME),
+        **taken,
+        "duration_ms": ms(worst.duration_ns),
+        "stack": places(worst.stack),
     }
 
 

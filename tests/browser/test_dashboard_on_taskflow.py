@@ -25,6 +25,7 @@ from tests.browser.conftest import OpenWindow
 from tests.browser.page import card, rows, visit
 from tests.diagnosis.service import Service, serving
 from tests.diagnosis.test_race_conditions import Meeting, at_once, leave, meeting_before, watched_by_two
+from tests.diagnosis.test_resources_during_report import YEAR, fill_with_text, finished
 from tests.integration.taskflow_client import new_task
 from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
 
@@ -246,6 +247,60 @@ def test_a_call_that_blocks_the_event_loop_and_a_slow_search_are_cards(page: Pag
     together = min(MOST_SEARCHES, math.ceil(1.5 / (time.perf_counter() - begun)) + 1)
     at_once([lambda: service.get("/tasks/search", params={"q": "no task has this name"})] * together)
     expect(titled(page, "slow_call", "search.py")).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def stressed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A TaskFlow whose first worker cannot be restarted, whose mailboxes are flooded, and whose report is hungry."""
+    folder = tmp_path_factory.mktemp("stressed")
+    values = {
+        "faults": "crash_loop,mailbox_flood,memory_hungry_report",
+        "pyscope": folder / "run.pyscope",
+        "pyscope_token": TOKEN,
+    }
+    with serving(folder, tasks=4_000, **values) as running:
+        fill_with_text(running, 12_000)
+        yield running
+    runtime.stop_all()
+
+
+@pytest.fixture(scope="module")
+def stressed_page(browser: Browser, stressed: Service) -> Iterator[Page]:
+    """A page that shows it."""
+    window = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield dashboard(window, str(stressed.client.base_url).rstrip("/"))
+    window.close()
+
+
+def test_a_crash_loop_is_a_card_and_its_supervisor_has_given_up(
+    stressed_page: Page, stressed: Service
+) -> None:
+    stressed.complete_task(project_id=1)
+    assert (
+        "is in a crash loop"
+        in titled(stressed_page, "max_restarts_exceeded", "projects gave up").inner_text()
+    )
+    visit(stressed_page, "supervision")
+    expect(stressed_page.locator('[data-event="max_restarts_exceeded"]').first).to_contain_text("project 1")
+
+
+def test_a_flooded_mailbox_is_a_card_with_who_floods_it(stressed_page: Page, stressed: Service) -> None:
+    stressed.complete_task(project_id=2)
+    found = titled(stressed_page, "mailbox_backlog", "messages waited for ProjectWorker at once")
+    expect(found.locator(".where")).to_contain_text("project_supervisor.py")
+    found.get_by_role("link", name="Evidence").click()
+    expect(found.locator(".evidence .stack li").first).to_contain_text("_flood")
+    visit(stressed_page, "resources")
+    expect(stressed_page.locator('[data-chart="Mailboxes"]')).to_contain_text("ProjectWorker")
+
+
+def test_a_report_that_takes_much_memory_is_a_card_of_the_process_that_makes_it(
+    stressed_page: Page, stressed: Service
+) -> None:
+    finished(stressed, stressed.post("/reports", {"year": YEAR})["id"])
+    found = titled(stressed_page, "memory_growth", "MiB of memory")
+    expect(found.locator(".where")).to_contain_text("report_worker.py")
+    expect(found.locator(".advice")).to_contain_text("a part at a time")
 
 
 def free_port() -> int:

@@ -89,13 +89,13 @@ def make_report(service: Service) -> Reported:
     return Reported(view, pid, metrics)
 
 
-def fill_with_text(service: Service) -> None:
+def fill_with_text(service: Service, length: int = 45_000) -> None:
     """Gives each task of the year a long description, so that holding all of them shows."""
     database = service.application.settings.database_url.removeprefix("sqlite:///")
     with sqlite3.connect(database) as connection:
         connection.execute(
-            "UPDATE tasks SET description = printf('%.*c', 45000, 'x') || id WHERE created_at LIKE ?",
-            (f"{YEAR}%",),
+            "UPDATE tasks SET description = printf('%.*c', ?, 'x') || id WHERE created_at LIKE ?",
+            (length, f"{YEAR}%"),
         )
     connection.close()
 

@@ -86,6 +86,12 @@ def test_a_finding_says_what_where_why_and_what_to_change(ranking: Ranking) -> N
     assert "the shop is closed" in crashed.why
 
 
+def test_the_findings_of_a_trace_can_be_had_in_python(recording: Path, ranking: Ranking) -> None:
+    found = pyscope.diagnose(pyscope.load(recording))
+    assert found[: len(ranking.findings)] == list(ranking.findings)
+    assert found[0].severity == max(finding.severity for finding in found)
+
+
 def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:
     places = [(row.kind, row.where, row.what) for row in ranking.findings]
     assert len(places) == len(set(places))

@@ -18,6 +18,7 @@ import pyscope
 from pyscope import emitter, recorder, runtime
 from pyscope.analysis import external
 from pyscope.errors import ConfigError, RecorderError
+from pyscope.monitoring import Kind
 
 
 @pytest.fixture(autouse=True)
@@ -96,9 +97,9 @@ def test_modules_added_to_a_running_recording_are_recorded_though_they_ran_befor
     def read(trace: pyscope.Trace, since: int) -> list[str]:
         return [call.function for call in trace.find(module=__name__)]
 
-    runtime._start("other", runtime._Kind(read), [])
+    runtime._monitoring.start("other", Kind(read), [])
     outer(1, 2)
-    assert runtime._get("other", []) == []
+    assert runtime._monitoring.read("other", []) == []
     runtime.start_tracing(modules=[__name__])
     outer(1, 2)
     assert names()[:2] == ["outer", "inner"]
@@ -321,7 +322,7 @@ def test_generated_code_of_the_modules_asked_for_does_not_let_in_others() -> Non
     # The methods of a dataclass and code run by exec both have the file "<string>".
     runtime.start_tracing(modules=["generated_model"])
     exec("def point(x): return x\npoint(1)", {"__name__": "generated_model"})
-    trace = runtime._session.trace()
+    trace = runtime._monitoring.session.trace()
     assert "<string>" in {function.file for function in trace.functions}
     assert runtime._files_of(trace, ["generated_model"]) == frozenset()
 

@@ -14,7 +14,7 @@ from pyscope.fallback import codec as twin
 from pyscope.fallback.writer import Page
 from pyscope.format import EXCEPTION_BITS, OPERANDS, ContextKind, Kind
 from pyscope.naming import ProcessInput
-from pyscope.recording import CHUNK_DTYPE
+from pyscope.process_record import CHUNK_DTYPE
 
 # A busy machine is no reason to fail.
 settings.register_profile("unhurried", deadline=None, max_examples=60)

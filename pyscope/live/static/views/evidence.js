@@ -61,7 +61,13 @@
   function Rest({ details }) {
     return Object.entries(details)
       .filter(([name, value]) => !SHOWN.has(name) && value !== null && value !== "" && typeof value !== "object")
-      .map(([name, value]) => html`<${Pair} label=${format.words(name)}>${name.endsWith("_ms") && name !== "time_ms" ? format.ms(value) : name === "time_ms" ? format.clock(value) : String(value)}<//>`);
+      .map(([name, value]) => html`<${Pair} label=${format.words(name)}>${fact(name, value)}<//>`);
+  }
+
+  function fact(name, value) {
+    if (name === "time_ms") return format.clock(value);
+    if (name.endsWith("_ms")) return format.ms(value);
+    return name.startsWith("bytes_") ? format.bytes(value) : String(value);
   }
 
   function Evidence({ finding }) {

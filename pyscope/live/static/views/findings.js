@@ -61,7 +61,7 @@
       ${shown.length === 0 &&
       (findings.length
         ? html`<${Empty} title="No finding fits">Change the search or the filter.<//>`
-        : html`<${Empty} title="Nothing found so far">N+1 queries, races, crashes, timeouts and slow calls appear here as they happen${store.read("hello")?.source.mode === "flight" ? ", from the seconds that the flight recorder holds" : ""}.<//>`)}
+        : html`<${Empty} title="Nothing found so far">N+1 queries, races, crashes, timeouts, slow calls and overloads appear here as they happen${store.read("hello")?.source.mode === "flight" ? ", from the seconds that the flight recorder holds" : ""}.<//>`)}
     </div>`;
   }
 

@@ -1,0 +1,59 @@
+"""Where the ring of a process lies, and how large it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pyscope import config
+
+__all__ = ["RingPlace", "budget_bytes", "considered", "folders", "size_bytes"]
+
+
+def budget_bytes(settings: config.Settings, *, child: bool) -> int:
+    """Bytes that the recorder may use. A child's are a quarter: programs that fork tend to fork often."""
+    return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
+
+
+def size_bytes(settings: config.Settings, *, child: bool) -> int:
+    """The ring file's size: a 32nd of the budget is left to what the recorder needs beside its ring."""
+    budget = budget_bytes(settings, child=child)
+    return budget - budget // 32
+
+
+def folders(settings: config.Settings, path: str | None, size: int, refusals: list[str]) -> Iterator[str]:
+    """Where the ring may lie, best first: tmpfs, whose pages no disk ever stalls; then beside the recording."""
+    if settings.ring_dir is not None:
+        yield os.path.abspath(settings.ring_dir)
+        return
+    shm = "/dev/shm"
+    if os.path.isdir(shm) and os.access(shm, os.W_OK):
+        free = os.statvfs(shm)
+        if free.f_bavail * free.f_frsize > size * 1.25:
+            yield shm
+        else:
+            refusals.append(f"{shm}: {free.f_bavail * free.f_frsize >> 20} MiB free")
+    yield os.path.dirname(path) if path is not None else os.environ.get("TMPDIR", "/tmp")
+
+
+class RingPlace(NamedTuple):
+    """Where a ring would lie."""
+
+    folder: str
+    free_bytes: int
+    fits: bool
+
+
+def considered(settings: config.Settings) -> list[RingPlace]:
+    """The folders considered for the ring, in order, with their free space in bytes."""
+    size = size_bytes(settings, child=False)
+    places = []
+    for folder in folders(settings, settings.path and os.path.abspath(settings.path), size, []):
+        try:
+            stat = os.statvfs(folder)
+            free = stat.f_bavail * stat.f_frsize
+        except OSError:
+            free = 0
+        places.append(RingPlace(folder, free, free >= size))
+    return places

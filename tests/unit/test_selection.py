@@ -1,0 +1,76 @@
+"""Which modules are recorded: the one that `python -m` runs is meant by its own name, and by `__main__`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import pyscope
+from tests.unit.test_capture import ALL
+from tests.unit.test_run_semantics import REPOSITORY
+
+WORKER = """
+    import multiprocessing, sys
+    import pyscope
+    from shop.stock import count
+
+    def work():
+        return count()
+
+    if __name__ == "__main__":
+        backend, modules, exclude, spawn = sys.argv[1:]
+        with pyscope.record("run.pyscope", modules=[modules], exclude=[exclude], backend=backend, ring_mb=4):
+            work()
+            if spawn == "spawn":
+                process = multiprocessing.get_context("spawn").Process(target=work)
+                process.start()
+                process.join()
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A package `shop` whose module `worker` is a program."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("")
+    (tmp_path / "shop" / "stock.py").write_text("def count():\n    return 1\n")
+    (tmp_path / "shop" / "worker.py").write_text(textwrap.dedent(WORKER))
+    return tmp_path
+
+
+def calls(folder: Path, backend: str, modules: str, exclude: str = "nothing", spawn: str = "") -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "shop.worker", backend, modules, exclude, spawn],
+        cwd=folder,
+        env={"PYTHONPATH": f"{folder}:{REPOSITORY}", "PATH": "/usr/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "matched no code" not in done.stderr
+    trace = pyscope.load(folder / "run.pyscope")
+    found = (trace.call(row) for row in range(len(trace.calls)))
+    return sorted(f"{call.module}.{call.qualname}" for call in found)
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("modules", ["shop.*", "shop.worker", "__main__"])
+def test_a_module_that_is_run_is_meant_by_both_its_names(shop: Path, backend: str, modules: str) -> None:
+    expected = ["__main__.work", "shop.stock.count"] if modules == "shop.*" else ["__main__.work"]
+    assert calls(shop, backend, modules) == expected
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("exclude", ["shop.worker", "__main__"])
+def test_and_left_out_by_either(shop: Path, backend: str, exclude: str) -> None:
+    assert calls(shop, backend, "shop.*", exclude) == ["shop.stock.count"]
+
+
+def test_a_spawned_process_that_imports_it_under_a_third_name_records_it_too(shop: Path) -> None:
+    found = calls(shop, "auto", "shop.worker", spawn="spawn")
+    assert [name for name in found if name.endswith(".work")] == ["__main__.work", "__mp_main__.work"]
