@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import httpx
 import httpx2
 import pytest
@@ -60,6 +61,17 @@ def by_async_httpx2(url: str, timeout: float = 30) -> tuple[int, bytes]:
     return asyncio.run(get())
 
 
+def by_aiohttp(url: str, timeout: float = 30) -> tuple[int, bytes]:
+    async def get() -> tuple[int, bytes]:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(timeout)) as session,
+            session.get(url, ssl=TLS, allow_redirects=False) as response,
+        ):
+            return response.status, await response.read()
+
+    return asyncio.run(get())
+
+
 def by_requests(url: str, timeout: float = 30) -> tuple[int, bytes]:
     with requests.Session() as session:
         response = session.get(url, timeout=timeout, allow_redirects=False)
@@ -81,7 +93,16 @@ def by_urllib(url: str, timeout: float = 30) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
-CLIENTS = [by_httpx, by_httpx2, by_async_httpx, by_async_httpx2, by_requests, by_urllib3, by_urllib]
+CLIENTS = [
+    by_httpx,
+    by_httpx2,
+    by_async_httpx,
+    by_async_httpx2,
+    by_aiohttp,
+    by_requests,
+    by_urllib3,
+    by_urllib,
+]
 READERS = CLIENTS[:-1]  # those whose reading of the body is watched
 
 
@@ -252,6 +273,40 @@ def test_a_cancelled_request_is_cancelled_and_the_cancellation_passes(
     assert (call.outcome, call.timed_out) == ("cancelled", False)
 
 
+def test_a_redirect_that_aiohttp_follows_is_part_of_its_call(calls: Calls, service: Service) -> None:
+    service.answers = [Answer(307, to="/new")]
+
+    async def get() -> bytes:
+        async with aiohttp.ClientSession(service.url) as session, session.get("/old") as response:
+            return await response.read()
+
+    [call] = calls(lambda: asyncio.run(get()))
+    assert (call.operation, call.retries, call.attempts[0].status) == ("GET /old", 0, 200)
+
+
+def test_aiohttp_tells_of_a_cancellation_and_of_an_answer_that_nobody_reads(
+    calls: Calls, service: Service
+) -> None:
+    service.answers = [Answer(200, b"unread"), Answer(hang="head")]
+
+    async def get() -> None:
+        async with aiohttp.ClientSession(service.url) as session:
+            async with session.get("/unread") as response:
+                assert response.status == 200
+            task = asyncio.create_task(session.get("/cancelled").__aenter__())
+            while len(service.requests) < 2:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    found = calls(lambda: asyncio.run(get()))
+    assert [(call.operation, call.outcome) for call in found] == [
+        ("GET /unread", "succeeded"),
+        ("GET /cancelled", "cancelled"),
+    ]
+
+
 @pytest.mark.parametrize("library", [httpx, httpx2])
 def test_what_is_answered_in_the_same_process_is_no_external_call(calls: Calls, library: Any) -> None:
     def body() -> None:
@@ -286,6 +341,8 @@ def test_the_libraries_are_as_they_were_after_the_probe_is_gone(service: Service
         return [
             dict(vars(owner))
             for owner in (
+                aiohttp.ClientSession,
+                aiohttp.ClientResponse,
                 httpx.HTTPTransport,
                 httpx.AsyncHTTPTransport,
                 httpx2.HTTPTransport,

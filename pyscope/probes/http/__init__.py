@@ -45,6 +45,7 @@ class HTTPProbe(ClientProbe):
     name = "http"
     extra = "test"
     adapters: ClassVar = {
+        "aiohttp": "pyscope.probes.http.aiohttp",
         "httpx": "pyscope.probes.http.httpx",
         "httpx2": "pyscope.probes.http.httpx",
         "urllib3": "pyscope.probes.http.urllib3",
