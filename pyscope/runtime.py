@@ -256,7 +256,7 @@ def start_performance_monitoring(
             )
         )
 
-    needed = ["asgi", "sqlalchemy", "wsgi"]
+    needed = ["asgi", "django", "sqlalchemy", "wsgi"]
     if kinds & {"slow_call", "blocking_call_in_event_loop"}:
         needed += ["event_loop", "http", "redis", "smtp"]
     _monitoring.start("performance", Kind(read), modules, _there(needed))

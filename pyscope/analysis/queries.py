@@ -33,7 +33,10 @@ THRESHOLD = 5
 BURST_NS = 1_000_000_000
 """Statements without an instance that are further apart are not one loop: a poller's, say."""
 
-_OF_ATTRIBUTES = (Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.SUBCLASS, Load.EXPIRED, Load.REFRESH)
+_OF_ATTRIBUTES = (
+    Load.COLLECTION, Load.SCALAR, Load.DEFERRED, Load.SUBCLASS, Load.EXPIRED, Load.REFRESH,
+    Load.FOREIGN_KEY, Load.RELATED_SET, Load.LEFT_OUT,
+)  # fmt: skip
 _OF_PROGRAM = (Load.NONE, Load.QUERY)
 _POLLED = (Load.EXPIRED, Load.REFRESH)
 _TABLE = re.compile(r'\s*(?:insert\s+into|update|delete\s+from)\s+(?:[\w"`]+\.)?["`]?(\w+)', re.I)
@@ -74,7 +77,12 @@ class _Search:
 
     def issues(self) -> list[PerformanceIssue]:
         """All of them, in order of time."""
-        groups = [*self._attributes(), *self._loops(Load.GET), *self._loops(*_OF_PROGRAM)]
+        groups = [
+            *self._attributes(),
+            *self._loops(Load.GET),
+            *self._loops(Load.ONE),
+            *self._loops(*_OF_PROGRAM),
+        ]
         taken = np.zeros(len(self._all), bool)
         for group in groups:
             taken[group.rows] = True
@@ -254,7 +262,10 @@ class _Search:
         )
 
 
-_CAUSES = {load: load.name.lower() for load in Load} | {Load.NONE: "statement", Load.QUERY: "statement"}
+_CAUSES = {load: load.name.lower() for load in Load} | {
+    Load.NONE: "statement", Load.QUERY: "statement", Load.FOREIGN_KEY: "scalar", Load.RELATED_SET: "collection",
+    Load.LEFT_OUT: "deferred", Load.ONE: "get",
+}  # fmt: skip
 
 
 def _unit_columns(trace: Trace, events: ProbeEvents) -> list[NDArray[np.int64]]:

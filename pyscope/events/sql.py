@@ -32,6 +32,12 @@ class Load(IntEnum):
     GET = 7  # Session.get()
     SUBCLASS = 8  # a column of a subclass's own table was touched, where the base class had been selected
     EAGER = 9  # an eager loader's own, for many parents at once
+    FOREIGN_KEY = (
+        10  # Django: a ForeignKey or OneToOneField, or its other side, was touched that was not loaded yet
+    )
+    RELATED_SET = 11  # Django: a related manager was read
+    LEFT_OUT = 12  # Django: a column was touched that defer() or only() had left out
+    ONE = 13  # Django: QuerySet.get()
 
 
 class Step(IntEnum):

@@ -80,6 +80,7 @@ _PROBES: dict[str, _Row] = {
     "redis": _Row("pyscope.probes.redis", "RedisProbe", True),
     "retry": _Row("pyscope.probes.retry", "RetryProbe", True),
     "sqlalchemy": _Row("pyscope.probes.sqlalchemy", "SQLAlchemyProbe", True),
+    "django": _Row("pyscope.probes.django", "DjangoProbe", True),
     "smtp": _Row("pyscope.probes.smtp", "SMTPProbe", True),
     "storage": _Row("pyscope.probes.storage", "StorageProbe", True),
     "actors": _Row("pyscope.probes.actors", "ActorsProbe", True),

@@ -1,0 +1,280 @@
+"""Django's ORM: statements, and which instance's attribute caused which SELECT.
+
+Statements are seen where Django's cursor hands them to the driver, below the `execute_wrappers` of the program; of
+every connection, each once. Why one is sent is noted by whatever of the ORM causes it, outermost first: an attribute
+that was not loaded yet, a related manager, `QuerySet.get()`, a prefetch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import perf_counter_ns
+from typing import Any, NamedTuple
+
+from pyscope import emitter
+from pyscope.events.sql import STATEMENT, Load, Operation
+from pyscope.probes import Probe, on_import
+from pyscope.probes.patches import Patches
+from pyscope.probes.scope import exception_name
+from pyscope.probes.sql.known import Known, known_of
+from pyscope.probes.sql.template import fingerprint, mixed, plain
+
+__all__ = ["DjangoProbe"]
+
+_STATEMENT = STATEMENT.kind
+_SELECT = int(Operation.SELECT)
+
+
+class _Purpose(NamedTuple):
+    """Why a SELECT is sent. `parent`: a salted hash of the instance whose attribute was touched, 0 for none."""
+
+    load: int
+    relationship: str = ""
+    parent: int = 0
+
+
+_OF_PROGRAM = _Purpose(int(Load.NONE))
+_ONE = _Purpose(int(Load.ONE))
+_PREFETCH = _Purpose(int(Load.EAGER))
+_purpose: ContextVar[_Purpose | None] = ContextVar("pyscope_django_purpose", default=None)
+
+
+class DjangoProbe(Probe):
+    """Watches every connection of the process, and the QuerySets and models of Django's ORM."""
+
+    name = "django"
+    library = "django.db"
+    extra = "test"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._patches = Patches()
+
+    def install(self) -> None:
+        from django.db.backends import utils
+
+        self._patches = Patches()
+        for name in ("_execute", "_executemany"):
+            if not self._patches.replace(utils.CursorWrapper, name, self._sending):
+                raise AttributeError(f"this version of Django has no CursorWrapper.{name}")
+        on_import.call("django.db.models", self._install_orm)
+
+    def _install_orm(self) -> None:
+        from django.db.models import query, query_utils
+        from django.db.models.fields import related_descriptors as related
+
+        patches = self._patches
+        if patches.on:
+            patches.replace(query.QuerySet, "_fetch_all", self._fetching)
+            patches.replace(query.QuerySet, "get", functools.partial(_for, _ONE))
+            patches.replace(query, "prefetch_one", functools.partial(_for, _PREFETCH))
+            patches.replace(related.ForwardManyToOneDescriptor, "get_object", self._following)
+            patches.replace(related.ReverseOneToOneDescriptor, "__get__", self._following_back)
+            patches.replace(query_utils.DeferredAttribute, "__get__", self._completing)
+
+    def uninstall(self) -> None:
+        self._patches.undo()
+
+    # statements
+
+    def _sending(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        patches, tell = self._patches, self._tell
+
+        @functools.wraps(original)
+        def send(cursor: Any, sql: Any, parameters: Any, *ignored: Any) -> Any:
+            if not patches.on or not emitter.active():
+                return original(cursor, sql, parameters, *ignored)
+            started = perf_counter_ns()
+            try:
+                result = original(cursor, sql, parameters, *ignored)
+            except BaseException as error:
+                tell(cursor, sql, parameters, perf_counter_ns() - started, error)
+                raise
+            tell(cursor, sql, parameters, perf_counter_ns() - started, None)
+            return result
+
+        return send
+
+    def _tell(
+        self, cursor: Any, sql: Any, parameters: Any, duration: int, error: BaseException | None
+    ) -> None:
+        try:
+            database = cursor.db
+            known = _known(sql, database.vendor)
+            rows = -1 if error is not None else cursor.cursor.rowcount
+            selects = known.operation == _SELECT
+            purpose = _purpose.get() or _OF_PROGRAM if selects else _OF_PROGRAM
+            arguments = purpose.parent or fingerprint(known.template, parameters) if selects else 0
+            intern = emitter.intern
+            emitter.emit(
+                _STATEMENT,
+                emitter.next_id(),
+                duration,
+                intern(known.template),
+                known.operation,
+                id(database),
+                0,
+                rows if type(rows) is int else -1,
+                emitter.stack(),
+                arguments,
+                purpose.load,
+                intern(purpose.relationship) if purpose.relationship else 0,
+                purpose.parent,
+                0,
+                known.paged,
+                intern(exception_name(error)) if error is not None else 0,
+            )
+        except Exception:
+            self.fault()
+
+    # what they are for
+
+    def _fetching(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        patches = self._patches
+
+        @functools.wraps(original)
+        def fetch_all(queryset: Any) -> Any:
+            purpose = None
+            if queryset._result_cache is None and patches.on and emitter.active():
+                purpose = self._asked(_of_manager, queryset)
+            return original(queryset) if purpose is None else _within(purpose, original, queryset)
+
+        return fetch_all
+
+    def _following(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        patches = self._patches
+
+        @functools.wraps(original)
+        def get_object(descriptor: Any, instance: Any) -> Any:
+            purpose = None
+            if patches.on and emitter.active():
+                purpose = self._asked(_of_field, descriptor, instance)
+            if purpose is None:
+                return original(descriptor, instance)
+            return _within(purpose, original, descriptor, instance)
+
+        return get_object
+
+    def _following_back(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        patches = self._patches
+
+        @functools.wraps(original)
+        def get(descriptor: Any, instance: Any, cls: Any = None) -> Any:
+            purpose = None
+            if instance is not None and patches.on and emitter.active():
+                purpose = self._asked(_of_reverse, descriptor, instance)
+            if purpose is None:
+                return original(descriptor, instance, cls)
+            return _within(purpose, original, descriptor, instance, cls)
+
+        return get
+
+    def _completing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        patches = self._patches
+
+        @functools.wraps(original)
+        def get(descriptor: Any, instance: Any, cls: Any = None) -> Any:
+            purpose = None
+            if instance is not None and patches.on and emitter.active():
+                purpose = self._asked(_of_column, descriptor, instance)
+            if purpose is None:
+                return original(descriptor, instance, cls)
+            return _within(purpose, original, descriptor, instance, cls)
+
+        return get
+
+    def _asked(self, tell: Callable[..., _Purpose | None], *arguments: Any) -> _Purpose | None:
+        """What a statement is for, unless something around has a purpose already."""
+        try:
+            return None if _purpose.get() is not None else tell(*arguments)
+        except Exception:
+            self.fault()
+            return None
+
+
+def _within(purpose: _Purpose, original: Callable[..., Any], *arguments: Any) -> Any:
+    token = _purpose.set(purpose)
+    try:
+        return original(*arguments)
+    finally:
+        _purpose.reset(token)
+
+
+def _for(purpose: _Purpose, original: Callable[..., Any]) -> Callable[..., Any]:
+    """What is done for a purpose of its own, unless something around has one."""
+
+    @functools.wraps(original)
+    def work(*arguments: Any, **options: Any) -> Any:
+        if _purpose.get() is not None:
+            return original(*arguments, **options)
+        token = _purpose.set(purpose)
+        try:
+            return original(*arguments, **options)
+        finally:
+            _purpose.reset(token)
+
+    return work
+
+
+def _known(sql: Any, vendor: str) -> Known:
+    """What is known of a statement. One that the driver composes (psycopg.sql) is not asked for its text."""
+    return known_of(None, sql if type(sql) is str else f"({type(sql).__name__})", vendor)
+
+
+def _identity(instance: Any) -> int:
+    """A salted hash of an instance: of its class and key, or of its address where the key is no plain value."""
+    meta = instance._meta
+    key = plain(instance.__dict__.get(meta.pk.attname))
+    return mixed(meta.label, id(instance) if key is None else key)
+
+
+def _of_field(descriptor: Any, instance: Any) -> _Purpose:
+    return _Purpose(
+        int(Load.FOREIGN_KEY), f"{type(instance).__name__}.{descriptor.field.name}", _identity(instance)
+    )
+
+
+def _of_reverse(descriptor: Any, instance: Any) -> _Purpose | None:
+    related = descriptor.related
+    if related.is_cached(instance):
+        return None
+    return _Purpose(
+        int(Load.FOREIGN_KEY), f"{type(instance).__name__}.{related.get_accessor_name()}", _identity(instance)
+    )
+
+
+def _of_column(descriptor: Any, instance: Any) -> _Purpose:
+    return _Purpose(
+        int(Load.LEFT_OUT), f"{type(instance).__name__}.{descriptor.field.attname}", _identity(instance)
+    )
+
+
+def _of_manager(queryset: Any) -> _Purpose | None:
+    """A QuerySet that a related manager made has its instance as a hint."""
+    instance = queryset._hints.get("instance")
+    if instance is None:
+        return None
+    return _Purpose(
+        int(Load.RELATED_SET),
+        f"{type(instance).__name__}.{_accessor(instance, queryset)}",
+        _identity(instance),
+    )
+
+
+def _accessor(instance: Any, queryset: Any) -> str:
+    """The attribute of an instance that a related manager is reached by."""
+    for field in queryset._known_related_objects:
+        return str(field.remote_field.get_accessor_name())
+    return _many_to_many(type(instance), queryset.model)
+
+
+@functools.lru_cache(maxsize=1000)
+def _many_to_many(model: Any, related: Any) -> str:
+    names = [
+        field.get_accessor_name() if field.auto_created else field.name
+        for field in model._meta.get_fields()
+        if field.many_to_many and field.related_model is related
+    ]
+    return names[0] if len(names) == 1 else f"{related.__name__.lower()}_set"
