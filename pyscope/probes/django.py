@@ -267,7 +267,8 @@ def _accessor(instance: Any, queryset: Any) -> str:
     """The attribute of an instance that a related manager is reached by."""
     for field in queryset._known_related_objects:
         return str(field.remote_field.get_accessor_name())
-    return _many_to_many(type(instance), queryset.model)
+    model: Any = type(instance)
+    return _many_to_many(model, queryset.model)
 
 
 @functools.lru_cache(maxsize=1000)
