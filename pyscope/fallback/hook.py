@@ -18,11 +18,11 @@ import sys
 import threading
 import time
 import weakref
-from fnmatch import fnmatchcase
-from types import BuiltinFunctionType, CodeType, FrameType
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from pyscope import breaker, emitter, selection
+from pyscope import breaker, emitter
+from pyscope.fallback.codes import Codes
 from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import (
     EXCEPTION_BITS,
@@ -31,7 +31,6 @@ from pyscope.format import (
     MAX_NUMBERS,
     MAX_PAYLOAD,
     MAX_TEXTS,
-    CodeFlag,
     ContextKind,
     Kind,
 )
@@ -94,9 +93,7 @@ def sink() -> Sink:
 def reselect(globs: list[str] | None, exclude: list[str]) -> None:
     """Records by other globs from now on; what is being recorded already goes on to be."""
     assert _hook is not None
-    _hook.globs, _hook.exclude = globs, exclude
-    _hook.own = any(glob.startswith("pyscope") for glob in globs or ())
-    _hook.codes = {code: number for code, number in _hook.codes.items() if number is not None}
+    _hook.codes.reselect(globs, exclude)
 
 
 def stop() -> dict[str, Any]:
@@ -141,14 +138,8 @@ class _Hook:
         settings = recording.settings
         self.writer = writer
         self.c_calls = settings.detail == "c_calls"
-        self.globs = None if settings.modules is None else selection.expand(settings.modules)
-        self.exclude = selection.expand(settings.exclude)
-        self.own = any(glob.startswith("pyscope") for glob in self.globs or ())
-        self.libraries = tuple(selection.library_prefixes())
-        self.matched: set[str] = set()
-        self.codes: dict[CodeType, int | None] = {}
+        self.codes = Codes(settings, writer)
         self.resumes: dict[CodeType, bytes] = {}
-        self.c_codes: dict[str, int] = {}
         self.contexts: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.next_context = 1
         self.local = threading.local()
@@ -224,7 +215,7 @@ class _Hook:
             "events": self.writer.events,
             "bytes": self.writer.bytes,
             "drain_cpu_ns": 0,
-            "unmatched": [glob for glob in self.globs or () if glob not in self.matched],
+            "unmatched": self.codes.unmatched,
         }
 
     # events
@@ -249,7 +240,7 @@ class _Hook:
 
     def record(self, thread: _Thread, frame: FrameType, event: str, argument: Any) -> None:
         now = time.monotonic_ns()
-        code = self.code(frame)
+        code = self.codes.of(frame)
         if code is None:
             return
         if event[0] == "c":
@@ -257,7 +248,7 @@ class _Hook:
                 self.entered(thread, frame, code, now)
             elif self.c_calls:
                 kind = {"c_call": Kind.C_CALL, "c_return": Kind.C_RETURN, "c_exception": Kind.C_RAISE}[event]
-                self.emit(thread, now, kind, self.c_code(argument))
+                self.emit(thread, now, kind, self.codes.of_c(argument))
         else:
             self.left(thread, frame, code, now, argument)
 
@@ -317,7 +308,9 @@ class _Hook:
             if sys.getprofile() is None:
                 sys.setprofile(self.profile)
             try:
-                if self.code(frame) is None:  # nothing is kept of others' frames: it would keep them alive
+                if (
+                    self.codes.of(frame) is None
+                ):  # nothing is kept of others' frames: it would keep them alive
                     return None
             except Exception as error:
                 if _of_the_program(error):
@@ -495,7 +488,7 @@ class _Hook:
                 continue
             module = frame.f_globals.get("__name__")
             own = type(module) is str and (module == "pyscope" or module.startswith("pyscope."))
-            if not own and not frame.f_code.co_filename.startswith(("<frozen", *self.libraries)):
+            if not own and not frame.f_code.co_filename.startswith(("<frozen", *self.codes.libraries)):
                 found.append(frame)
             frame = frame.f_back
         return found
@@ -545,62 +538,6 @@ class _Hook:
             thread.page = Page(now, thread.context)
             thread.page.describe_context(now, serial, parent, kind, name)
         return serial
-
-    # names
-
-    def code(self, frame: FrameType) -> int | None:
-        code = frame.f_code
-        try:
-            return self.codes[code]
-        except KeyError:
-            pass
-        names = selection.names_of(frame.f_globals)
-        name = names[0]
-        number: int | None = None
-        if self.selects(names, code.co_filename):
-            flags = 0
-            if code.co_flags & inspect.CO_GENERATOR:
-                flags |= CodeFlag.GENERATOR
-            if code.co_flags & inspect.CO_COROUTINE:
-                flags |= CodeFlag.COROUTINE
-            if code.co_flags & inspect.CO_ASYNC_GENERATOR:
-                flags |= CodeFlag.ASYNC_GENERATOR
-            arity = code.co_argcount + code.co_kwonlyargcount
-            if code.co_argcount and code.co_varnames[0] in ("self", "cls"):
-                arity -= 1
-            number = self.writer.code(
-                name, code.co_qualname, code.co_filename, code.co_firstlineno, arity, flags
-            )
-        self.codes[code] = number
-        return number
-
-    def selects(self, modules: tuple[str, ...], file: str) -> bool:
-        chosen = self.globs is None
-        for glob in self.globs or ():
-            if any(fnmatchcase(module, glob) for module in modules):
-                self.matched.add(glob)
-                chosen = True
-        if any(fnmatchcase(module, glob) for glob in self.exclude for module in modules):
-            return False
-        if not self.own and any(module == "pyscope" or module.startswith("pyscope.") for module in modules):
-            return False
-        if self.globs is None and file.startswith(("<frozen", *self.libraries)):
-            return False
-        return chosen
-
-    def c_code(self, function: Any) -> int:
-        owner = getattr(function, "__self__", None) if isinstance(function, BuiltinFunctionType) else None
-        qualname = getattr(function, "__qualname__", type(function).__name__)
-        module = getattr(function, "__module__", None) or (
-            type(owner).__module__ if owner is not None else ""
-        )
-        key = f"{module}.{qualname}"
-        number = self.c_codes.get(key)
-        if number is None:
-            number = self.c_codes[key] = self.writer.code(
-                str(module), str(qualname), flags=CodeFlag.C_FUNCTION
-            )
-        return number
 
 
 def _whole(value: Any) -> int:
