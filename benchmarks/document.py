@@ -26,6 +26,8 @@ How to read them:
 
 - Each ratio compares blocks of the same work that ran in one process, in random order, a round at a time.
   The brackets hold the 95 % bootstrap interval of the median, over processes and over the rounds in each.
+- A block begins with six pairs of requests that do not count: to start a recorder fills its ring, and with it the
+  processor's caches, which a service that is recorded for hours does not feel.
 - The control is the untraced work against itself, measured in the same rounds. Where it reaches as far as
   what is asked, or the interval spans what is asked, there is no verdict.
 - Costs are CPU time of the whole process, PyScope's drain thread included, unless a row says otherwise. A

@@ -20,7 +20,9 @@ from benchmarks.estimator import BASELINE, run_rounds
 from benchmarks.served import Meter
 from benchmarks.workload import InProcessWorkload, SynchronousWorkload
 
-WARMING_PAIRS: Final = 1  # after each switch: code objects are resolved, bytecode is specialised again
+WARMING_PAIRS: Final = 6
+"""After each switch. To start a recorder fills its 62 MiB of ring, and with them all caches; code objects are resolved
+and bytecode is specialised again. With one pair to warm up, a tenth of the next pairs' time was still that."""
 FIRST_PAIRS: Final = 5  # before the first round
 FIGURES: Final = ("events", "dropped", "bytes", "stopped by itself")
 Rounds = list[dict[str, float]]

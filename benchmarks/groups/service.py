@@ -19,7 +19,7 @@ EVERYTHING_BOUND: Final = 0.05
 EVERYTHING_POINTS: Final = 0.02
 PEER_SHARE: Final = 1 / 3
 SAME: Final = 0.01  # closer than this, two programs count as equal
-PAIRS: Final = 2  # of requests in a block: half of the time goes into switching
+PAIRS: Final = 6  # of requests in a block: half of the time goes into switching and warming up
 BUDGET: Final = 0.03  # of the duty cycle
 OVER_HTTP: Final = ("served", "TaskFlow over HTTP")
 IN_PROCESS: Final = ("in_process", "TaskFlow in process")
@@ -131,7 +131,7 @@ def each_probe(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     """The share of each probe."""
     each = variants.with_each_probe()
     few = Effort(effort.seconds, effort.factor, FEW_PROCESSES)
-    levels = _measured(interpreter, few, OVER_HTTP, [OWN, *each], pairs=1)
+    levels = _measured(interpreter, few, OVER_HTTP, [OWN, *each], pairs=3)
     for name in each:
         yield levels.share(name, OWN)
 
