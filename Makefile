@@ -63,7 +63,7 @@ faults: $(VENV)/built.stamp  ## every call inside every probe made to raise, the
 	$(SHARED) $(BIN)/python -m benchmarks.restarts
 
 audit: $(VENV)/deps.stamp  ## known vulnerabilities of the declared dependencies, by pip-audit
-	$(BIN)/python .ci/audit.py
+	$(BIN)/python .ci/audit.py $(AUDIT_ARGS)
 
 lint: $(VENV)/deps.stamp  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
