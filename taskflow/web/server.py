@@ -46,6 +46,7 @@ def serve(
     config = uvicorn.Config(
         create_app(settings),
         log_level=log_level,
+        loop="asyncio",  # whatever else is installed: figures are to be comparable
         access_log=False,
         backlog=BACKLOG,
         timeout_graceful_shutdown=settings.shutdown_seconds,

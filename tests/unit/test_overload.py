@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -176,26 +178,39 @@ def test_of_work_that_overlaps_the_shortest_that_saw_all_of_it_is_told(tmp_path:
     assert found.subject == "request GET /within"
 
 
+PROGRAM = """
+import sys
+import pyscope
+from pyscope import probes
+from pyscope.probes.scope import Scope
+
+MB = 1 << 20
+
+def take(parts, look):
+    total = 0
+    for part in parts:
+        total += part[-1]
+        look()
+    return total
+
+def part():
+    return bytes(b"x" * (16 * MB))  # written, so that it is resident
+
+with pyscope.record(sys.argv[1], modules=["__main__"], probes=["resources"], ring_mb=4):
+    look = probes.installed("resources").look_now
+    with Scope("report", "streamed"):
+        look()
+        assert take((part() for _ in range(8)), look) == 8 * ord("x")
+    with Scope("report", "held"):
+        look()
+        assert take([part() for _ in range(8)], look) == 8 * ord("x")
+"""
+
+
 def test_real_memory_is_seen_by_the_probe_and_a_generator_takes_none(tmp_path: Path) -> None:
-    with watching(tmp_path, "resources") as watch:
-        look_now = watch.probe("resources").look_now
-
-        def take(parts: Any) -> int:
-            total = 0
-            for part in parts:
-                total += part[-1]
-                look_now()
-            return total
-
-        def part() -> bytes:
-            return bytes(b"x" * (16 * MB))  # written, so that it is resident
-
-        with Scope("report", "streamed"):
-            look_now()
-            assert take(part() for _ in range(8)) == 8 * ord("x")
-        with Scope("report", "held"):
-            look_now()
-            assert take([part() for _ in range(8)]) == 8 * ord("x")
-    [found] = overload.find(watch.trace)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    path = tmp_path / "run.pyscope"
+    subprocess.run([sys.executable, tmp_path / "program.py", path], check=True, timeout=120)
+    [found] = overload.find(pyscope.load(path))
     assert found.subject == "report held"
     assert GROWTH_BYTES < found.amount < 200 * MB

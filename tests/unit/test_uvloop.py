@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import Counter
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import uvloop
 
 import pyscope
+from pyscope.analysis import supervision
 from pyscope.backends import backend_report
 from pyscope.trace import Trace
 
@@ -67,6 +69,28 @@ def test_a_call_that_blocks_the_loop_is_found_and_one_that_waits_is_not(tmp_path
     assert found.kind == "blocking_call_in_event_loop"
     assert found.where is not None
     assert found.where.function == "blocks"
+
+
+async def leaves_a_task_behind() -> None:
+    async def clean_up() -> None:
+        raise OSError("nothing to clean up")
+
+    task = asyncio.create_task(clean_up(), name="clean-up")
+    await asyncio.sleep(0)
+    del task
+    await asyncio.sleep(0)
+    gc.collect()
+
+
+def test_a_task_whose_exception_nobody_takes_is_told_and_the_loop_is_as_it_was(tmp_path: Path) -> None:
+    before = dict(vars(uvloop.Loop))
+    with pyscope.record(tmp_path / "run.pyscope", modules=[__name__], probes=["auto"], ring_mb=4):
+        uvloop.run(leaves_a_task_behind())
+    [event] = supervision.find(pyscope.load(tmp_path / "run.pyscope"))
+    assert (event.kind, event.child) == ("child_terminated", "clean-up")
+    assert event.reason == "OSError: nothing to clean up"
+    assert event.stack[0].function.endswith("clean_up")
+    assert dict(vars(uvloop.Loop)) == before
 
 
 def test_a_loop_that_waits_is_not_blocked(tmp_path: Path) -> None:

@@ -1,17 +1,18 @@
 """Exceptions of asyncio's tasks and callbacks that nobody took: what a loop's exception handler is told.
 
-A task whose exception is awaited by somebody did not die unnoticed, and is not told. Loops that are not
-asyncio's own (uvloop) do not come by here.
+A task whose exception is awaited by somebody did not die unnoticed, and is not told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from pyscope import emitter
+from pyscope.probes import on_import
 from pyscope.probes.exceptions import described
 from pyscope.probes.patches import Patches
 
@@ -31,6 +32,12 @@ def watch_tasks(patches: Patches, tell: Callable[..., None]) -> None:
         return call_exception_handler
 
     patches.replace(asyncio.BaseEventLoop, "call_exception_handler", make)
+
+    def of_uvloop() -> None:
+        if patches.on:
+            patches.replace(sys.modules["uvloop"].Loop, "call_exception_handler", make)
+
+    on_import.call("uvloop", of_uvloop)
 
 
 def _tell(context: Any, tell: Callable[..., None]) -> None:
