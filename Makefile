@@ -16,11 +16,11 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 SHARED := PYTHONUNBUFFERED=1
 
-.PHONY: audit faults soak suites bench-live help demo test test-native test-python bench bench-throughput bench-findings bench-findings-scale lint format wheel clean check-python
+.PHONY: audit faults soak suites bench-live bench-page help demo test test-native test-python bench bench-throughput bench-findings bench-findings-scale lint format wheel clean check-python
 
 help:  ## this list
 	@echo "PyScope: make <target> [PYTHON=python3.x]"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1:\2/p' $(MAKEFILE_LIST) | awk -F: '{printf "  %-13s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  %-22s %s\n", $$1, $$2}'
 	@echo "  interpreter: $(or $(PYTHON),none found) ($(or $(VERSION),none))"
 
 demo: $(VENV)/built.stamp  ## run the TaskFlow service, drive it over HTTP, record it, print what ran
@@ -45,6 +45,10 @@ bench-throughput: $(VENV)/built.stamp  ## TaskFlow recorded and not, by pytest-b
 bench-live: $(VENV)/built.stamp  ## the dashboard: event to screen in Chromium, cost of being watched, 20 viewers
 	sh .ci/browser.sh
 	$(SHARED) $(BIN)/python -m benchmarks.live
+
+bench-page: $(VENV)/built.stamp  ## the dashboard's page in Chromium: first paint, long tasks, keys; heap and nodes over ten minutes
+	sh .ci/browser.sh
+	$(SHARED) $(BIN)/python -m benchmarks.page
 
 bench-findings: $(VENV)/built.stamp  ## precision and recall of the detectors on pairs of programs
 	$(SHARED) $(BIN)/python -m benchmarks.findings

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope.analysis import blocking
+from pyscope.analysis.asked import Asked, waited_for
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.time_parts import Spent, of_calls, spent
 from pyscope.findings import PerformanceIssue, TimeParts
@@ -163,6 +164,7 @@ def _slow_issue(
     total = int(durations.sum())
     sums: dict[str, Any] = {name: int(column[rows].sum()) for name, column in parts.items()}
     time_parts = TimeParts(wall_ns=total, **sums)
+    asked = waited_for(trace, worst) if _known_share(time_parts) < _MOST_OF_IT else None
     place = Location(function.file, function.line, function.qualname)
     context = int(calls["context"][worst])
     start = int(calls["start_ns"][worst])
@@ -173,10 +175,10 @@ def _slow_issue(
         parent_statement="",
         relationship="",
         call_site=place,
-        suggestion=_suggestion(function.name, time_parts, function.kind),
+        suggestion=_suggestion(function.name, time_parts, function.kind, asked),
         total_ms=total / 1e6,
         scope=_scope_at(trace, int(calls["thread"][worst]), context, start),
-        explanation=_explanation(function.qualname, len(rows), int(durations.max()), time_parts),
+        explanation=_explanation(function.qualname, len(rows), int(durations.max()), time_parts, asked),
         time_ns=start,
         duration_ns=int(durations.max()),
         thread=trace.threads[int(calls["thread"][worst])].name,
@@ -208,7 +210,11 @@ def _scope_at(trace: Trace, thread: int, context: int, time: int) -> int:
     return int(scopes["id"][rows[-1]]) if len(rows) else 0
 
 
-def _explanation(name: str, count: int, longest: int, parts: TimeParts) -> str:
+def _known_share(parts: TimeParts) -> float:
+    return parts.sql_share + parts.external_share + parts.lock_share
+
+
+def _explanation(name: str, count: int, longest: int, parts: TimeParts, asked: Asked | None) -> str:
     often = "once" if count == 1 else f"{count} times"
     shares = [
         f"{share:.0%} {what}"
@@ -219,13 +225,25 @@ def _explanation(name: str, count: int, longest: int, parts: TimeParts) -> str:
         )
         if share >= 0.01
     ]
+    if asked is not None:
+        shares.append(
+            f"it waited for {asked.actor}'s answer to {asked.message}, which stood in the mailbox for "
+            f"{asked.waited_ns / 1e6:.0f} ms and took {asked.handled_ns / 1e6:.0f} ms"
+        )
     where = (
         f": {', '.join(shares)}" if shares else ": none of it in SQL, calls to other services or lock waits"
     )
     return f"{name} was slow {often}, up to {longest / 1e6:.0f} ms{where}."
 
 
-def _suggestion(name: str, parts: TimeParts, kind: str) -> str:
+def _suggestion(name: str, parts: TimeParts, kind: str, asked: Asked | None) -> str:
+    if asked is not None and asked.waited_ns > asked.handled_ns:
+        return (
+            f"{asked.actor} handles one message after another, and this one stood behind others: see what they take, "
+            "shorten it, or share the work among several actors."
+        )
+    if asked is not None:
+        return f"Shorten what {asked.actor} does for {asked.message}, or do not wait for its answer."
     share, what = max(
         (parts.sql_share, "sql"),
         (parts.external_share, "external"),

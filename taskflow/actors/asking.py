@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from pykka._envelope import Envelope
+from pykka import ActorDeadError
 from pykka.messages import ProxyCall
 
 from taskflow.errors import Busy
@@ -59,14 +59,17 @@ async def _answer(actor: SupervisedActor, message: ProxyCall, deadline: float) -
         except RuntimeError:  # the loop has ended, and with it whoever waited
             pass
 
-    answer = Answer()
-    actor.mailbox.put(Envelope(message, reply_to=answer))
+    answer: Answer = actor.actor_ref.ask(message, block=False)
     answer.watch(hand_over)
     try:
         await asyncio.wait([awaited], timeout=deadline - loop.time())
         if not awaited.done() and answer.withdraw():
             raise NotHandled
         return await awaited
+    except ActorDeadError as error:
+        if str(error) == f"{actor.actor_ref} not found":  # Pykka's words where it had ended before
+            raise NotHandled from error
+        raise
     except asyncio.CancelledError:
         answer.withdraw()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pykka
 import pytest
 import requests
 from services import TLS, Answer, Service
@@ -201,6 +203,66 @@ def test_a_coroutine_that_somebody_waits_for_is_slow_whatever_it_does(issues: Is
     [issue] = issues(lambda: asyncio.run(main()), SLOW_CALL)
     assert issue.call_site.function.endswith("handler")
     assert issue.scope > 0
+
+
+class Clerk(pykka.ThreadingActor):
+    def on_receive(self, message: Any) -> Any:
+        seconds, reply = message
+        time.sleep(seconds)
+        if reply is not None:
+            reply()
+
+
+async def asks(clerk: Any, seconds: float) -> None:
+    loop, answered = asyncio.get_running_loop(), asyncio.Event()
+    clerk.tell((seconds, lambda: loop.call_soon_threadsafe(answered.set)))
+    await answered.wait()
+
+
+async def tells_and_sleeps(clerk: Any) -> None:
+    clerk.tell((SLOW / 3, None))
+    await asyncio.sleep(SLOW)
+
+
+def asked(issues: Issues, work: Callable[[Any], Any]) -> PerformanceIssue:
+    async def main(clerk: Any) -> None:
+        with Scope("request", "GET /"):
+            await work(clerk)
+
+    def body() -> None:
+        clerk = Clerk.start()
+        try:
+            asyncio.run(main(clerk))
+        finally:
+            clerk.stop()
+
+    found = issues(body, SLOW_CALL, [*PROBES, "actors"])
+    [issue] = [one for one in found if not one.call_site.function.startswith("Clerk.")]
+    return issue
+
+
+def test_a_call_that_waits_for_an_actor_says_for_whom_and_how_long_it_was_handled(issues: Issues) -> None:
+    issue = asked(issues, lambda clerk: asks(clerk, SLOW))
+    assert issue.call_site.function == "asks"
+    assert re.search(
+        r"it waited for Clerk's answer to .*, which stood in the mailbox for \d+ ms", issue.explanation
+    )
+    assert issue.suggestion.startswith("Shorten what Clerk does")
+
+
+def test_a_message_that_stands_behind_others_says_so(issues: Issues) -> None:
+    async def work(clerk: Any) -> None:
+        clerk.tell((SLOW, None))
+        await asks(clerk, 0)
+
+    issue = asked(issues, work)
+    assert issue.call_site.function == "asks"
+    assert issue.suggestion.startswith("Clerk handles one message after another")
+
+
+def test_who_tells_an_actor_and_goes_on_has_not_waited_for_it(issues: Issues) -> None:
+    issue = asked(issues, tells_and_sleeps)
+    assert "Clerk" not in issue.explanation + issue.suggestion
 
 
 def test_statements_of_an_asynchronous_engine_count_for_the_coroutine(issues: Issues, tmp_path: Path) -> None:
