@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -99,6 +100,9 @@ class Cost:
     ring_bytes: int
 
 
+_LIVED_IN = 0.8  # of the recording's time
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """What `summarize` found. Times are in nanoseconds; lists are cut at its `limit`, best first."""
@@ -182,15 +186,19 @@ def _hottest(
 def _slowest(
     trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_], start: int, limit: int
 ) -> list[CallRow]:
-    """One row for each function: a slow function called often would fill the table otherwise."""
+    """One row for each function: a slow function called often would fill the table otherwise.
+
+    Of a service, what it lives in (its main function, a loop that follows a queue) is no slow call.
+    """
     duration: NDArray[np.int64] = trace.calls["duration_ns"]
     function: NDArray[np.int32] = trace.calls["function"]
-    if not len(duration):
+    most = _LIVED_IN * trace.duration_ns if len(trace.scopes) else math.inf
+    shown = np.flatnonzero(listed[function] & (duration < most)) if len(duration) else np.zeros(0, np.intp)
+    if not len(shown):
         return []
     longest = np.full(len(rows), -1, np.int64)
-    np.maximum.at(longest, function, duration)
-    longest[~listed] = -1
-    rows_of_longest = np.flatnonzero(duration == longest[function])
+    np.maximum.at(longest, function[shown], duration[shown])
+    rows_of_longest = shown[duration[shown] == longest[function[shown]]]
     _, first = np.unique(function[rows_of_longest], return_index=True)
     candidates = rows_of_longest[first]
     best = np.argsort(-duration[candidates], kind="stable")[:limit]

@@ -80,6 +80,7 @@ def make_trace(rows: list[Row], *, processes: int = 1, losses: tuple[Any, ...] =
             for index in range(processes)
         ],
         losses=list(losses),
+        scopes=[],
     )
 
 
@@ -121,6 +122,14 @@ class TestSummary:
         summary = summarize(make_trace(ROWS), sort="calls", limit=2)
         assert list(summary.tables) == ["calls"]
         assert [row.calls for row in summary.tables["calls"]] == [2, 2]
+
+    def test_what_a_service_lives_in_is_no_slow_call(self) -> None:
+        trace = make_trace(ROWS)
+        trace.scopes = [SimpleNamespace()]
+        assert [row.name for row in summarize(trace).slowest][:2] == [
+            "shop.orders.OrderBook.match",
+            "shop.orders.price",
+        ]
 
     def test_the_slowest_call_of_each_function_is_listed_once(self) -> None:
         slowest = summarize(make_trace(ROWS)).slowest
