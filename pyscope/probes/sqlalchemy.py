@@ -1,10 +1,11 @@
 """The SQLAlchemy probe: statements, transactions, and which instance's attribute caused which SELECT.
 
-Statements are seen where the dialect hands them to the driver, by its `do_execute` events: of every engine, synchronous
-or asynchronous, made before or after, each once. The engine's own events would tell the same, but one listener to them
-makes each connection dispatch all of them, which costs more than all that is done here. Steps of transactions are seen
-where Connection takes them. What an ORM statement is for is read from its execution options; a `do_orm_execute`
-listener would tell the same, but makes SQLAlchemy prepare every statement twice.
+Statements are seen where the dialect hands them to the driver, in its `do_execute` methods: of every engine,
+synchronous or asynchronous, made before or after, each once. (What a `do_execute` listener of the program answers by
+itself is handed to nobody.) SQLAlchemy's events would tell the same, but one listener makes each connection dispatch
+them, which costs a third of all that is done here. Steps of transactions are seen where Connection takes them. What an
+ORM statement is for is read from its execution options; a `do_orm_execute` listener would tell the same, but makes
+SQLAlchemy prepare every statement twice.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pyscope.probes.sql.transaction import Transaction
 __all__ = ["SQLAlchemyProbe"]
 
 _MOST_FLUSHED = 200
+_HANDING = ("do_execute", "do_executemany", "do_execute_no_params")
 _STATEMENT = STATEMENT.kind
 _TRANSACTION = TRANSACTION.kind
 _SELECT = int(Operation.SELECT)
@@ -76,7 +78,8 @@ class SQLAlchemyProbe(Probe):
     def __init__(self) -> None:
         super().__init__()
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
-        self._flags: list[tuple[type, bool | None]] = []
+        self._dialects: set[type] = set()
+        self._guard = threading.Lock()
         self._connections: dict[int, _Connection] = {}
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
@@ -86,12 +89,13 @@ class SQLAlchemyProbe(Probe):
     # the library as it was found
 
     def install(self) -> None:
-        from sqlalchemy.engine import Connection, Dialect, Engine
+        from sqlalchemy.engine import Connection
+        from sqlalchemy.engine.default import DefaultDialect
 
         self._watching = self._statements.watching = True
         self._statements.here = self._here
-        self._flags = [(cls, cls.__dict__.get("_has_events")) for cls in (Engine, Dialect)]
         self._patches = Patches()
+        self._dialects = set()
         for name, make in (
             ("_begin_impl", functools.partial(_before, self._begin, self.fault)),
             ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused, self.fault)),
@@ -109,8 +113,7 @@ class SQLAlchemyProbe(Probe):
             if not self._patches.replace(Connection, name, make):
                 self._patches.undo()
                 raise AttributeError(f"this version of SQLAlchemy has no Connection.{name}")
-        names = ("do_execute", "do_executemany", "do_execute_no_params")
-        self._listen(Engine, {name: self._statements.executing(name) for name in names})
+        self._watch_dialect(DefaultDialect)
         on_import.call("sqlalchemy.orm", self._install_orm)
 
     def _install_orm(self) -> None:
@@ -122,6 +125,27 @@ class SQLAlchemyProbe(Probe):
             self._listen(Session, {"after_flush": self._flushed})
             self._listen(Mapper, {"load": note, "refresh": note})
 
+    def _watch_dialect(self, dialect: type) -> None:
+        """Its methods that hand statements to the driver, wherever they are defined; each once."""
+        from sqlalchemy.engine.default import DefaultDialect
+
+        with self._guard:
+            if dialect in self._dialects:
+                return
+            self._dialects.add(dialect)
+            for name in _HANDING:
+                owner = next((base for base in dialect.__mro__ if name in vars(base)), None)
+                if owner is None or (owner in self._dialects and owner is not dialect):
+                    continue
+                bare = name == "do_execute_no_params"
+                make = self._statements.handing_bare if bare else self._statements.handing
+                self._patches.replace(
+                    owner, name, make if owner is DefaultDialect else self._statements.outer(make)
+                )
+            self._dialects.update(
+                base for base in dialect.__mro__ if any(name in vars(base) for name in _HANDING)
+            )
+
     def _listen(self, target: Any, listeners: dict[str, Callable[..., Any]]) -> None:
         from sqlalchemy import event
 
@@ -129,8 +153,6 @@ class SQLAlchemyProbe(Probe):
             options: dict[str, Any] = {}
             if identifier in ("load", "refresh"):
                 options["raw"] = True
-            elif identifier.startswith("do_execute"):
-                options["insert"] = True  # before those that may do the driver's work themselves
 
             def add(
                 identifier: str = identifier, listener: Callable[..., Any] = listener, options: Any = options
@@ -165,13 +187,6 @@ class SQLAlchemyProbe(Probe):
         self._listening = left
         self._connections.clear()
         self._here = self._statements.here = LoadsOfThreads()
-        for cls, flag in [] if left else self._flags:
-            if _has_listeners(cls):
-                continue
-            if flag is not None:
-                cls._has_events = flag  # type: ignore[attr-defined]
-            elif "_has_events" in cls.__dict__:
-                del cls._has_events  # type: ignore[attr-defined]
         return len(left)
 
     # statements
@@ -265,6 +280,9 @@ class SQLAlchemyProbe(Probe):
 
     def opened(self, connection: Any) -> _Connection:
         identity, connections = id(connection), self._connections
+        dialect = type(connection.dialect)
+        if dialect not in self._dialects:
+            self._watch_dialect(dialect)
 
         def closed(of: weakref.ref[Any]) -> None:
             found = connections.get(identity)
@@ -430,9 +448,3 @@ def _counter(new_run: Callable[[], int]) -> Callable[[], int]:
         if type(cell.cell_contents) is itertools.count:
             return cell.cell_contents.__next__
     return new_run
-
-
-def _has_listeners(cls: Any) -> bool:
-    """Whether anybody listens to a class of SQLAlchemy, or to the class as part of a wider one."""
-    dispatch = cls.dispatch
-    return any(len(getattr(dispatch, name)._clslevel.get(cls, ())) for name in dispatch._event_names)

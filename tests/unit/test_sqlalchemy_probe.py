@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, String, create_engine, event, exc, select, text, update
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
@@ -137,8 +139,41 @@ def test_a_listener_of_the_program_that_does_the_drivers_work_goes_on_to_do_it(
     event.listen(engine, "do_execute", answers)
     with watching(tmp_path, "sqlalchemy") as watch, engine.connect() as connection:
         assert connection.execute(text("SELECT :a"), {"a": 1}).scalar() == "another"
-    assert heard == ["SELECT ?"]
+        assert connection.execute(text("SELECT 1")).scalar() == "another"
+        event.remove(engine, "do_execute", answers)
+        assert connection.execute(text("SELECT 'from the database'")).scalar() == "from the database"
+    assert heard == ["SELECT ?", "SELECT 1", "SELECT 'from the database'"]
+    # What the listener has answered by itself was handed to no driver.
     assert [row.statement for row in statements(watch.trace)] == ["SELECT ?"]
+
+
+class Derived(SQLiteDialect_pysqlite):
+    """A dialect of somebody else's: one of its methods goes on to its base's, the other does not."""
+
+    supports_statement_cache = True
+
+    def do_execute(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        super().do_execute(cursor, statement, parameters, context=context)
+
+    def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        cursor.executemany(statement, parameters)
+
+
+def test_statements_of_a_derived_dialect_are_told_once_each(tmp_path: Path) -> None:
+    registry.register("sqlite.derived", __name__, "Derived")
+    before = dict(vars(Derived))
+    with (
+        watching(tmp_path, "sqlalchemy") as watch,
+        create_engine("sqlite+derived://").connect() as connection,
+    ):
+        connection.execute(text("CREATE TABLE t (a)"))
+        connection.execute(text("INSERT INTO t VALUES (:a)"), [{"a": 1}, {"a": 2}])
+        assert connection.execute(text("SELECT sum(a) FROM t")).scalar() == 3
+        connection.exec_driver_sql("SELECT 1", execution_options={"no_parameters": True})
+    assert [row.statement for row in statements(watch.trace)] == [
+        "CREATE TABLE t (a)", "INSERT INTO t VALUES (?)", "SELECT sum(a) FROM t", "SELECT ?",
+    ]  # fmt: skip
+    assert dict(vars(Derived)) == before
 
 
 def test_a_statement_that_is_refused_is_told_with_the_errors_type(engine: Engine, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ _let_pass: set[CodeType] = set()
 
 
 def let_pass(code: CodeType) -> None:
-    """A listener with this code may run while its list changes: after it SQLAlchemy does not go on to another."""
+    """What has this code is called by SQLAlchemy in place of a method of its own, and is no listener."""
     _let_pass.add(code)
 
 

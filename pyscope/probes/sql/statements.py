@@ -5,6 +5,7 @@ This runs for every statement of the program: what can be found out once a state
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
@@ -42,39 +43,58 @@ class Statements:
         self.watching = True
         self.here = LoadsOfThreads()
         self.new_run: Callable[[], int] = _no_run
+        self._sending: set[int] = set()  # ids of the contexts that a derived dialect is at work on
 
-    def executing(self, name: str) -> Callable[..., bool | None]:
-        """A listener that does what the dialect's method `name` would, and tells of it."""
-        probe = self._probe
+    def handing(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A dialect's method that hands a statement with its parameters to the driver, and tells of it."""
+        probe, sending = self._probe, self._sending
 
-        def execute(cursor: Any, statement: str, *arguments: Any) -> bool | None:
-            context = arguments[-1]
-            try:
-                dialect = context.dialect
-                listeners = tuple(getattr(dialect.dispatch, name))
-                told = self.watching and emitter.active()
-                handed = getattr(dialect, name)
-            except Exception:
-                probe.fault()
-                return None
-            # From here on it is done here, told or not: SQLAlchemy is not to go on in a list that may have changed.
+        @functools.wraps(original)
+        def hand(dialect: Any, cursor: Any, statement: str, parameters: Any, context: Any = None) -> Any:
+            if not self.watching or not emitter.active() or context is None or id(context) in sending:
+                return original(dialect, cursor, statement, parameters, context)
             started = perf_counter_ns()
             try:
-                for listener in listeners:
-                    if listener is not execute and listener(cursor, statement, *arguments):
-                        break  # it has done the driver's work
-                else:
-                    handed(cursor, statement, *arguments)
+                result = original(dialect, cursor, statement, parameters, context)
             except BaseException as error:
-                if told:
-                    probe.failed(statement, context, error, perf_counter_ns() - started)
+                probe.failed(statement, context, error, perf_counter_ns() - started)
                 raise
-            if told:
-                self.sent(cursor, statement, arguments[0], context, perf_counter_ns() - started)
-            return True
+            self.sent(cursor, statement, parameters, context, perf_counter_ns() - started)
+            return result
 
-        quiet.let_pass(execute.__code__)
-        return execute
+        quiet.let_pass(hand.__code__)
+        return hand
+
+    def handing_bare(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for the method without parameters."""
+        watched = self.handing(
+            lambda dialect, cursor, statement, _, context: original(dialect, cursor, statement, context)
+        )
+
+        @functools.wraps(original)
+        def hand(dialect: Any, cursor: Any, statement: str, context: Any = None) -> Any:
+            return watched(dialect, cursor, statement, None, context)
+
+        quiet.let_pass(hand.__code__)
+        return hand
+
+    def outer(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        """The same for a method of a derived dialect, which may call that of its base: it is one statement."""
+        sending = self._sending
+
+        def make_outer(original: Callable[..., Any]) -> Callable[..., Any]:
+            @functools.wraps(original)
+            def silent(dialect: Any, cursor: Any, statement: str, *rest: Any, **named: Any) -> Any:
+                context = named.get("context", rest[-1] if rest else None)
+                sending.add(id(context))
+                try:
+                    return original(dialect, cursor, statement, *rest, **named)
+                finally:
+                    sending.discard(id(context))
+
+            return make(silent)  # type: ignore[no-any-return]
+
+        return make_outer
 
     def sent(self, cursor: Any, statement: str, parameters: Any, context: Any, duration: int) -> None:
         """A statement was sent: it is told, and kept as what loads or touches rows."""
