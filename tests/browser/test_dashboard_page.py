@@ -215,6 +215,36 @@ def test_controls_are_sent_with_the_secret_and_their_answers_shown(page: Page, s
     expect(page.locator("[data-control]")).to_have_count(0)
 
 
+def held(page: Page) -> tuple[float, float]:
+    """Bytes of the page's heap and nodes of its documents, of which many may be in no document any more."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable")
+    session.send("HeapProfiler.collectGarbage")
+    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    session.detach()
+    return found["JSHeapUsedSize"], found["Nodes"]
+
+
+@pytest.mark.parametrize("view", ["requests", "external", "states"])
+def test_what_has_been_drawn_is_not_kept(page: Page, stage: Stage, view: str) -> None:
+    visit(page, view)
+
+    def flood(messages: int) -> None:
+        for _ in range(messages):
+            stage.send(stage.service.traces(40))
+            stage.send(stage.service.state(40))
+            stage.send(stage.service.external(40))
+            time.sleep(0.05)
+        settle(page)
+
+    flood(80)  # as many rows as it keeps
+    heap, nodes = held(page)
+    flood(80)
+    later_heap, later_nodes = held(page)
+    assert later_nodes <= nodes * 1.05
+    assert later_heap <= heap * 1.2
+
+
 def test_under_a_thousand_events_a_second_the_page_stays_small_and_answers(page: Page, stage: Stage) -> None:
     visit(page, "requests")
     elements = "document.querySelectorAll('*').length"

@@ -5,7 +5,12 @@
   const { h, Component } = preact;
   const { useEffect, useState, useRef } = preactHooks;
   const { format } = PyScope;
-  const html = htm.bind(h);
+  // 3: not to keep what never changes for the next time (htm's README, "caching"). What it kept would know its first parents
+  // for good, and through them all that was ever drawn there.
+  const html = htm.bind(function (...made) {
+    this[0] = 3;
+    return h(...made);
+  });
 
   /** A component that renders again only when one of its properties is another object. */
   function memo(render) {

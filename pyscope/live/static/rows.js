@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const PyScope = (window.PyScope ??= {});
-  const { html } = PyScope;
+  const { html, memo } = PyScope;
   const { useEffect, useLayoutEffect, useRef, useState } = preactHooks;
   const SPARE = 6; // rows beyond the edges, so that the keyboard finds the next one
   const narrow = matchMedia("(max-width: 719px)");
@@ -29,16 +29,11 @@
     return new Map(ids.map((id) => [id, before.get(id) ?? free[next++] ?? fresh()]));
   }
 
-  const known = new WeakMap();
-
-  /** The cells of an item, made once: an item that changes is another object, and what stays the same is not compared. */
-  function cellsOf(row, cells) {
-    const made = known.get(row);
-    if (made !== undefined && made.by === cells) return made.cells;
-    const fresh = cells(row).map((cell, column) => html`<span role="cell" class=${`c${column}`}>${cell}</span>`);
-    known.set(row, { by: cells, cells: fresh });
-    return fresh;
-  }
+  /**
+   * The cells of an item: an item that changes is another object, and what stays the same is not compared. (To keep what
+   * was drawn by the item instead would keep all there was: what is drawn knows its parents, and they the items then.)
+   */
+  const Cells = memo(({ row, cells }) => cells(row).map((cell, column) => html`<span role="cell" class=${`c${column}`}>${cell}</span>`));
 
   /** How far the rows in sight have moved since `before` (id -> index): by what came in above them. */
   function moved(ids, first, before) {
@@ -138,7 +133,7 @@
               class=${`row ${rowClass ? rowClass(row) : ""} ${id === selected ? "selected" : ""}`}
               style=${{ transform: `translateY(${(index - shift) * height}px)`, height: `${height}px` }}
               onClick=${onOpen && ((event) => event.target.closest("a, button") || getSelection().toString() || onOpen(row))}>
-            ${cellsOf(row, cells)}
+            <${Cells} row=${row} cells=${cells} />
           </div>`;
         })}
       </div></div>
