@@ -36,7 +36,8 @@ def test_the_demo_records_a_real_service_and_prints_what_ran(tmp_path: Path) -> 
     assert " 0 of them forged" in done.stdout
     assert "task" in audit.splitlines()[2] or "every invariant holds" in audit
     assert "Hottest functions" in said
-    assert "taskflow.cli._serve" in said
+    assert "N+1 queries: Task." in said
+    assert "taskflow/web/dashboard.py" in said
     assert str(recording) in said
 
 
