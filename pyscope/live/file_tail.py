@@ -26,7 +26,7 @@ __all__ = ["FileTail", "Piece"]
 
 _STEP = 8 << 20  # bytes read at a time
 _HEAD_BYTES = 2 << 20  # of a long recording are read in any case: how the program started
-_PATIENCE = 40  # looks at a block that is not whole, before it counts as damaged
+_PATIENCE = 40  # looks at a block that is not whole and does not grow, before it counts as damaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class FileTail:
         self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         self._at = 0
         self._patience = 0
+        self._size = 0  # of the file at the last look at a block that was not whole
         try:
             self._check()
         except BaseException:
@@ -117,7 +118,10 @@ class FileTail:
         base = self._at
         for found in blocks.scan(data):
             if not isinstance(found, Block):
-                if base + found.at + found.size >= os.fstat(self._fd).st_size and self._patience < _PATIENCE:
+                size = os.fstat(self._fd).st_size
+                if size > self._size:
+                    self._size, self._patience = size, 0
+                if base + found.at + found.size >= size and self._patience < _PATIENCE:
                     self._patience += 1  # it is being written just now
                     return
                 if found.reason == "truncated" and found.at:
