@@ -80,7 +80,9 @@ def finished(service: Service, report: int) -> dict[str, Any]:
 
 
 def make_report(service: Service) -> Reported:
-    runtime.start_resource_monitoring(metrics=["memory", "cpu"], interval=0.02)  # a report may take half a second
+    runtime.start_resource_monitoring(
+        metrics=["memory", "cpu"], interval=0.02
+    )  # a report may take half a second
     report = service.post("/reports", {"year": YEAR})["id"]
     pid = running_report_process()
     view = finished(service, report)
