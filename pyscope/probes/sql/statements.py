@@ -49,7 +49,6 @@ class Statements:
         """A dialect's method that hands a statement with its parameters to the driver, and tells of it."""
         probe, sending = self._probe, self._sending
 
-        @functools.wraps(original)
         def hand(dialect: Any, cursor: Any, statement: str, parameters: Any, context: Any = None) -> Any:
             if not self.watching or not emitter.active() or context is None or id(context) in sending:
                 return original(dialect, cursor, statement, parameters, context)
@@ -63,7 +62,7 @@ class Statements:
             return result
 
         quiet.let_pass(hand.__code__)
-        return hand
+        return functools.wraps(original)(hand)
 
     def handing_bare(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """The same for the method without parameters."""
@@ -71,12 +70,11 @@ class Statements:
             lambda dialect, cursor, statement, _, context: original(dialect, cursor, statement, context)
         )
 
-        @functools.wraps(original)
         def hand(dialect: Any, cursor: Any, statement: str, context: Any = None) -> Any:
             return watched(dialect, cursor, statement, None, context)
 
         quiet.let_pass(hand.__code__)
-        return hand
+        return functools.wraps(original)(hand)
 
     def outer(self, make: Callable[..., Any]) -> Callable[..., Any]:
         """The same for a method of a derived dialect, which may call that of its base: it is one statement."""
