@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pyscope.rows import Location
 
-__all__ = ["call_site"]
+if TYPE_CHECKING:
+    from pyscope.trace import Trace
+
+__all__ = ["call_site", "calling_stack"]
 
 _NOWHERE = Location("", 0, "")
+_MOST_FRAMES = 32
 
 
 def call_site(stack: tuple[Location, ...]) -> Location:
@@ -20,3 +26,14 @@ def call_site(stack: tuple[Location, ...]) -> Location:
             if not place.file.startswith(prefix):
                 return place
     return _NOWHERE
+
+
+def calling_stack(trace: Trace, row: int) -> tuple[Location, ...]:
+    """A recorded call and its callers, innermost first, each by where its function begins."""
+    stack: list[Location] = []
+    parent, function = trace.calls["parent"], trace.calls["function"]
+    while row >= 0 and len(stack) < _MOST_FRAMES:
+        found = trace.functions[int(function[row])]
+        stack.append(Location(found.file, found.line, found.qualname))
+        row = int(parent[row])
+    return tuple(stack)

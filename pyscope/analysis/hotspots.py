@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pyscope.analysis import blocking
 from pyscope.analysis.asked import Asked, waited_for
+from pyscope.analysis.call_sites import calling_stack
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.time_parts import Spent, of_calls, spent
 from pyscope.findings import PerformanceIssue, TimeParts
@@ -183,19 +184,10 @@ def _slow_issue(
         duration_ns=int(durations.max()),
         thread=trace.threads[int(calls["thread"][worst])].name,
         context=trace.contexts[context].name if context else None,
-        stack=_callers(trace, worst, place),
+        stack=calling_stack(trace, worst),
         count=len(rows),
         parts=time_parts,
     )
-
-
-def _callers(trace: Trace, row: int, place: Location) -> tuple[Location, ...]:
-    stack = [place]
-    parent, function = trace.calls["parent"], trace.calls["function"]
-    while (row := int(parent[row])) >= 0 and len(stack) < 32:
-        caller = trace.functions[int(function[row])]
-        stack.append(Location(caller.file, caller.line, caller.qualname))
-    return tuple(stack)
 
 
 def _scope_at(trace: Trace, thread: int, context: int, time: int) -> int:

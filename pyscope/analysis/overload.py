@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.call_sites import call_site, calling_stack
 from pyscope.events.actors import MESSAGE_RECEIVED, MESSAGE_SENT
 from pyscope.events.resources import MAILBOX_SAMPLE, PROCESS_SAMPLE
 from pyscope.findings import ResourceIssue
@@ -198,9 +198,7 @@ def _growths_within(trace: Trace, memory: _Memory, calls: _Work, least: int) -> 
             continue  # a part of what is told already
         told.append((low, top))
         stack = _blamed(trace, memory, calls, low, top)
-        if (
-            not stack or stack[0].function != "<module>"
-        ):  # what a program takes while it is imported is no finding
+        if not stack or stack[0].function != "<module>":  # a program's own body: it is run once
             yield _growth(trace, memory, row if work is scopes else -1, low, top, stack)
 
 
@@ -214,17 +212,8 @@ def _blamed(trace: Trace, memory: _Memory, calls: _Work, low: int, top: int) -> 
     for at in inside[np.argsort(durations[inside], kind="stable")].tolist():
         mine = resident[max(first[at], low) : behind[at]]
         if len(mine) and mine.max() - mine[0] >= _MOST_OF_IT * growth:
-            return _stack(trace, int(calls.rows[at]))
+            return calling_stack(trace, int(calls.rows[at]))
     return ()
-
-
-def _stack(trace: Trace, row: int) -> tuple[Location, ...]:
-    found = []
-    while row >= 0:
-        function = trace.functions[int(trace.calls["function"][row])]
-        found.append(Location(function.file, function.line, function.qualname))
-        row = int(trace.calls["parent"][row])
-    return tuple(found)
 
 
 def _growth(

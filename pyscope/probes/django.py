@@ -70,9 +70,12 @@ class DjangoProbe(Probe):
             patches.replace(query.QuerySet, "_fetch_all", self._fetching)
             patches.replace(query.QuerySet, "get", functools.partial(_for, _ONE))
             patches.replace(query, "prefetch_one", functools.partial(_for, _PREFETCH))
-            patches.replace(related.ForwardManyToOneDescriptor, "get_object", self._following)
-            patches.replace(related.ReverseOneToOneDescriptor, "__get__", self._following_back)
-            patches.replace(query_utils.DeferredAttribute, "__get__", self._completing)
+            for owner, name, tell in (
+                (related.ForwardManyToOneDescriptor, "get_object", _of_field),
+                (related.ReverseOneToOneDescriptor, "__get__", _of_reverse),
+                (query_utils.DeferredAttribute, "__get__", _of_column),
+            ):
+                patches.replace(owner, name, functools.partial(self._touching, tell))
 
     def uninstall(self) -> None:
         self._patches.undo()
@@ -143,47 +146,22 @@ class DjangoProbe(Probe):
 
         return fetch_all
 
-    def _following(self, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _touching(
+        self, tell: Callable[[Any, Any], _Purpose | None], original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """A method of a descriptor, which may load what an instance lacks."""
         patches = self._patches
 
         @functools.wraps(original)
-        def get_object(descriptor: Any, instance: Any) -> Any:
-            purpose = None
-            if patches.on and emitter.active():
-                purpose = self._asked(_of_field, descriptor, instance)
-            if purpose is None:
-                return original(descriptor, instance)
-            return _within(purpose, original, descriptor, instance)
-
-        return get_object
-
-    def _following_back(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        patches = self._patches
-
-        @functools.wraps(original)
-        def get(descriptor: Any, instance: Any, cls: Any = None) -> Any:
+        def touch(descriptor: Any, instance: Any, *rest: Any, **options: Any) -> Any:
             purpose = None
             if instance is not None and patches.on and emitter.active():
-                purpose = self._asked(_of_reverse, descriptor, instance)
+                purpose = self._asked(tell, descriptor, instance)
             if purpose is None:
-                return original(descriptor, instance, cls)
-            return _within(purpose, original, descriptor, instance, cls)
+                return original(descriptor, instance, *rest, **options)
+            return _within(purpose, original, descriptor, instance, *rest, **options)
 
-        return get
-
-    def _completing(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        patches = self._patches
-
-        @functools.wraps(original)
-        def get(descriptor: Any, instance: Any, cls: Any = None) -> Any:
-            purpose = None
-            if instance is not None and patches.on and emitter.active():
-                purpose = self._asked(_of_column, descriptor, instance)
-            if purpose is None:
-                return original(descriptor, instance, cls)
-            return _within(purpose, original, descriptor, instance, cls)
-
-        return get
+        return touch
 
     def _asked(self, tell: Callable[..., _Purpose | None], *arguments: Any) -> _Purpose | None:
         """What a statement is for, unless something around has a purpose already."""
@@ -194,10 +172,10 @@ class DjangoProbe(Probe):
             return None
 
 
-def _within(purpose: _Purpose, original: Callable[..., Any], *arguments: Any) -> Any:
+def _within(purpose: _Purpose, original: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     token = _purpose.set(purpose)
     try:
-        return original(*arguments)
+        return original(*arguments, **options)
     finally:
         _purpose.reset(token)
 
@@ -209,11 +187,7 @@ def _for(purpose: _Purpose, original: Callable[..., Any]) -> Callable[..., Any]:
     def work(*arguments: Any, **options: Any) -> Any:
         if _purpose.get() is not None:
             return original(*arguments, **options)
-        token = _purpose.set(purpose)
-        try:
-            return original(*arguments, **options)
-        finally:
-            _purpose.reset(token)
+        return _within(purpose, original, *arguments, **options)
 
     return work
 

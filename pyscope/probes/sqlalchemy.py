@@ -78,7 +78,8 @@ class SQLAlchemyProbe(Probe):
     def __init__(self) -> None:
         super().__init__()
         self._listening: list[tuple[Any, str, Callable[..., Any]]] = []
-        self._dialects: set[type] = set()
+        self._dialects: set[type] = set()  # those whose methods have been looked for
+        self._handing: set[tuple[type, str]] = set()  # the methods that were found
         self._guard = threading.Lock()
         self._connections: dict[int, _Connection] = {}
         self._here = LoadsOfThreads()
@@ -95,7 +96,7 @@ class SQLAlchemyProbe(Probe):
         self._watching = self._statements.watching = True
         self._statements.here = self._here
         self._patches = Patches()
-        self._dialects = set()
+        self._dialects, self._handing = set(), set()
         for name, make in (
             ("_begin_impl", functools.partial(_before, self._begin, self.fault)),
             ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused, self.fault)),
@@ -135,16 +136,14 @@ class SQLAlchemyProbe(Probe):
             self._dialects.add(dialect)
             for name in _HANDING:
                 owner = next((base for base in dialect.__mro__ if name in vars(base)), None)
-                if owner is None or (owner in self._dialects and owner is not dialect):
+                if owner is None or (owner, name) in self._handing:
                     continue
+                self._handing.add((owner, name))
                 bare = name == "do_execute_no_params"
                 make = self._statements.handing_bare if bare else self._statements.handing
                 self._patches.replace(
                     owner, name, make if owner is DefaultDialect else self._statements.outer(make)
                 )
-            self._dialects.update(
-                base for base in dialect.__mro__ if any(name in vars(base) for name in _HANDING)
-            )
 
     def _listen(self, target: Any, listeners: dict[str, Callable[..., Any]]) -> None:
         from sqlalchemy import event

@@ -262,6 +262,25 @@ def test_a_file_that_grows_in_pieces_of_any_size_is_read_as_a_whole(tmp_path: Pa
     reading.close()
 
 
+def test_a_block_that_comes_very_slowly_is_read_as_long_as_it_grows(tmp_path: Path) -> None:
+    with Recorded(tmp_path) as program:
+        program.record(tmp_path / "run.pyscope")
+        program.tell("requests(40, 2)")
+        program.end()
+    data = (tmp_path / "run.pyscope").read_bytes()
+    growing = tmp_path / "growing.pyscope"
+    slowly = len(data) - 200  # of the last block, a byte a look
+    growing.write_bytes(data[:slowly])
+    reading = Reading(growing)
+    with growing.open("ab") as file:
+        for at in range(slowly, len(data)):
+            file.write(data[at : at + 1])
+            file.flush()
+            reading.look()
+    assert len(reading.ended) == 80
+    reading.close()
+
+
 def test_the_traced_process_opens_nothing_and_notices_nothing(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:

@@ -176,6 +176,28 @@ def test_statements_of_a_derived_dialect_are_told_once_each(tmp_path: Path) -> N
     assert dict(vars(Derived)) == before
 
 
+class FurtherDerived(Derived):
+    """One that overrides what its base has overridden."""
+
+    supports_statement_cache = True
+
+    def do_executemany(self, cursor: Any, statement: Any, parameters: Any, context: Any = None) -> None:
+        super().do_executemany(cursor, statement, parameters, context)
+
+
+def test_a_dialect_is_watched_though_one_that_derives_from_it_came_first(tmp_path: Path) -> None:
+    found = []
+    for name in ("FurtherDerived", "Derived"):
+        registry.register(f"sqlite.{name.lower()}", __name__, name)
+    with watching(tmp_path, "sqlalchemy") as watch:
+        for name in ("furtherderived", "derived", "furtherderived"):
+            with create_engine(f"sqlite+{name}://").connect() as connection:
+                connection.execute(text(f"CREATE TABLE {name} (a)"))
+                connection.execute(text(f"INSERT INTO {name} VALUES (:a)"), [{"a": 1}, {"a": 2}])
+            found += [f"CREATE TABLE {name} (a)", f"INSERT INTO {name} VALUES (?)"]
+    assert [row.statement for row in statements(watch.trace)] == found
+
+
 def test_a_statement_that_is_refused_is_told_with_the_errors_type(engine: Engine, tmp_path: Path) -> None:
     with watching(tmp_path, "sqlalchemy") as watch, engine.connect() as connection:
         with pytest.raises(exc.OperationalError):
