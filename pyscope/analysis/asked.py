@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Asked", "waited_for"]
 
 _MOST_OF_IT = 0.5  # of the call: so much of it lies between the message and its answer
-_AT_ONCE = 0.1  # of the call: so soon after the answer it ends
+_AT_ONCE = 0.1  # of the call: so close to the end of the handling it ends
 _AT_ONCE_NS = 5_000_000
 _DEEPEST = 8  # calls between the one that waits and the one that sends
 
@@ -40,7 +40,8 @@ def waited_for(trace: Trace, row: int) -> Asked | None:
     if not len(sent) or not len(handled):
         return None
     end, times = start + duration, handled["time_ns"]
-    soon = (times > start) & (times <= end) & (end - times <= max(_AT_ONCE_NS, duration * _AT_ONCE))
+    # An actor that answers within its handler is done with it a little later than who waited.
+    soon = (times > start) & (np.abs(end - times) <= max(_AT_ONCE_NS, duration * _AT_ONCE))
     candidates = np.flatnonzero(
         (sent["time_ns"] >= start) & np.isin(sent["message"], handled["message"][soon])
     )
