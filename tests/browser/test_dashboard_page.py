@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from benchmarks.page import heap_and_nodes
 from tests.browser.conftest import OpenWindow
 from tests.browser.page import VIEWS, card, open_page, rows, settle, visit
 from tests.browser.stage import Stage
@@ -219,10 +220,9 @@ def held(page: Page) -> tuple[float, float]:
     """Bytes of the page's heap and nodes of its documents, of which many may be in no document any more."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable")
-    session.send("HeapProfiler.collectGarbage")
-    found = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    found = heap_and_nodes(session)
     session.detach()
-    return found["JSHeapUsedSize"], found["Nodes"]
+    return found
 
 
 @pytest.mark.parametrize("view", ["requests", "external", "states"])
