@@ -11,6 +11,11 @@
 #if defined(__SSE2__)
 #include <emmintrin.h>
 #endif
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <smmintrin.h>
+#include <wmmintrin.h>
+#endif
 
 #include "event.hpp"
 #include "recording.hpp"
@@ -50,11 +55,67 @@ inline uint64_t load64(const uint8_t* at) {
 
 static_assert(std::endian::native == std::endian::little, "recordings are little-endian");
 
+namespace detail {
+
+inline constexpr size_t kLeastFolded = 64;
+
+#if defined(__x86_64__)
+inline bool has_clmul() {
+  static const bool has = __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1");
+  return has;
+}
+
+// By carry-less multiplication (V. Gopal et al., "Fast CRC Computation for Generic Polynomials Using PCLMULQDQ
+// Instruction", Intel 2009; the constants are those of the reflected polynomial). `bytes`: a multiple of 16, at least
+// kLeastFolded. Takes and returns the inverted checksum.
+__attribute__((target("sse4.1,pclmul"))) inline uint32_t crc32_folded(const uint8_t* at, size_t bytes, uint32_t crc) {
+  const auto load = [](const uint8_t* from) __attribute__((target("sse4.1,pclmul"), always_inline)) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  };
+  const auto fold = [](__m128i value, __m128i by, __m128i next) __attribute__((target("sse4.1,pclmul"),
+                                                                              always_inline)) {
+    return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(value, by, 0x00), _mm_clmulepi64_si128(value, by, 0x11)),
+                         next);
+  };
+  const __m128i by_64 = _mm_set_epi64x(0x01c6e41596, 0x0154442bd4);
+  const __m128i by_16 = _mm_set_epi64x(0x00ccaa009e, 0x01751997d0);
+  const __m128i low_halves = _mm_setr_epi32(~0, 0, ~0, 0);
+  __m128i a = _mm_xor_si128(load(at), _mm_cvtsi32_si128(static_cast<int>(crc)));
+  __m128i b = load(at + 16), c = load(at + 32), d = load(at + 48);
+  for (at += 64, bytes -= 64; bytes >= 64; at += 64, bytes -= 64) {
+    a = fold(a, by_64, load(at));
+    b = fold(b, by_64, load(at + 16));
+    c = fold(c, by_64, load(at + 32));
+    d = fold(d, by_64, load(at + 48));
+  }
+  a = fold(fold(fold(a, by_16, b), by_16, c), by_16, d);
+  for (; bytes >= 16; at += 16, bytes -= 16) a = fold(a, by_16, load(at));
+  a = _mm_xor_si128(_mm_srli_si128(a, 8), _mm_clmulepi64_si128(a, by_16, 0x10));  // 128 bits to 64
+  a = _mm_xor_si128(_mm_srli_si128(a, 4),
+                    _mm_clmulepi64_si128(_mm_and_si128(a, low_halves), _mm_set_epi64x(0, 0x0163cd6124), 0x00));
+  const __m128i barrett = _mm_set_epi64x(0x01f7011641, 0x01db710641);
+  __m128i rest = _mm_and_si128(_mm_clmulepi64_si128(_mm_and_si128(a, low_halves), barrett, 0x10), low_halves);
+  rest = _mm_clmulepi64_si128(rest, barrett, 0x00);
+  return static_cast<uint32_t>(_mm_extract_epi32(_mm_xor_si128(a, rest), 1));
+}
+#else
+inline bool has_clmul() { return false; }
+inline uint32_t crc32_folded(const uint8_t*, size_t, uint32_t) { return 0; }
+#endif
+
+}  // namespace detail
+
 // CRC-32 with zlib's polynomial; `before` is the checksum of the bytes that precede.
 inline uint32_t crc32(const void* data, size_t bytes, uint32_t before = 0) {
   const auto& t = detail::kCrcTables;
   const auto* at = static_cast<const uint8_t*>(data);
   uint32_t crc = ~before;
+  if (bytes >= detail::kLeastFolded && detail::has_clmul()) {
+    const size_t folded = bytes & ~size_t{15};
+    crc = detail::crc32_folded(at, folded, crc);
+    at += folded;
+    bytes -= folded;
+  }
   for (; bytes >= 16; bytes -= 16, at += 16) {
     uint32_t next = 0;
     const uint32_t in[4] = {detail::load32(at) ^ crc, detail::load32(at + 4), detail::load32(at + 8),
@@ -152,6 +213,58 @@ class Recent {
 
 constexpr bool has_instance(Kind kind) { return kind >= Kind::GenStart && kind <= Kind::GenRaise; }
 
+namespace detail {
+
+#if defined(__x86_64__)
+#define PYSCOPE_HAS_BMI2 1
+// By hand: the intrinsics are refused outside of functions compiled for BMI2.
+inline uint64_t pext(uint64_t value, uint64_t mask) {
+  uint64_t out;
+  asm("pext %2, %1, %0" : "=r"(out) : "r"(value), "r"(mask));
+  return out;
+}
+inline uint64_t pdep(uint64_t value, uint64_t mask) {
+  uint64_t out;
+  asm("pdep %2, %1, %0" : "=r"(out) : "r"(value), "r"(mask));
+  return out;
+}
+// AMD before Zen 3 has the instructions in microcode, slower than doing without.
+inline bool fast_bmi2() {
+  static const bool fast = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    const bool lzcnt = __get_cpuid(0x80000001, &a, &b, &c, &d) && (c & (1u << 5));  // where it is not, it is a bsr
+    return lzcnt && __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("bdver4") && !__builtin_cpu_is("znver1") &&
+           !__builtin_cpu_is("znver2");
+  }();
+  return fast;
+}
+#else
+#define PYSCOPE_HAS_BMI2 0
+inline uint64_t pext(uint64_t, uint64_t) { return 0; }
+inline uint64_t pdep(uint64_t, uint64_t) { return 0; }
+#endif
+
+// Two varints of less than 2^28 each, stored with one store of eight bytes and without a branch on their lengths.
+template <bool kBmi2>
+inline __attribute__((always_inline)) uint8_t* put_two(uint8_t* out, uint64_t first, uint64_t second) {
+  if constexpr (kBmi2) {
+    constexpr uint64_t kGroups = 0x7F7F7F7F, kTops = 0x80808080;
+    const uint64_t one = pdep(first, kGroups), two = pdep(second, kGroups);
+    // The bit at which the last byte begins; below it every byte has a continuation bit.
+    const auto last_of_one = static_cast<unsigned>(63 - __builtin_clzll(one | 1)) & 0x38;
+    const auto last_of_two = static_cast<unsigned>(63 - __builtin_clzll(two | 1)) & 0x38;
+    const uint64_t bytes_of_one = one | (kTops & ((uint64_t{1} << last_of_one) - 1));
+    const uint64_t bytes_of_two = two | (kTops & ((uint64_t{1} << last_of_two) - 1));
+    const uint64_t both = bytes_of_one | bytes_of_two << (last_of_one + 8);
+    std::memcpy(out, &both, 8);
+    return out + ((last_of_one + last_of_two + 16) >> 3);
+  } else {
+    return put_varint(put_varint(out, first), second);
+  }
+}
+
+}  // namespace detail
+
 // --- encoder -------------------------------------------------------------------------------------
 
 // No word takes more: a token of 4 bytes and a time of 10 for a head, at most 13 for an operand.
@@ -160,106 +273,175 @@ constexpr size_t max_encoded_bytes(size_t count) { return count * 14 + 16; }
 inline constexpr uint64_t kInstanceMask = ~uint64_t{0} >> kExceptionBits;
 inline constexpr uint32_t kOpPayload = 14;  // Rebase's number: it is not encoded
 
+namespace detail {
+
+// The words of one chunk, encoded one after the other.
+class Encoder {
+ public:
+  Encoder(const uint64_t* words, size_t count, uint64_t base_ticks, unsigned time_shift, uint8_t* out)
+      : at_(words), end_(words + count), begin_(out), out_(out), base_(base_ticks), shift_(time_shift & 63),
+        before_(base_ticks >> shift_) {
+    stack_[0] = ~uint32_t{0};
+  }
+
+  template <bool kBmi2>
+  inline __attribute__((always_inline)) size_t encode(uint32_t& events) {
+    do {
+      calls<kBmi2>();
+    } while (at_ < end_ && other());
+    events = events_;
+    return static_cast<size_t>(out_ - begin_);
+  }
+
+ private:
+  // As many calls and returns as come one after the other: most events by far, and so unpredictable in their order that
+  // no branch tells them apart. That a return is of the call on top can be predicted: no event has to wait until the
+  // stack of the one before is known.
+  template <bool kBmi2>
+  inline __attribute__((always_inline)) void calls() {
+    const uint64_t *at = at_, *const end = end_, base = base_;
+    const unsigned shift = shift_;
+    uint32_t* const stack = stack_;
+    uint64_t before = before_;
+    size_t depth = depth_;
+    uint8_t* out = out_;
+    for (; at < end; ++at) {
+      const uint64_t word = *at;
+      const uint32_t code = code_of(word), op = static_cast<uint32_t>(kind_of(word));
+      const uint32_t returns = op - static_cast<uint32_t>(Kind::Call);
+      if (returns > 1) break;
+      const uint32_t amiss = ((stack[depth] ^ code) & (0 - returns)) | static_cast<uint32_t>(depth >= kCodecStack);
+      const uint64_t now = (base + time_of(word)) >> shift, elapsed = now - before;
+      if (__builtin_expect((elapsed >> 28 | amiss) != 0, 0)) break;
+      stack[depth + 1] = code;
+      depth += 1 - 2 * static_cast<size_t>(returns);
+      out = put_two<kBmi2>(out, (code << 4 | op) & (returns - 1), elapsed);
+      before = now;
+    }
+    events_ += static_cast<uint32_t>(at - at_);
+    at_ = at;
+    before_ = before;
+    depth_ = depth;
+    out_ = out;
+  }
+
+  // Any one event. False if there is none.
+  bool other();
+
+  const uint64_t* at_;
+  const uint64_t* const end_;
+  uint8_t* const begin_;
+  uint8_t* out_;
+  uint64_t base_;
+  const unsigned shift_;
+  uint64_t before_;
+  uint32_t events_ = 0;
+  size_t depth_ = 0;
+  uint32_t stack_[kCodecStack + 2];  // [0] is no code and never popped; the one above the top is scratch
+  Recent instances_, serials_;
+};
+
+inline bool Encoder::other() {
+  const uint64_t word = *at_;
+  const Kind kind = kind_of(word);
+  const auto left = static_cast<size_t>(end_ - at_);
+  if (word == 0 || kind == Kind::End || kind > Kind::Payload) return false;
+  if (left < 1 + operands(kind)) return false;
+  const uint64_t* operand = at_ + 1;
+  if (kind == Kind::Rebase) {
+    base_ = operand[0];
+    at_ += 2;
+    return true;
+  }
+  size_t payload_words = 0;
+  if (kind == Kind::Payload) {
+    if (operand[0] > (left - 2) * 8 || code_of(word) == kMaxCode) return false;
+    payload_words = (static_cast<size_t>(operand[0]) + 7) / 8;
+  }
+  const uint32_t code = code_of(word);
+  const bool on_top = stack_[depth_] == code;
+  uint32_t token;
+  uint64_t instance = 0, last = 0;
+  bool known = false;
+  if (has_instance(kind)) {
+    instance = operand[0] >> kExceptionBits;
+    last = instances_.last();
+    const size_t place = instances_.find(instance, code);
+    known = place != Recent::kMissing;
+    token = (known ? static_cast<uint32_t>(2 * place + 1) : 2 * code) << 4 | static_cast<uint32_t>(kind);
+  } else if (kind == Kind::Switch) {
+    const size_t place = serials_.find(operand[0], 0);
+    known = place != Recent::kMissing;
+    token = (known ? static_cast<uint32_t>(place + 1) : 0) << 4 | static_cast<uint32_t>(kind);
+  } else if (kind == Kind::Payload) {
+    token = (code + 1) << 4 | kOpPayload;
+  } else {
+    const bool returns = kind == Kind::Return;
+    token = returns && on_top ? 0 : code << 4 | static_cast<uint32_t>(kind);
+    if (kind == Kind::Call && depth_ < kCodecStack) stack_[++depth_] = code;
+    if ((returns || kind == Kind::Raise) && on_top) --depth_;
+  }
+  uint8_t* out = put_varint(out_, token);
+  const uint64_t now = (base_ + time_of(word)) >> shift_;
+  out = put_varint(out, now - before_);
+  before_ = now;
+  switch (kind) {
+    case Kind::Raise:
+    case Kind::GenStart:
+    case Kind::GenYield:
+    case Kind::GenResume:
+    case Kind::GenThrow:
+    case Kind::GenReturn:
+    case Kind::GenRaise:
+      if (has_instance(kind) && !known) out = put_varint(out, zigzag(static_cast<int64_t>(instance - last)));
+      if (kind == Kind::Raise || kind == Kind::GenThrow || kind == Kind::GenRaise)
+        out = put_varint(out, operand[0] & kExceptionMask);
+      break;
+    case Kind::Switch:
+      if (!known) out = put_varint(out, operand[0]);
+      break;
+    case Kind::Loss:
+      out = put_varint(out, operand[0]);
+      out = put_varint(out, zigzag(static_cast<int64_t>((operand[1] >> shift_) - now)));
+      break;
+    case Kind::Payload:
+      out = put_varint(out, operand[0]);
+      std::memcpy(out, operand + 1, static_cast<size_t>(operand[0]));
+      out += operand[0];
+      break;
+    default:
+      break;
+  }
+  out_ = out;
+  at_ += 1 + operands(kind) + payload_words;
+  ++events_;
+  return true;
+}
+
+inline size_t encode_portably(const uint64_t* words, size_t count, uint64_t base_ticks, unsigned time_shift,
+                              uint8_t* out, uint32_t& events) {
+  return Encoder(words, count, base_ticks, time_shift, out).encode<false>(events);
+}
+
+#if PYSCOPE_HAS_BMI2
+__attribute__((target("bmi,bmi2,lzcnt"))) inline size_t encode_with_bmi2(const uint64_t* words, size_t count,
+                                                                         uint64_t base_ticks, unsigned time_shift,
+                                                                         uint8_t* out, uint32_t& events) {
+  return Encoder(words, count, base_ticks, time_shift, out).encode<true>(events);
+}
+#endif
+
+}  // namespace detail
+
 // Encodes the words up to the first zero word, an unknown kind, a time shift that is none, or a record
 // that does not end within `count`. `out` has room for max_encoded_bytes(count). Returns the bytes
 // written; `events` gets the number of head words, REBASE not counted.
 inline size_t encode_words(const uint64_t* words, size_t count, uint64_t base_ticks, unsigned time_shift, uint8_t* out,
                            uint32_t& events) {
-  uint8_t* const begin = out;
-  uint32_t stack[kCodecStack + 2];  // stack[0] is no code and never popped; the one above the top is scratch
-  stack[0] = ~uint32_t{0};
-  size_t depth = 0;
-  uint64_t base = base_ticks, before = base_ticks >> (time_shift & 63);
-  Recent instances, serials;
-  events = 0;
-  for (size_t i = 0; i < count;) {
-    const uint64_t word = words[i];
-    const Kind kind = kind_of(word);
-    // Most events by far, and calls and returns alternate unpredictably: no branch tells them apart.
-    if (kind == Kind::Call || kind == Kind::Return) {
-      const uint32_t code = code_of(word);
-      const auto call = static_cast<uint32_t>(kind == Kind::Call);
-      const auto on_top = (call ^ 1) & static_cast<uint32_t>(stack[depth] == code);
-      out = put_varint(out, (code << 4 | static_cast<uint32_t>(kind)) & (on_top - 1));
-      stack[depth + 1] = code;
-      depth = depth + (call & static_cast<uint32_t>(depth < kCodecStack)) - on_top;
-      const uint64_t now = (base + time_of(word)) >> (time_shift & 63);
-      out = put_varint(out, now - before);
-      before = now;
-      ++i;
-      ++events;
-      continue;
-    }
-    if (word == 0 || kind == Kind::End || kind > Kind::Payload) break;
-    if (count - i < 1 + operands(kind)) break;
-    const uint64_t* operand = words + i + 1;
-    if (kind == Kind::Rebase) {
-      base = operand[0];
-      i += 2;
-      continue;
-    }
-    size_t payload_words = 0;
-    if (kind == Kind::Payload) {
-      const size_t room = count - i - 2;
-      if (operand[0] > room * 8 || code_of(word) == kMaxCode) break;
-      payload_words = (static_cast<size_t>(operand[0]) + 7) / 8;
-    }
-    const uint32_t code = code_of(word);
-    const bool on_top = stack[depth] == code;
-    uint32_t token;
-    uint64_t instance = 0, last = 0;
-    bool known = false;
-    if (has_instance(kind)) {
-      instance = operand[0] >> kExceptionBits;
-      last = instances.last();
-      const size_t place = instances.find(instance, code);
-      known = place != Recent::kMissing;
-      token = (known ? static_cast<uint32_t>(2 * place + 1) : 2 * code) << 4 | static_cast<uint32_t>(kind);
-    } else if (kind == Kind::Switch) {
-      const size_t place = serials.find(operand[0], 0);
-      known = place != Recent::kMissing;
-      token = (known ? static_cast<uint32_t>(place + 1) : 0) << 4 | static_cast<uint32_t>(kind);
-    } else if (kind == Kind::Payload) {
-      token = (code + 1) << 4 | kOpPayload;
-    } else {
-      token = code << 4 | static_cast<uint32_t>(kind);
-      if (kind == Kind::Raise && on_top) --depth;
-    }
-    out = put_varint(out, token);
-    const uint64_t now = (base + time_of(word)) >> (time_shift & 63);
-    out = put_varint(out, now - before);
-    before = now;
-    switch (kind) {
-      case Kind::Raise:
-      case Kind::GenStart:
-      case Kind::GenYield:
-      case Kind::GenResume:
-      case Kind::GenThrow:
-      case Kind::GenReturn:
-      case Kind::GenRaise:
-        if (has_instance(kind) && !known) out = put_varint(out, zigzag(static_cast<int64_t>(instance - last)));
-        if (kind == Kind::Raise || kind == Kind::GenThrow || kind == Kind::GenRaise)
-          out = put_varint(out, operand[0] & kExceptionMask);
-        break;
-      case Kind::Switch:
-        if (!known) out = put_varint(out, operand[0]);
-        break;
-      case Kind::Loss:
-        out = put_varint(out, operand[0]);
-        out = put_varint(out, zigzag(static_cast<int64_t>((operand[1] >> (time_shift & 63)) - now)));
-        break;
-      case Kind::Payload:
-        out = put_varint(out, operand[0]);
-        std::memcpy(out, operand + 1, static_cast<size_t>(operand[0]));
-        out += operand[0];
-        break;
-      default:
-        break;
-    }
-    i += 1 + operands(kind) + payload_words;
-    ++events;
-  }
-  return static_cast<size_t>(out - begin);
+#if PYSCOPE_HAS_BMI2
+  if (detail::fast_bmi2()) return detail::encode_with_bmi2(words, count, base_ticks, time_shift, out, events);
+#endif
+  return detail::encode_portably(words, count, base_ticks, time_shift, out, events);
 }
 
 // --- decoder -------------------------------------------------------------------------------------
@@ -276,25 +458,6 @@ struct Operands {
 };
 
 namespace detail {
-
-#if defined(__x86_64__)
-#define PYSCOPE_HAS_PEXT 1
-// By hand: the intrinsic is refused outside of functions compiled for BMI2.
-inline uint64_t pext(uint64_t value, uint64_t mask) {
-  uint64_t out;
-  asm("pext %2, %1, %0" : "=r"(out) : "r"(value), "r"(mask));
-  return out;
-}
-// AMD before Zen 3 has the instruction in microcode, slower than doing without.
-inline bool fast_pext() {
-  static const bool fast = __builtin_cpu_supports("bmi2") && !__builtin_cpu_is("bdver4") &&
-                           !__builtin_cpu_is("znver1") && !__builtin_cpu_is("znver2");
-  return fast;
-}
-#else
-#define PYSCOPE_HAS_PEXT 0
-inline uint64_t pext(uint64_t, uint64_t) { return 0; }
-#endif
 
 // Two varints of up to four bytes, one in each half: their 7-bit groups pushed together.
 constexpr uint64_t pack7(uint64_t x) {
@@ -319,7 +482,7 @@ inline uint64_t varint_ends(const uint8_t*) { return 0; }
 
 // The two varints, token and time, that the eight bytes of `word` begin with, without a branch on their lengths.
 // False if they are longer. `size` gets their bytes.
-template <bool kPext>
+template <bool kBmi2>
 inline bool get_two(uint64_t word, uint64_t& token, uint64_t& elapsed, size_t& size) {
   constexpr uint64_t kTops = 0x8080808080808080;
   const uint64_t ends = ~word & kTops;
@@ -327,7 +490,7 @@ inline bool get_two(uint64_t word, uint64_t& token, uint64_t& elapsed, size_t& s
   if (__builtin_expect(later == 0, 0)) return false;
   const uint64_t to_first = ends ^ (ends - 1), to_second = later ^ (later - 1);
   const auto second = static_cast<unsigned>(__builtin_ctzll(later));  // the last bit of the time
-  if constexpr (kPext) {
+  if constexpr (kBmi2) {
     token = pext(word, to_first & ~kTops);
     elapsed = pext(word, (to_first ^ to_second) & ~kTops);
   } else {
@@ -341,7 +504,7 @@ inline bool get_two(uint64_t word, uint64_t& token, uint64_t& elapsed, size_t& s
   return true;
 }
 
-template <bool kPext, class Rich>
+template <bool kBmi2, class Rich>
 inline __attribute__((always_inline)) size_t decode_body(const uint8_t* at, size_t bytes, size_t events,
                                                          uint64_t base_ticks, unsigned time_shift, uint64_t* times,
                                                          uint32_t* words, Rich& rich, size_t& rest) {
@@ -366,7 +529,7 @@ inline __attribute__((always_inline)) size_t decode_body(const uint8_t* at, size
       block_ends = left = varint_ends(at);
       later = left & (left - 1);
     }
-    if (__builtin_expect(end - at >= 8 && get_two<kPext>(load64(at), token, elapsed, size), 1)) {
+    if (__builtin_expect(end - at >= 8 && get_two<kBmi2>(load64(at), token, elapsed, size), 1)) {
       const uint8_t* next = later ? block + __builtin_ctzll(later) + 1 : at + size;
       const auto op = static_cast<uint32_t>(token) & 15;
       const size_t deeper = depth + static_cast<size_t>(static_cast<ptrdiff_t>(kDepth[op]));
@@ -476,7 +639,7 @@ size_t decode_portably(const uint8_t* at, size_t bytes, size_t events, uint64_t 
   return decode_body<false>(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
 }
 
-#if PYSCOPE_HAS_PEXT
+#if PYSCOPE_HAS_BMI2
 template <class Rich>
 __attribute__((target("bmi,bmi2"))) size_t decode_with_bmi2(const uint8_t* at, size_t bytes, size_t events,
                                                             uint64_t base_ticks, unsigned time_shift, uint64_t* times,
@@ -493,8 +656,8 @@ __attribute__((target("bmi,bmi2"))) size_t decode_with_bmi2(const uint8_t* at, s
 template <class Rich>
 inline size_t decode_chunk(const uint8_t* at, size_t bytes, size_t events, uint64_t base_ticks, unsigned time_shift,
                            uint64_t* times, uint32_t* words, Rich&& rich, size_t& rest) {
-#if PYSCOPE_HAS_PEXT
-  if (detail::fast_pext())
+#if PYSCOPE_HAS_BMI2
+  if (detail::fast_bmi2())
     return detail::decode_with_bmi2(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);
 #endif
   return detail::decode_portably(at, bytes, events, base_ticks, time_shift, times, words, rich, rest);

@@ -44,6 +44,11 @@ std::vector<uint8_t> encode(const std::vector<uint64_t>& words, uint64_t base, u
   std::vector<uint8_t> bytes(max_encoded_bytes(words.size()));
   bytes.resize(encode_words(words.data(), words.size(), base, shift, bytes.data(), events));
   bytes.shrink_to_fit();
+  // Both variants of the encoder give the same.
+  std::vector<uint8_t> other(max_encoded_bytes(words.size()));
+  uint32_t other_events = 0;
+  other.resize(detail::encode_portably(words.data(), words.size(), base, shift, other.data(), other_events));
+  CHECK(other == bytes && other_events == events);
   return bytes;
 }
 
@@ -125,6 +130,36 @@ void random_streams_round_trip(std::mt19937_64& random) {
   }
 }
 
+// The encoder's stack holds kCodecStack calls: what is deeper returns with its code.
+void deep_calls_round_trip() {
+  std::vector<uint64_t> words;
+  const auto add = [&](Kind kind, size_t code) { words.push_back(head(kind, code) | (words.size() << kTimeShift)); };
+  const size_t deepest = kCodecStack + 40;
+  for (size_t code = 1; code <= deepest; ++code) add(Kind::Call, code);
+  for (size_t code = deepest; code >= 1; --code) add(Kind::Return, code);
+  add(Kind::Return, 7);  // of a call before the chunk
+  uint32_t events = 0;
+  const auto bytes = encode(words, 0, 0, events);
+  size_t rest = 1;
+  const auto got = decode(bytes, events, 0, 0, rest);
+  CHECK(events == words.size() && got.size() == words.size() && rest == 0);
+  for (size_t i = 0; i < got.size(); ++i)
+    CHECK(got[i].kind == kind_of(words[i]) && got[i].code == code_of(words[i]) && got[i].time == i);
+}
+
+void checksum_is_zlibs(std::mt19937_64& random) {
+  CHECK((crc32("123456789", 9) == 0xCBF43926u) && "the check value of CRC-32");
+  std::vector<uint8_t> bytes(700);
+  for (auto& byte : bytes) byte = static_cast<uint8_t>(random());
+  uint32_t state = ~uint32_t{0};
+  for (size_t n = 0; n <= bytes.size(); ++n) {
+    CHECK(crc32(bytes.data(), n) == ~state);
+    const size_t cut = random() % (n + 1);
+    CHECK(crc32(bytes.data() + cut, n - cut, crc32(bytes.data(), cut)) == ~state);
+    if (n < bytes.size()) state = (state >> 8) ^ detail::kCrcTables[0][(state ^ bytes[n]) & 0xFF];
+  }
+}
+
 void arbitrary_words_are_safe(std::mt19937_64& random) {
   for (int round = 0; round < 3000; ++round) {
     std::vector<uint64_t> words(random() % 60);
@@ -153,21 +188,13 @@ void arbitrary_bytes_are_safe(std::mt19937_64& random) {
   }
 }
 
-void checksum_is_zlibs() {
-  CHECK((crc32("123456789", 9) == 0xCBF43926u) && "the check value of CRC-32");
-  std::vector<uint8_t> bytes(1000);
-  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i * 7);
-  const uint32_t whole = crc32(bytes.data(), bytes.size());
-  for (size_t cut = 0; cut < bytes.size(); cut += 37)
-    CHECK((crc32(bytes.data() + cut, bytes.size() - cut, crc32(bytes.data(), cut)) == whole) && "it can be continued");
-}
-
 }  // namespace
 
 int main() {
   std::mt19937_64 random(20240607);
-  checksum_is_zlibs();
   random_streams_round_trip(random);
+  deep_calls_round_trip();
+  checksum_is_zlibs(random);
   arbitrary_words_are_safe(random);
   arbitrary_bytes_are_safe(random);
   return 0;
