@@ -14,6 +14,7 @@
 #include "monitoring.hpp"
 #include "recording_file.hpp"
 #include "setprofile.hpp"
+#include "step_clock.hpp"
 
 namespace pyscope {
 
@@ -205,6 +206,8 @@ inline RecordingFile* make_recording_file(const std::string& path, const Process
   }
 }
 
+inline StepBegin begin_step() { return step_clock.begin(); }
+inline int64_t end_step(const StepBegin& begin) { return step_clock.end(begin); }
 inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 inline int64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 

@@ -296,6 +296,10 @@ cdef extern from "glue.hpp" namespace "pyscope":
     PyObject* weakref_target(PyObject*) noexcept
     PyObject* getattr_static(PyObject*, const char*) noexcept
     void find_current_greenlet(PyObject*) noexcept
+    cppclass StepBegin:
+        pass
+    StepBegin begin_step() noexcept
+    int64_t end_step(const StepBegin&) noexcept
     ThreadRing* get_thread_ring() noexcept
     void open_thread_ring_here() noexcept
     void open_existing_rings() noexcept

@@ -130,6 +130,62 @@ def test_cpu_time_is_that_of_the_steps_and_not_of_the_time_between(steps: Any) -
     assert 30_000_000 <= asyncio.run(main()) < 300_000_000
 
 
+@BOTH
+def test_a_step_that_waits_takes_no_cpu_time_and_many_short_ones_take_all_of_theirs(steps: Any) -> None:
+    async def main() -> tuple[int, int, int]:
+        waits, turns = steps.Steps(blocks()), steps.Steps(takes_turns())
+        await waits
+        began = time.thread_time_ns()
+        await turns
+        return waits.cpu_ns, turns.cpu_ns, time.thread_time_ns() - began
+
+    async def blocks() -> None:
+        for _ in range(3):
+            time.sleep(0.05)
+            await asyncio.sleep(0)
+
+    async def takes_turns() -> None:
+        for _ in range(3000):
+            sum(range(300))
+            await asyncio.sleep(0)
+
+    waited, took, of_thread = asyncio.run(main())
+    assert waited < 30_000_000
+    assert of_thread / 20 < took < of_thread * 1.5
+
+
+@BOTH
+def test_steps_within_steps_count_in_both(steps: Any) -> None:
+    inner: list[Any] = []
+
+    async def main() -> int:
+        outer = steps.Steps(around())
+        await outer
+        return int(outer.cpu_ns)
+
+    async def around() -> None:
+        burn(10_000_000)
+        time.sleep(0.03)
+        inner.append(steps.Steps(within()))
+        await inner[0]
+        burn(10_000_000)
+
+    async def within() -> None:
+        burn(10_000_000)
+        await asyncio.sleep(0)
+        time.sleep(0.03)
+        burn(10_000_000)
+
+    def burn(ns: int) -> None:
+        began = time.thread_time_ns()
+        while time.thread_time_ns() - began < ns:
+            pass
+
+    outer_ns = asyncio.run(main())
+    assert 20_000_000 <= inner[0].cpu_ns < 35_000_000
+    assert 40_000_000 <= outer_ns < 60_000_000
+
+
 @asynccontextmanager
 async def watched(steps: Any, late: list[tuple[Any, int]]) -> AsyncIterator[Any]:
     """An event loop whose selector is watched; gives the loop's times."""
