@@ -156,6 +156,22 @@ inline const void*& foreign_code_slot(const void* code) {
 // A code object that had been looked at is freed: its address may be another's soon.
 inline void code_freed(void*) { std::fill(std::begin(foreign_code), std::end(foreign_code), nullptr); }
 
+// Of the SQLAlchemy probe: what the calling thread has loaded, borrowed.
+struct LoadsHere {
+  uint64_t serial;  // of the probe's loads
+  uint64_t thread;
+  PyObject* loads;
+};
+inline thread_local LoadsHere loads_here{};
+
+inline uint64_t thread_number() { return current_thread()->id; }
+
+// A hash of what `hash` stands for and `value`.
+inline uint64_t mixed_in(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9E3779B97F4A7C15;
+  return hash ^ hash >> 29;
+}
+
 // Whether a frame runs code of the user's own.
 inline bool is_user_frame(Frame* frame) {
   const void*& foreign = foreign_code_slot(code_address(frame));

@@ -10,7 +10,7 @@ cimport cython
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset, strlen, strncpy
+from libc.string cimport memcmp, memcpy, memset, strlen, strncpy
 from libcpp cimport bool as cbool
 from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
@@ -87,6 +87,7 @@ include "hook_governor.pxi"
 include "hook_contexts.pxi"
 include "hook_probes.pxi"
 include "hook_steps.pxi"
+include "hook_statements.pxi"
 include "hook_monitoring.pxi"
 include "hook_install.pxi"
 

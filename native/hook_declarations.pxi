@@ -310,6 +310,13 @@ cdef extern from "glue.hpp" namespace "pyscope":
     bint foreign_profiler() noexcept
     bint arm_by_hand(bint) noexcept
     bint emit_probe(const void*, size_t) noexcept
+    cppclass LoadsHere:
+        uint64_t serial
+        uint64_t thread
+        PyObject* loads
+    LoadsHere loads_here
+    uint64_t thread_number() noexcept
+    uint64_t mixed_in(uint64_t, uint64_t) noexcept
     bint is_user_frame(Frame*) noexcept
     void code_freed(void*) noexcept
     int64_t thread_cpu_ns() noexcept

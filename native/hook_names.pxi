@@ -20,12 +20,17 @@ cdef inline uint32_t slot(uint64_t address) noexcept nogil:
     return <uint32_t>((address >> 4) ^ (address >> 16)) & (CACHE - 1)
 
 
+cdef uint64_t tables = 1  # how often they were begun anew: what names are numbered by
+
+
 cdef void forget_names() noexcept:
-    global next_code, next_location, unnamed
+    global next_code, next_location, unnamed, tables
     string_ids.clear()
+    tables += 1
     interned.clear()
     locations.clear()
     stacks.clear()
+    whole_stacks.clear()
     held_codes.clear()
     exception_ids.clear()
     c_function_ids.clear()

@@ -34,6 +34,26 @@ cdef uint64_t scope_in_hand() noexcept:
     return 0 if overflow else <uint64_t>number
 
 
+cdef int64_t next_number = 1
+
+
+def begin_numbers(int64_t first):
+    """From here on `next_id` counts."""
+    global next_number
+    next_number = first
+
+
+def next_id():
+    """A number that no other call in any process of a recording returns: for scopes, attempts, objects."""
+    return new_number()
+
+
+cdef int64_t new_number() noexcept:
+    global next_number
+    next_number += 1
+    return next_number - 1
+
+
 def emit(uint16_t kind, *values):
     """Records an event of a probe on the calling thread, if a recording is in progress. Never raises.
 
@@ -45,7 +65,6 @@ def emit(uint16_t kind, *values):
     cdef uint8_t event[4096]
     cdef ProbeHead head
     cdef int64_t number
-    cdef int overflow
     cdef uint16_t size
     cdef Py_ssize_t length
     cdef size_t at = HEAD, room
@@ -59,9 +78,7 @@ def emit(uint16_t kind, *values):
         value = <PyObject*>item
         number = 0
         if PyLong_CheckExact(value) or PyBool_Check(value):
-            number = PyLong_AsLongLongAndOverflow(value, &overflow)
-            if overflow:
-                number = <int64_t>(<uint64_t>hash(item))
+            number = whole(item)
         elif PyUnicode_CheckExact(value):
             if head.texts == MOST_TEXTS:
                 fault()
@@ -101,6 +118,29 @@ def emit(uint16_t kind, *values):
     emit_probe(event, at)
 
 
+cdef int64_t whole(value) noexcept:
+    """An int as a number of an event: one of more than 64 bits is hashed."""
+    cdef int overflow = 0
+    cdef int64_t number = PyLong_AsLongLongAndOverflow(<PyObject*>value, &overflow)
+    if overflow:
+        number = <int64_t>hash(value)
+    return number
+
+
+cdef void emit_numbers(uint16_t kind, const int64_t* numbers, uint16_t count) noexcept:
+    """As `emit`, for numbers alone that are no Python objects; at most 64."""
+    cdef uint8_t event[1024]
+    cdef ProbeHead head
+    head.kind = kind
+    head.numbers = count
+    head.texts = 0
+    head.text_bytes = 0
+    head.scope = scope_in_hand()
+    memcpy(event, &head, HEAD)
+    memcpy(event + HEAD, numbers, 8 * count)
+    emit_probe(event, HEAD + 8 * count)
+
+
 cdef int64_t saturated(double value) noexcept:
     if not (-9.2e18 < value < 9.2e18):
         return 0 if value != value else (9_200_000_000_000_000_000 if value > 0 else -9_200_000_000_000_000_000)
@@ -124,11 +164,9 @@ def intern_string(text):
     return identity
 
 
-cdef uint32_t location_of(Frame* frame) except? 0:
-    """The id of the line that a frame is at; 0 when the table is full."""
+cdef uint32_t location_of(PyCodeObject* code, int offset) except? 0:
+    """The id of the line that an instruction of a code object belongs to; 0 when the table is full."""
     global next_location
-    cdef PyCodeObject* code = frame_code(frame)
-    cdef int offset = instruction_offset(frame)
     cdef unordered_map[uint64_t, unordered_map[int, uint32_t]].iterator known = locations.find(<uint64_t>code)
     cdef unordered_map[int, uint32_t].iterator found
     cdef LocationRecord record
@@ -173,19 +211,28 @@ cdef uint32_t stack_of(uint32_t caller, uint32_t location) except? 0:
     return record.id
 
 
-cdef int user_frames(Frame* frame, uint32_t* found, int count, int limit) except -1:
-    """Locations of the user's own frames from `frame` outward, behind the first `count`. Returns how many now."""
+DEF MOST_FRAMES = 64
+
+# The user's own frames of a stack, innermost first, each as its code object and the instruction in hand.
+cdef struct Place:
+    PyCodeObject* code
+    uint64_t offset
+
+cdef struct Places:
+    Place found[MOST_FRAMES]
+    int count
+
+
+cdef void user_frames(Frame* frame, Places* places, int limit) noexcept:
+    """Adds the user's own frames from `frame` outward, up to `limit` in all."""
     cdef int steps = 0
-    while frame != NULL and count < limit and steps < 1000:
+    while frame != NULL and places.count < limit and steps < 1000:
         if is_user_frame(frame):
-            found[count] = location_of(frame)
-            count += 1
+            places.found[places.count].code = frame_code(frame)
+            places.found[places.count].offset = <uint64_t>instruction_offset(frame)
+            places.count += 1
         frame = caller_of(frame)
         steps += 1
-    return count
-
-
-DEF MOST_FRAMES = 64
 
 
 def call_stack(int limit=32, outer=None):
@@ -196,34 +243,76 @@ def call_stack(int limit=32, outer=None):
     """
     if not hook.active or ring_file == NULL:
         return 0
-    cdef uint32_t found[MOST_FRAMES]
-    cdef int count, most = max(1, min(limit, MOST_FRAMES))
-    cdef uint32_t stack = 0
+    if outer is None:
+        return stack_here(max(1, min(limit, MOST_FRAMES)))
+    cdef Places places
+    places.count = 0
+    user_frames(frame_of(<PyObject*>outer), &places, max(1, min(limit, MOST_FRAMES)))
+    return stack_at(&places)
+
+
+cdef uint32_t stack_here(int most) noexcept:
+    """The id of the calling stack, its `most` innermost frames."""
+    cdef Places places
+    places.count = 0
+    user_frames(current_frame(current_thread()), &places, most)
     try:
-        if outer is not None:
-            count = user_frames(frame_of(<PyObject*>outer), found, 0, most)
-        else:
-            count = user_frames(current_frame(current_thread()), found, 0, most)
-            if greenlet_module is not None and count < most:
-                count = outer_greenlets(found, count, most)
-        while count > 0:
-            count -= 1
-            if found[count]:
-                stack = stack_of(stack, found[count])
+        if greenlet_module is not None and places.count < most:
+            outer_greenlets(&places, most)
+    except BaseException:
+        fault()
+        return 0
+    return stack_at(&places)
+
+
+# Whole stacks, by a hash of their places: what was seen before is found with one look. The code objects in it live on in
+# `held_codes`, so their addresses stay their own.
+cdef cppclass WholeStack:
+    uint32_t id
+    vector[Place] places
+
+cdef unordered_map[uint64_t, WholeStack] whole_stacks
+cdef size_t MOST_WHOLE = 16384
+
+
+cdef uint32_t stack_at(Places* places) noexcept:
+    cdef uint64_t key = 0
+    cdef int i
+    for i in range(places.count):
+        key = mixed_in(key, <uint64_t>places.found[i].code ^ places.found[i].offset << 48)
+    cdef unordered_map[uint64_t, WholeStack].iterator known = whole_stacks.find(key)
+    cdef size_t size = sizeof(Place) * <size_t>places.count
+    cdef WholeStack* whole
+    if known != whole_stacks.end():
+        whole = &cython.operator.dereference(known).second
+        if whole.places.size() * sizeof(Place) == size and not memcmp(whole.places.data(), places.found, size):
+            return whole.id
+    cdef uint32_t location, stack = 0
+    try:
+        for i in range(places.count - 1, -1, -1):
+            location = location_of(places.found[i].code, <int>places.found[i].offset)
+            if location:
+                stack = stack_of(stack, location)
+        if stack:
+            if whole_stacks.size() >= MOST_WHOLE:
+                whole_stacks.clear()
+            whole = &whole_stacks[key]
+            whole.id = stack
+            whole.places.assign(places.found, places.found + places.count)
     except BaseException:
         fault()
         return 0
     return stack
 
 
-cdef int outer_greenlets(uint32_t* found, int count, int most) except -1:
+cdef int outer_greenlets(Places* places, int most) except -1:
     getcurrent = getattr(greenlet_module, "getcurrent", None)
     if getcurrent is None:  # still being imported
-        return count
+        return 0
     outer = getcurrent().parent
-    while outer is not None and count < most:
+    while outer is not None and places.count < most:
         frame = outer.gr_frame
         if frame is not None:
-            count = user_frames(frame_of(<PyObject*>frame), found, count, most)
+            user_frames(frame_of(<PyObject*>frame), places, most)
         outer = outer.parent
-    return count
+    return 0

@@ -10,7 +10,9 @@ import itertools
 import os
 from contextvars import ContextVar
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
+
+from pyscope import backends
 
 __all__ = ["Sink", "active", "connect", "disconnect", "emit", "intern", "next_id", "scope", "stack"]
 
@@ -71,18 +73,25 @@ def active() -> bool:
     return _connected
 
 
-_numbers = itertools.count((os.getpid() << 32) + 1)
+_compiled: Any = backends.native()
 
 
 def next_id() -> int:
     """A number that no other call in any process of a recording returns: for scopes, attempts, objects."""
-    return next(_numbers)
+    raise NotImplementedError  # replaced at once
 
 
-def _in_forked_child() -> None:
-    global _numbers
-    _numbers = itertools.count((os.getpid() << 32) + 1)
+def _number_anew() -> None:
+    """From the process's id on: at the import, and in a forked child."""
+    global next_id
+    first = (os.getpid() << 32) + 1
+    if _compiled is None:
+        next_id = itertools.count(first).__next__
+    else:
+        _compiled.begin_numbers(first)
+        next_id = _compiled.next_id
 
 
+_number_anew()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_forked_child)
+    os.register_at_fork(after_in_child=_number_anew)

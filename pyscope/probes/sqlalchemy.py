@@ -23,10 +23,11 @@ from pyscope.probes import Probe, on_import
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import exception_name
 from pyscope.probes.sql import quiet
+from pyscope.probes.sql.fields import ConnectionFields, loaded
 from pyscope.probes.sql.known import Known, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads, Statement
 from pyscope.probes.sql.purpose import ASKED
-from pyscope.probes.sql.statements import Statements, loaded
+from pyscope.probes.sql.statements import Statements
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
 
@@ -40,24 +41,16 @@ _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
 
 
-class _Connection:
+class _Connection(ConnectionFields):
     """What is known of one checked-out connection."""
 
-    __slots__ = (
-        "committing",
-        "database",
-        "dialect",
-        "number",
-        "of",
-        "savepoints",
-        "transaction",
-    )
+    __slots__ = ("committing", "database", "savepoints")
 
     def __init__(self, connection: Any, of: weakref.ref[Any]) -> None:
         self.of = of
         self.number = emitter.next_id()
         self.savepoints = 0
-        self.transaction: Transaction | None = None
+        self.transaction = None
         self.committing: Transaction | None = None
         engine = connection.engine
         url = engine.url
@@ -65,7 +58,7 @@ class _Connection:
         if name in (None, "", ":memory:"):
             name = str(id(engine.pool))
         self.database = mixed("database", url.host, url.port, name)
-        self.dialect: str = engine.dialect.name
+        self.dialect = engine.dialect.name
 
 
 class SQLAlchemyProbe(Probe):
@@ -122,7 +115,7 @@ class SQLAlchemyProbe(Probe):
 
         if self._watching:
             self._statements.new_run = _counter(loading._new_runid)
-            note = loaded(self._here)
+            note = loaded(self._statements)
             self._listen(Session, {"after_flush": self._flushed})
             self._listen(Mapper, {"load": note, "refresh": note})
 

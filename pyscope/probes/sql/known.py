@@ -6,6 +6,7 @@ import weakref
 from typing import Any
 
 from pyscope.events.sql import Load
+from pyscope.probes.sql.fields import KnownFields
 from pyscope.probes.sql.shape import Shape, of_compiled, of_text
 from pyscope.probes.sql.template import template
 
@@ -14,7 +15,7 @@ __all__ = ["Known", "compiled_statements", "known_of"]
 _MOST_KNOWN = 2000
 
 
-class Known:
+class Known(KnownFields):
     """A statement as such. `orm`: it is a SELECT of the ORM; `entities`: it loads instances.
 
     `relationship`: "Class.attribute" where it stands for a relationship, which a lazy `load` then is of; `eager`: it
@@ -23,20 +24,7 @@ class Known:
     generation: the numbers of the template and the relationship.
     """
 
-    __slots__ = (
-        "columns",
-        "eager",
-        "entities",
-        "load",
-        "names",
-        "names_rows",
-        "operation",
-        "orm",
-        "paged",
-        "relationship",
-        "shape",
-        "template",
-    )
+    __slots__ = ("columns", "eager", "shape")
 
     def __init__(self, shape: Shape, text: str) -> None:
         self.shape = shape

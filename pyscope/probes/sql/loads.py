@@ -4,14 +4,18 @@ The ORM numbers its runs of loading, and each instance has the number of the run
 as a statement ends is lower than that of its rows, and higher than those of all statements of the thread before it; so
 the instance needs no note of its own, and no reference is held to it. Rows that are read for the sake of transactions
 are noted as they are loaded, by the instance's state, which does not keep the instance.
+
+What is noted lies in parallel lists and not in a tuple for each: thousands of tuples that live for a while make the
+garbage collector look at all of the program's objects more often, which cost more than all the rest of the probe.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pyscope.probes.sql.fields import LoadsFields
 
 if TYPE_CHECKING:
     from pyscope.probes.sql.known import Known
@@ -32,16 +36,21 @@ class Statement(NamedTuple):
     transaction: Transaction
 
 
-class Loads:
-    """The loads of a thread. `rows`: states of instances with the numbers of their runs."""
+class Loads(LoadsFields):
+    """The loads of a thread.
+
+    `sent`: of statements, in order of their runs, the fields of `Statement`, a list for each; `rows`: states of
+    instances, and the numbers of their runs. Another thread may look at them: the lists are added to at their ends only,
+    and replaced when they are shortened.
+    """
 
     def __init__(self) -> None:
-        self.rows: deque[tuple[Any, int]] = deque(maxlen=MOST_ROWS)
-        self.open = 0  # transactions
+        self.sent = [], [], [], []
         self.most = MOST_STATEMENTS
+        self.rows = [], []
+        self.most_rows = 2 * MOST_ROWS
+        self.open = 0  # transactions
         self.written: Statement | None = None
-        # The fields of Statements, in order of their runs. One is made of them only when it is asked for.
-        self.sent: list[tuple[int, int, Known, Transaction]] = []
         # Instances that were written, by the id of their state: two generations, of which the older is dropped.
         self._young: dict[int, tuple[Statement, Any]] = {}
         self._old: dict[int, tuple[Statement, Any]] = {}
@@ -49,14 +58,23 @@ class Loads:
 
     def shorten(self) -> None:
         """Forgets the older statements; to be called when there are more than `most`."""
-        del self.sent[: self.most // 2]
+        runs, numbers, known, transactions = self.sent
+        half = self.most // 2
+        self.sent = runs[half:], numbers[half:], known[half:], transactions[half:]
+
+    def shorten_rows(self) -> None:
+        """Forgets the older rows; to be called when there are more than `most_rows`."""
+        states, runs = self.rows
+        half = self.most_rows // 2
+        self.rows = states[half:], runs[half:]
 
     def statement_of(self, run: int | None) -> Statement | None:
         """The statement whose rows were loaded by a run; None if it was not on this thread, or too long ago."""
         if run is None:
             return None
-        at = bisect_left(self.sent, (run,)) - 1  # a shorter tuple stands before a longer
-        return Statement(*self.sent[at]) if at >= 0 else None
+        runs, numbers, known, transactions = self.sent
+        at = bisect_left(runs, run) - 1
+        return Statement(runs[at], numbers[at], known[at], transactions[at]) if at >= 0 else None
 
     def template_of(self, run: int | None) -> str:
         """The text of that statement, or nothing; mostly the same is asked for again."""
@@ -85,13 +103,12 @@ class Loads:
     def ended(self) -> None:
         """A transaction has ended. When none is open, what was read is of no more interest."""
         self.open = max(0, self.open - 1)
-        if not self.open:
-            self.rows.clear()
+        if not self.open and self.rows[0]:
+            self.rows = [], []
 
 
 class LoadsOfThreads(threading.local):
-    """The calling thread's own: `note` appends to its rows."""
+    """The calling thread's own."""
 
     def __init__(self) -> None:
         self.loads = Loads()
-        self.note = self.loads.rows.append

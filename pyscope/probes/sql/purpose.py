@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pyscope.events.sql import Load
+from pyscope.probes.sql.fields import identity_number
 from pyscope.probes.sql.known import Known
 from pyscope.probes.sql.loads import Loads
 from pyscope.probes.sql.template import SALT, mixed, plain
 
-__all__ = ["ASKED", "OF_PROGRAM", "purpose"]
+__all__ = ["ASKED", "OF_PROGRAM", "identity", "purpose"]
 
 _GET, _EAGER, _QUERY = int(Load.GET), int(Load.EAGER), int(Load.QUERY)
 
@@ -20,14 +21,14 @@ ASKED = int(Load.NONE), _QUERY, _GET
 """The loads that the program itself asked for."""
 
 
-def _identity(state: Any) -> int:
+def identity(state: Any) -> int:
     """A salted hash of an instance: by its primary key where that is of plain types."""
     key = state.key
     if key is None:
         return mixed("state", id(state))
     columns = key[1]
     if len(columns) == 1 and type(columns[0]) is int:
-        return hash((SALT, id(key[0]), columns[0])) or 1  # the commonest
+        return identity_number(SALT, id(key[0]), columns[0])  # the commonest
     values: list[object] = []
     for value in columns:
         safe = plain(value)
@@ -45,7 +46,7 @@ def purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, st
             run, text = loads.last
             if run != state.runid or not run:
                 text = loads.template_of(state.runid)
-            return known.load, known.relationship, _identity(state), text
+            return known.load, known.relationship, identity(state), text
         state = options._refresh_state
         if state is not None:
             name = state.manager.class_.__name__
@@ -58,7 +59,7 @@ def purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, st
                 load = Load.DEFERRED
             if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
                 name = f"{name}.{'/'.join(sorted(wanted))}"
-            return int(load), name, _identity(state), loads.template_of(state.runid)
+            return int(load), name, identity(state), loads.template_of(state.runid)
     if known.shape.get:
         return _GET, "", 0, ""
     return (_EAGER, known.relationship, 0, "") if known.eager else (_QUERY, "", 0, "")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, Operation, Touch
+from pyscope.probes.sql.fields import TransactionFields
 from pyscope.probes.sql.loads import Loads, Statement
 from pyscope.probes.sql.shape import Shape, listed, value_of
 from pyscope.probes.sql.template import mixed, plain
@@ -67,7 +68,7 @@ def _group_of(database: int, table: str, equalities: Iterable[tuple[str, Any]], 
     return mixed(database, table, "group", *values) if values else 0
 
 
-class Transaction:
+class Transaction(TransactionFields):
     """One transaction of one connection, from its begin to its end. `loads`: of the threads that ran it,
     the latest last. `first_run`: the number of its first statement of the ORM."""
 
@@ -80,10 +81,7 @@ class Transaction:
         "batch",
         "connection",
         "database",
-        "first_run",
         "isolation",
-        "loads",
-        "number",
         "savepoints",
     )
 
@@ -191,7 +189,8 @@ class Transaction:
         """The statements of this transaction with the states of the instances that they filled."""
         first = self.first_run
         for loads in self.loads if first else ():
-            for state, run in list(loads.rows):
+            states, runs = loads.rows
+            for state, run in zip(list(states), list(runs), strict=False):
                 if run > first:
                     statement = loads.statement_of(run)
                     if statement is not None and statement.transaction is self:
