@@ -290,10 +290,10 @@ class SQLAlchemyProbe(Probe):
         loads = self._here.loads
         loads.open += 1
         record.committing = None
-        record.transaction = Transaction(
+        transaction = record.transaction = Transaction(
             emitter.next_id(), record.number, record.database, str(isolation), loads
         )
-        return record.transaction
+        return transaction
 
     def _tell(self, step: Step, transaction: Transaction) -> None:
         emitter.emit(

@@ -21,10 +21,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 from sqlalchemy.orm.instrumentation import ClassManager
 from sqlalchemy.pool import StaticPool
 
-from pyscope import emitter, probes
+from pyscope import _hook, emitter, probes
 from pyscope.errors import PyScopeWarning
 from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Load, Operation, Step, Touch
 from pyscope.probes.sql import loads as loads_module
+from pyscope.probes.sql import statements as statements_module
+from pyscope.probes.sqlalchemy import SQLAlchemyProbe
 from pyscope.trace import Trace
 from tests.unit.watching import DEADLINE, watching
 
@@ -48,6 +50,14 @@ class Member(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     team_id: Mapped[int] = mapped_column(ForeignKey("teams.id", deferrable=True, initially="DEFERRED"))
     team: Mapped[Team] = relationship(back_populates="members")
+
+
+@pytest.fixture(autouse=True, params=["compiled", "python"])
+def path_of_statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test is of the compiled path of a statement and of its Python twin."""
+    if request.param == "python":
+        monkeypatch.setattr(statements_module, "_compiled", None)
+    return str(request.param)
 
 
 @pytest.fixture
@@ -486,3 +496,73 @@ def test_a_probe_that_fails_removes_itself_and_the_program_goes_on(
         while found_state() != before:
             assert time.monotonic() < end, "it is still there"
             time.sleep(0.01)
+
+
+def test_both_paths_tell_the_same(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(name: str, compiled: Any) -> list[dict[str, Any]]:
+        monkeypatch.setattr(statements_module, "_compiled", compiled)
+        (tmp_path / name).mkdir()
+        with watching(tmp_path / name, "sqlalchemy") as watch:
+            tells_all(engine)
+        return [
+            {field: value for field, value in row._asdict().items() if field not in of_one_run}
+            | {"stack": row.stack[:1]}
+            for row in watch.trace.probe_events(STATEMENT).records()
+        ]
+
+    of_one_run = {
+        "time_ns",
+        "number",
+        "duration_ns",
+        "connection",
+        "transaction",
+        "process",
+        "thread",
+        "arguments",
+    }
+    compiled = told("compiled", _hook)
+    assert compiled == told("python", None)
+    assert {row["load"] for row in compiled} >= {
+        Load.COLLECTION,
+        Load.SCALAR,
+        Load.GET,
+        Load.EXPIRED,
+        Load.QUERY,
+    }
+
+
+def tells_all(engine: Engine) -> None:
+    """Statements of all kinds."""
+    with Session(engine) as session:
+        for team in session.scalars(select(Team).order_by(Team.id)):
+            assert team.members
+        session.expire_all()
+        assert session.get_one(Team, 2).members[0].team.name == "team 2"
+        session.execute(text("SELECT count(*) FROM teams")).scalar()
+        session.execute(update(Team).where(Team.id == 1).values(size=Team.size + 1))
+        session.get_one(Team, 3).size += 1
+        session.rollback()
+        session.execute(text("SELECT :value"), {"value": 2**70 % 97})
+        with pytest.raises(exc.OperationalError):
+            session.execute(text("SELECT nothing FROM nowhere"))
+
+
+@pytest.mark.parametrize(
+    "name", ["opened", "started", "follow", "known_of", "purpose", "fingerprint", "template_of"]
+)
+def test_what_a_statement_asks_may_raise(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError(name)
+
+    owner: Any = next(
+        owner for owner in (statements_module, SQLAlchemyProbe, loads_module.Loads) if name in vars(owner)
+    )
+    tells_all(engine)
+    monkeypatch.setattr(owner, name, fails)
+    monkeypatch.setattr(statements_module, "compiled_statements", {})
+    with watching(tmp_path, "sqlalchemy") as watch:
+        tells_all(engine)
+        faults = watch.probe("sqlalchemy").faults
+    assert faults

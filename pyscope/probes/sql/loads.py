@@ -40,8 +40,8 @@ class Loads(LoadsFields):
     """The loads of a thread.
 
     `sent`: of statements, in order of their runs, the fields of `Statement`, a list for each; `rows`: states of
-    instances, and the numbers of their runs. Another thread may look at them: the lists are added to at their ends only,
-    and replaced when they are shortened.
+    instances, and the numbers of their runs. Another thread may look at them: the lists are only added to at their
+    ends, and replaced when they are shortened.
     """
 
     def __init__(self) -> None:
