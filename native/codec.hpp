@@ -72,8 +72,8 @@ __attribute__((target("sse4.1,pclmul"))) inline uint32_t crc32_folded(const uint
   const auto load = [](const uint8_t* from) __attribute__((target("sse4.1,pclmul"), always_inline)) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
   };
-  const auto fold = [](__m128i value, __m128i by, __m128i next) __attribute__((target("sse4.1,pclmul"),
-                                                                              always_inline)) {
+  const auto fold = [](__m128i value, __m128i by,
+                       __m128i next) __attribute__((target("sse4.1,pclmul"), always_inline)) {
     return _mm_xor_si128(_mm_xor_si128(_mm_clmulepi64_si128(value, by, 0x00), _mm_clmulepi64_si128(value, by, 0x11)),
                          next);
   };
@@ -279,7 +279,12 @@ namespace detail {
 class Encoder {
  public:
   Encoder(const uint64_t* words, size_t count, uint64_t base_ticks, unsigned time_shift, uint8_t* out)
-      : at_(words), end_(words + count), begin_(out), out_(out), base_(base_ticks), shift_(time_shift & 63),
+      : at_(words),
+        end_(words + count),
+        begin_(out),
+        out_(out),
+        base_(base_ticks),
+        shift_(time_shift & 63),
         before_(base_ticks >> shift_) {
     stack_[0] = ~uint32_t{0};
   }
