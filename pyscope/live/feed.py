@@ -210,7 +210,7 @@ class Feed:
             state = following.described.get("state")
             self._say(
                 _status("ended", "the recording has ended")
-                if state in ("stopped", "recovered")
+                if state == "stopped"  # "recovered": somebody has sealed the ring of a killed process since
                 else _status("lost", "the process has died: what it did until then is shown")
             )
 
