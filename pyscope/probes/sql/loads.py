@@ -6,7 +6,7 @@ the instance needs no note of its own, and no reference is held to it. Rows that
 are noted as they are loaded, by the instance's state, which does not keep the instance.
 
 What is noted lies in parallel lists and not in a tuple for each: thousands of tuples that live for a while make the
-garbage collector look at all of the program's objects more often, which cost more than all the rest of the probe.
+garbage collector look at all of the program's objects more often.
 """
 
 from __future__ import annotations

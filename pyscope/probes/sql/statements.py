@@ -1,7 +1,7 @@
 """Statements as the dialect hands them to the driver: each is told, and kept as what loads or touches rows.
 
 This runs for every statement of the program: what can be found out once a statement is in `Known`. Where the native
-recorder is built it does the same (native/hook_statements.pxi), in a third of the time.
+recorder is built it does the same (native/hook_statements.pxi), in less time.
 """
 
 from __future__ import annotations
