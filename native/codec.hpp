@@ -283,17 +283,12 @@ inline bool Encoder::other() {
   const uint64_t now = (base_ + time_of(word)) >> shift_;
   out = put_varint(out, now - before_);
   before_ = now;
+  if (has_instance(kind) && !known) out = put_varint(out, zigzag(static_cast<int64_t>(instance - last)));
   switch (kind) {
     case Kind::Raise:
-    case Kind::GenStart:
-    case Kind::GenYield:
-    case Kind::GenResume:
     case Kind::GenThrow:
-    case Kind::GenReturn:
     case Kind::GenRaise:
-      if (has_instance(kind) && !known) out = put_varint(out, zigzag(static_cast<int64_t>(instance - last)));
-      if (kind == Kind::Raise || kind == Kind::GenThrow || kind == Kind::GenRaise)
-        out = put_varint(out, operand[0] & kExceptionMask);
+      out = put_varint(out, operand[0] & kExceptionMask);
       break;
     case Kind::Switch:
       if (!known) out = put_varint(out, operand[0]);

@@ -243,11 +243,12 @@ def call_stack(int limit=32, outer=None):
     """
     if not hook.active or ring_file == NULL:
         return 0
+    cdef int most = max(1, min(limit, MOST_FRAMES))
     if outer is None:
-        return stack_here(max(1, min(limit, MOST_FRAMES)))
+        return stack_here(most)
     cdef Places places
     places.count = 0
-    user_frames(frame_of(<PyObject*>outer), &places, max(1, min(limit, MOST_FRAMES)))
+    user_frames(frame_of(<PyObject*>outer), &places, most)
     return stack_at(&places)
 
 
