@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyscope
+from benchmarks import draining
 from benchmarks.estimator import run_rounds
 
 PARTS: Final = 5  # of a block, whose median counts
 EVENTS_A_TURN: Final = 2  # call and return, resume and yield, C call and C return
-DRAIN_SECONDS: Final = 0.03  # the drain looks for full pages every 10 ms
 
 
 def _callee() -> None:
@@ -59,17 +59,18 @@ def samples(*, backend: str, shape: str, turns: int, seed: int, until: float) ->
     loop(turns)
 
     def timed() -> dict[str, float]:
-        time.sleep(DRAIN_SECONDS)
+        draining.settle()
         process = time.process_time_ns()
         threads = []
         for _ in range(PARTS):
             began = time.thread_time_ns()
             loop(turns // PARTS)
             threads.append(time.thread_time_ns() - began)
-        time.sleep(DRAIN_SECONDS)
+        whole = time.process_time_ns() - process
+        whole += draining.rest_ns()
         events = turns * EVENTS_A_TURN
         thread = statistics.median(threads) * PARTS
-        return {"thread": thread / events, "process": (time.process_time_ns() - process) / events}
+        return {"thread": thread / events, "process": whole / events}
 
     def bare() -> dict[str, float]:
         return {"bare": timed()["thread"]}

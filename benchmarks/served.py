@@ -17,8 +17,9 @@ import sys
 import time
 from typing import Any, Final
 
+from benchmarks import draining
+
 CONTROL_SOCKET: Final = "BENCHMARK_CONTROL_SOCKET"
-DRAIN_SECONDS: Final = 0.03
 
 
 class Meter:
@@ -36,13 +37,13 @@ class Meter:
 
     def mark(self) -> None:
         """Begin to measure, once the drain thread has caught up with the warming-up."""
-        time.sleep(DRAIN_SECONDS)
+        draining.settle()
         self._began = time.process_time_ns()
 
     def off(self) -> dict[str, float]:
         """CPU seconds of this process since the mark, all threads; then turn the variant off."""
-        time.sleep(DRAIN_SECONDS)
         used = time.process_time_ns() - self._began
+        used += draining.rest_ns()
         return {"cpu_seconds": used / 1e9, **self._off()}
 
 
