@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import time
 from pathlib import Path
 from typing import Final
@@ -33,6 +33,7 @@ def rest_ns() -> int:
 def _clock() -> int | None:
     """The drain thread's CPU clock (clock_getcpuclockid(3): a thread's is the complement of its id, and 6)."""
     for task in Path("/proc/self/task").iterdir():
-        if (task / "comm").read_text().strip() == NAME:
-            return (~int(task.name) << 3) | 6
+        with contextlib.suppress(OSError):  # threads end meanwhile
+            if (task / "comm").read_text().strip() == NAME:
+                return (~int(task.name) << 3) | 6
     return None
