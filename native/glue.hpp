@@ -224,6 +224,8 @@ inline RecordingFile* make_recording_file(const std::string& path, const Process
 
 inline StepBegin begin_step() { return step_clock.begin(); }
 inline int64_t end_step(const StepBegin& begin) { return step_clock.end(begin); }
+// What another thread may be storing.
+inline int64_t load_relaxed(const int64_t* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }
 inline int64_t thread_cpu_ns() { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 

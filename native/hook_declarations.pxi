@@ -42,6 +42,15 @@ cdef extern from "Python.h":
     object PyLong_FromVoidPtr(void*)
     int Py_AddPendingCall(int (*)(void*) noexcept, void*) noexcept nogil
 
+cdef extern from "pythread.h":
+    ctypedef void* PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock() noexcept
+    void PyThread_free_lock(PyThread_type_lock) noexcept
+    int PyThread_acquire_lock(PyThread_type_lock, int) noexcept nogil
+    int PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) noexcept nogil
+    void PyThread_release_lock(PyThread_type_lock) noexcept nogil
+    int WAIT_LOCK, PY_LOCK_ACQUIRED
+
 cdef extern from "object.h":
     pass
 
@@ -324,4 +333,5 @@ cdef extern from "glue.hpp" namespace "pyscope":
     RingFile* attach_ring(const string&, bint) except NULL
     RecordingFile* make_recording_file(const string&, const ProcessInfo&, const string&) except NULL
     void fill_info(ProcessInfo*, bytes, bytes, uint32_t, bint, const string&)
-    int64_t monotonic_ns() noexcept
+    int64_t monotonic_ns() noexcept nogil
+    int64_t load_relaxed(const int64_t*) noexcept nogil

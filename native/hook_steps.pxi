@@ -1,5 +1,7 @@
 # What probes do at each step of an event loop, as pyscope/fallback/steps.py does it in Python.
 
+DEF MOST_LOOKS = 50  # of a wait, before its thread looks around by itself
+
 cdef class Steps:
     """Awaits a coroutine, or what `__await__` of another awaitable returns, and adds up the CPU time of the thread
     while it really runs: `cpu_ns`, as exact as step_clock.hpp says."""
@@ -89,3 +91,45 @@ def watched_select(original, dict loops, meet, late, int64_t lag_ns):
             loop.busy_ns = monotonic_ns()
 
     return select
+
+
+cdef class LateLoops:
+    """Where a thread waits, without the interpreter's lock, until an event loop is late."""
+    cdef PyThread_type_lock bell
+
+    def __cinit__(self):
+        self.bell = PyThread_allocate_lock()
+        if self.bell is NULL:
+            raise MemoryError
+        PyThread_acquire_lock(self.bell, WAIT_LOCK)
+
+    def __dealloc__(self):
+        if self.bell is not NULL:
+            PyThread_free_lock(self.bell)
+
+    def ring(self):
+        """Ends a wait: whoever waits looks around anew."""
+        PyThread_release_lock(self.bell)
+
+    def wait(self, list loops, int64_t late_ns, double tick):
+        """Looks every `tick` seconds at the `loops`, which are LoopTimes. True once one of them has run callbacks for
+        `late_ns`; False when it is rung, or after a while."""
+        cdef vector[int64_t*] busy_since
+        cdef LoopTimes loop
+        for loop in loops:
+            busy_since.push_back(&loop.busy_ns)
+        cdef long long microseconds = <long long>(tick * 1e6)
+        cdef int64_t now, busy
+        cdef int looks = 0
+        cdef bint late = False
+        cdef bint rung = False
+        cdef int64_t* at
+        with nogil:
+            while not late and not rung and looks < MOST_LOOKS:
+                looks += 1
+                rung = PyThread_acquire_lock_timed(self.bell, microseconds, 0) == PY_LOCK_ACQUIRED
+                now = monotonic_ns()
+                for at in busy_since:
+                    busy = load_relaxed(at)
+                    late = late or (busy != 0 and now - busy >= late_ns)
+        return late and not rung

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import _thread
 from collections.abc import Callable, Generator
 from time import perf_counter_ns, thread_time_ns
 from types import FrameType
 from typing import Any, Self
 
-__all__ = ["LoopTimes", "Steps", "watched_select"]
+__all__ = ["LateLoops", "LoopTimes", "Steps", "watched_select"]
+
+MOST_LOOKS = 50  # of a wait, before its thread looks around by itself
 
 
 class Steps:
@@ -97,3 +100,31 @@ def watched_select(
             loop.busy_ns = now()
 
     return select
+
+
+class LateLoops:
+    """Where a thread waits until an event loop is late."""
+
+    __slots__ = ("_bell",)
+
+    def __init__(self) -> None:
+        self._bell = _thread.allocate_lock()
+        self._bell.acquire()
+
+    def ring(self) -> None:
+        """Ends a wait: whoever waits looks around anew."""
+        try:
+            self._bell.release()
+        except RuntimeError:  # rung already
+            pass
+
+    def wait(self, loops: list[LoopTimes], late_ns: int, tick: float) -> bool:
+        """Looks every `tick` seconds at the `loops`. True once one of them has run callbacks for `late_ns`; False when
+        it is rung, or after a while."""
+        for _ in range(MOST_LOOKS):
+            if self._bell.acquire(timeout=tick):
+                return False
+            now = perf_counter_ns()
+            if any(loop.busy_ns and now - loop.busy_ns >= late_ns for loop in loops):
+                return True
+        return False

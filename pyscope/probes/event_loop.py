@@ -1,8 +1,8 @@
 """Event loops that do not get their turn, and the call that blocks them.
 
 An event loop spends its life between two states: it waits in its selector, or it runs callbacks. The
-selector's `select` is replaced, in the class, to note when the loop comes back from it. A watchdog thread
-looks at loops that have been busy for a while: which callback runs (the frame of `Handle._run` is the same as
+selector's `select` is replaced, in the class, to note when the loop comes back from it. A watchdog thread, which
+waits without the interpreter's lock and so takes no turn of a program that is on time, looks at loops that have been busy for a while: which callback runs (the frame of `Handle._run` is the same as
 at the last look), and where it stands (`sys._current_frames`). When the loop is back at its selector, it
 tells itself. A blocking call in C that keeps the GIL is seen when it lets go.
 """
@@ -27,13 +27,14 @@ from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.probes import Probe
 from pyscope.probes.background import Background
 from pyscope.probes.patches import Patches
-from pyscope.probes.steps import LoopTimes, watched_select
+from pyscope.probes.steps import LateLoops, LoopTimes, watched_select
 
 __all__ = ["EventLoopProbe"]
 
 BLOCKED_NS = 50_000_000
 LAG_NS = 10_000_000
-TICK = 0.02
+TICK = 0.02  # seconds from look to look
+LATE_NS = 20_000_000  # busy for so long, a loop is looked at
 
 _RUN: CodeType = Handle._run.__code__
 _RUN_ONCE: CodeType = BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
@@ -74,7 +75,8 @@ class EventLoopProbe(Probe):
         super().__init__()
         self._patches = Patches()
         self._loops: dict[int, tuple[Callable[[], object], _Loop | None]] = {}  # by id of the selector
-        self._watchdog = Background(self._watch, self.fault)
+        self._late_loops = LateLoops()
+        self._watchdog = Background(self._watch, self.fault, self._late_loops.ring)
 
     def install(self) -> None:
         self._patches = Patches()
@@ -102,6 +104,7 @@ class EventLoopProbe(Probe):
                 return _nothing, None
             known = weakref.ref(selector, lambda _: loops.pop(key, None)), _Loop(running)
             loops[key] = known
+            self._late_loops.ring()
             self._watchdog.start()
         except (RuntimeError, TypeError):  # the interpreter ends
             return _nothing, None
@@ -130,14 +133,13 @@ class EventLoopProbe(Probe):
     # In the watchdog's
 
     def _watch(self) -> None:
-        while not self._watchdog.pause(TICK):
+        while not self._watchdog.stopping:
+            loops = [loop for _, loop in list(self._loops.values()) if loop is not None]
+            if not self._late_loops.wait(loops, LATE_NS, TICK) or not emitter.active():
+                continue
             now = time.perf_counter_ns()
-            late = [
-                loop
-                for _, loop in list(self._loops.values())
-                if loop is not None and loop.busy_ns and now - loop.busy_ns >= TICK * 1e9
-            ]
-            if late and emitter.active():
+            late = [loop for loop in loops if loop.busy_ns and now - loop.busy_ns >= LATE_NS]
+            if late:
                 frames = sys._current_frames()
                 for loop in late:
                     self._look(loop, frames.get(loop.thread), now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import threading
 import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import asynccontextmanager
@@ -255,3 +256,28 @@ def test_an_error_of_the_selector_comes_out_and_the_loop_counts_as_busy(steps: A
     with pytest.raises(Given):
         select(selector)
     assert times.busy_ns > 0
+
+
+@BOTH
+def test_a_loop_that_is_late_ends_the_wait_and_one_on_time_does_not(steps: Any) -> None:
+    waiting, on_time, late = steps.LateLoops(), steps.LoopTimes(), steps.LoopTimes()
+    on_time.busy_ns = time.perf_counter_ns() + 60_000_000_000
+    assert not waiting.wait([], 1_000_000, 0.001)
+    assert not waiting.wait([on_time], 1_000_000, 0.001)
+    late.busy_ns = time.perf_counter_ns()
+    assert waiting.wait([on_time, late], 1_000_000, 0.001)
+    late.busy_ns = 0  # back at its selector
+    assert not waiting.wait([late], 1_000_000, 0.001)
+
+
+@BOTH
+def test_a_wait_ends_when_it_is_rung_also_before_it_begins(steps: Any) -> None:
+    waiting, answers = steps.LateLoops(), []
+    waiting.ring()
+    assert not waiting.wait([], 1, 60.0)
+    other = threading.Thread(target=lambda: answers.append(waiting.wait([], 1, 60.0)))
+    other.start()
+    time.sleep(0.02)  # the wait keeps nobody from running
+    waiting.ring()
+    other.join(10)
+    assert answers == [False]
