@@ -1,4 +1,4 @@
-"""The recorder's drain thread works behind the program: what it still has to do for a block is measured after it."""
+"""The recorder's drain thread works behind the program: what it still has to do for a block is counted with it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ from pathlib import Path
 from typing import Final
 
 NAME: Final = "pyscope-drain"
-CYCLE_SECONDS: Final = 0.1  # native/drain.cpp: how often it looks for full pages, unless the ring fills
-PATIENCE_SECONDS: Final = 1.5 * CYCLE_SECONDS
 
 
-def settle() -> None:
-    """Let the drain thread of this process, if any, catch up with what was recorded."""
-    time.sleep(PATIENCE_SECONDS)
+def catch_up() -> int:
+    """Wait until the drain thread of this process has written what is full; CPU time in ns that it took for that.
 
-
-def rest_ns() -> int:
-    """CPU time in ns that the drain thread needs to catch up; 0, at once, where there is none.
-
-    Other threads' work meanwhile is not counted.
+    Other threads' work meanwhile is not counted. 0, at once, where there is no such thread.
     """
     clock = _clock()
     if clock is None:
         return 0
+    from pyscope import _hook
+
     began = time.clock_gettime_ns(clock)
-    settle()
+    _hook.catch_up()
     return time.clock_gettime_ns(clock) - began
 
 

@@ -59,7 +59,7 @@ def samples(*, backend: str, shape: str, turns: int, seed: int, until: float) ->
     loop(turns)
 
     def timed() -> dict[str, float]:
-        draining.settle()
+        draining.catch_up()
         process = time.process_time_ns()
         threads = []
         for _ in range(PARTS):
@@ -67,7 +67,7 @@ def samples(*, backend: str, shape: str, turns: int, seed: int, until: float) ->
             loop(turns // PARTS)
             threads.append(time.thread_time_ns() - began)
         whole = time.process_time_ns() - process
-        whole += draining.rest_ns()
+        whole += draining.catch_up()
         events = turns * EVENTS_A_TURN
         thread = statistics.median(threads) * PARTS
         return {"thread": thread / events, "process": whole / events}

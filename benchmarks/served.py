@@ -37,13 +37,13 @@ class Meter:
 
     def mark(self) -> None:
         """Begin to measure, once the drain thread has caught up with the warming-up."""
-        draining.settle()
+        draining.catch_up()
         self._began = time.process_time_ns()
 
     def off(self) -> dict[str, float]:
         """CPU seconds of this process since the mark, all threads; then turn the variant off."""
         used = time.process_time_ns() - self._began
-        used += draining.rest_ns()
+        used += draining.catch_up()
         return {"cpu_seconds": used / 1e9, **self._off()}
 
 

@@ -19,6 +19,15 @@ namespace {
 constexpr uint32_t kCycleMs = 100;  // a fuller ring wakes it before
 constexpr int64_t kClockEveryNs = 100'000'000;
 constexpr int64_t kPartsEveryNs = 1'000'000'000;
+
+timespec in_seconds(double seconds) {
+  timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  const auto ns = static_cast<int64_t>(seconds * 1e9) + until.tv_nsec;
+  until.tv_sec += ns / 1'000'000'000;
+  until.tv_nsec = ns % 1'000'000'000;
+  return until;
+}
 }  // namespace
 
 Drain::Drain(RingFile* ring, RecordingFile* file, std::string parts_prefix)
@@ -69,13 +78,10 @@ void* Drain::run(void* self) {
 }
 
 void Drain::wait(uint32_t milliseconds) {
-  timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  until.tv_nsec += long{milliseconds} * 1'000'000;
-  until.tv_sec += until.tv_nsec / 1'000'000'000;
-  until.tv_nsec %= 1'000'000'000;
+  const timespec until = in_seconds(milliseconds / 1e3);
   pthread_mutex_lock(&mutex_);
-  if (!stop_ && !pausing_) pthread_cond_timedwait(&wake_, &mutex_, &until);
+  if (++cycles_ == wanted_) pthread_cond_broadcast(&ended_);
+  if (!stop_ && !pausing_ && cycles_ >= wanted_) pthread_cond_timedwait(&wake_, &mutex_, &until);
   pthread_mutex_unlock(&mutex_);
 }
 
@@ -189,13 +195,21 @@ void Drain::resume() {
   start();
 }
 
+bool Drain::catch_up(double timeout_seconds) {
+  const timespec until = in_seconds(timeout_seconds);
+  pthread_mutex_lock(&mutex_);
+  const uint64_t wanted = wanted_ = cycles_ + 2;  // the cycle under way may have looked too early
+  pthread_cond_signal(&wake_);
+  int waited = 0;
+  while (started_ && !over_ && cycles_ < wanted && waited == 0)
+    waited = pthread_cond_timedwait(&ended_, &mutex_, &until);
+  pthread_mutex_unlock(&mutex_);
+  return waited == 0;
+}
+
 // Waits for the thread's end. After a time-out it is left to itself (but goes on: see pause).
 bool Drain::end(double timeout_seconds) {
-  timespec until;
-  clock_gettime(CLOCK_MONOTONIC, &until);
-  const auto ns = static_cast<int64_t>(timeout_seconds * 1e9) + until.tv_nsec;
-  until.tv_sec += ns / 1'000'000'000;
-  until.tv_nsec = ns % 1'000'000'000;
+  const timespec until = in_seconds(timeout_seconds);
   pthread_mutex_lock(&mutex_);
   pthread_cond_broadcast(&wake_);
   int waited = 0;

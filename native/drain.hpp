@@ -25,6 +25,8 @@ class Drain {
   bool pause(double timeout_seconds);
   // Goes on if paused. Called by the first producer that fills a page, or by finish().
   void resume();
+  // Waits until the pages that are full now have been looked at; false when that took too long.
+  bool catch_up(double timeout_seconds);
   bool failed() const { return failed_.load(std::memory_order_acquire) != 0; }
   int error() const { return failed_.load(std::memory_order_acquire); }
   Summary summary(ProcessState state) const;
@@ -50,6 +52,7 @@ class Drain {
   pthread_mutex_t mutex_;
   pthread_cond_t wake_, ended_;
   bool stop_ = false, over_ = false, pausing_ = false;
+  uint64_t cycles_ = 0, wanted_ = 0;  // made; to be made without a pause
   std::atomic<bool> paused_{false};
   std::atomic<int> failed_{0};
   std::atomic<uint64_t> cpu_ns_{0};

@@ -179,6 +179,7 @@ cdef extern from "recording_file.hpp" namespace "pyscope" nogil:
 cdef extern from "drain.hpp" namespace "pyscope" nogil:
     cppclass Drain:
         Drain(RingFile*, RecordingFile*, string) except +
+        cbool catch_up(double) noexcept
         void start() except +
         bint finish(double)
         bint pause(double)

@@ -18,6 +18,14 @@ def clock():
     return {"kind": kinds[<int>clock_kind()], "tick_ns": tick_ns(first, last), "read_ns": best / 100_000, "sink": sink & 1}
 
 
+def catch_up():
+    """Waits until the drain thread has written the pages that are full now, so that its work can be told apart."""
+    cdef Drain* working = drain
+    if working != NULL:
+        with nogil:
+            working.catch_up(10.0)
+
+
 def install_empty(str backend):
     """Installs a hook of the backend that does nothing: the floor of the benchmarks."""
     if ring_file != NULL or backend_in_use is not None:
