@@ -30,8 +30,9 @@ _AGGREGATE = re.compile(r"\b(?:count|sum|min|max|avg)\s*\(", re.I)
 _STRICT = ("SERIALIZABLE", "REPEATABLE READ", "SNAPSHOT")
 
 _SUGGEST_UPDATE = (
-    "Let the database compute it (SET {column} = {column} + …), or read the row with_for_update(), or give the model a "
-    "version_id_col, or say in the UPDATE's WHERE what must still hold and check its rowcount."
+    "Let the database compute it (SET {column} = {column} + …; Django: F('{column}') + …), or read the row "
+    "with_for_update() (Django: select_for_update()), or give the model a version_id_col, or say in the UPDATE's WHERE "
+    "what must still hold and check its rowcount. Write only what was changed (Django: save(update_fields=[…]))."
 )
 _SUGGEST_SKEW = (
     "Lock what the decision rests on with with_for_update() before deciding, or run both under SERIALIZABLE and repeat "

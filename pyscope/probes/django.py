@@ -1,4 +1,4 @@
-"""Django's ORM: statements, and which instance's attribute caused which SELECT.
+"""Django's ORM: statements, transactions, and which instance's attribute caused which SELECT.
 
 Statements are seen where Django's cursor hands them to the driver, below the `execute_wrappers` of the program; of
 every connection, each once. Why one is sent is noted by whatever of the ORM causes it, outermost first: an attribute
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from pyscope import emitter
 from pyscope.events.sql import STATEMENT, Load, Operation
 from pyscope.probes import Probe, on_import
+from pyscope.probes.django_transactions import Transactions
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import exception_name
 from pyscope.probes.sql.known import Known, known_of
@@ -51,11 +52,14 @@ class DjangoProbe(Probe):
     def __init__(self) -> None:
         super().__init__()
         self._patches = Patches()
+        self._transactions = Transactions(self._patches, self.fault)
 
     def install(self) -> None:
         from django.db.backends import utils
 
         self._patches = Patches()
+        self._transactions = Transactions(self._patches, self.fault)
+        self._transactions.install()
         for name in ("_execute", "_executemany"):
             if not self._patches.replace(utils.CursorWrapper, name, self._sending):
                 raise AttributeError(f"this version of Django has no CursorWrapper.{name}")
@@ -67,6 +71,7 @@ class DjangoProbe(Probe):
 
         patches = self._patches
         if patches.on:
+            self._transactions.install_orm()
             patches.replace(query.QuerySet, "_fetch_all", self._fetching)
             patches.replace(query.QuerySet, "get", functools.partial(_for, _ONE))
             patches.replace(query, "prefetch_one", functools.partial(_for, _PREFETCH))
@@ -84,6 +89,7 @@ class DjangoProbe(Probe):
 
     def _sending(self, original: Callable[..., Any]) -> Callable[..., Any]:
         patches, tell = self._patches, self._tell
+        many = original.__name__ == "_executemany"
 
         @functools.wraps(original)
         def send(cursor: Any, sql: Any, parameters: Any, *ignored: Any) -> Any:
@@ -93,33 +99,43 @@ class DjangoProbe(Probe):
             try:
                 result = original(cursor, sql, parameters, *ignored)
             except BaseException as error:
-                tell(cursor, sql, parameters, perf_counter_ns() - started, error)
+                tell(cursor, sql, parameters, many, perf_counter_ns() - started, error)
                 raise
-            tell(cursor, sql, parameters, perf_counter_ns() - started, None)
+            tell(cursor, sql, parameters, many, perf_counter_ns() - started, None)
             return result
 
         return send
 
     def _tell(
-        self, cursor: Any, sql: Any, parameters: Any, duration: int, error: BaseException | None
+        self,
+        cursor: Any,
+        sql: Any,
+        parameters: Any,
+        many: bool,
+        duration: int,
+        error: BaseException | None,
     ) -> None:
         try:
             database = cursor.db
             known = _known(sql, database.vendor)
             rows = -1 if error is not None else cursor.cursor.rowcount
+            if type(rows) is not int:
+                rows = -1
+            connection, transaction = self._transactions.begun_for(database, known)
             selects = known.operation == _SELECT
             purpose = _purpose.get() or _OF_PROGRAM if selects else _OF_PROGRAM
             arguments = purpose.parent or fingerprint(known.template, parameters) if selects else 0
             intern = emitter.intern
+            number = emitter.next_id()
             emitter.emit(
                 _STATEMENT,
-                emitter.next_id(),
+                number,
                 duration,
                 intern(known.template),
                 known.operation,
-                id(database),
-                0,
-                rows if type(rows) is int else -1,
+                connection,
+                0 if transaction is None else transaction.number,
+                rows,
                 emitter.stack(),
                 arguments,
                 purpose.load,
@@ -129,6 +145,8 @@ class DjangoProbe(Probe):
                 known.paged,
                 intern(exception_name(error)) if error is not None else 0,
             )
+            if error is None:
+                self._transactions.sent(transaction, known, number, parameters, rows, many)
         except Exception:
             self.fault()
 
@@ -139,10 +157,14 @@ class DjangoProbe(Probe):
 
         @functools.wraps(original)
         def fetch_all(queryset: Any) -> Any:
-            purpose = None
-            if queryset._result_cache is None and patches.on and emitter.active():
-                purpose = self._asked(_of_manager, queryset)
-            return original(queryset) if purpose is None else _within(purpose, original, queryset)
+            if queryset._result_cache is not None or not patches.on or not emitter.active():
+                return original(queryset)
+            purpose = self._asked(_of_manager, queryset)
+            if purpose is None:
+                return self._transactions.fetching(functools.partial(original, queryset), queryset)
+            return _within(
+                purpose, self._transactions.fetching, functools.partial(original, queryset), queryset
+            )
 
         return fetch_all
 

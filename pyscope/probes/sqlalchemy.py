@@ -224,7 +224,7 @@ class SQLAlchemyProbe(Probe):
         try:
             loads = self._here.loads
             write, loads.written = loads.written, None
-            if write is None:
+            if write is None or write.transaction is None:
                 return
             for instance in itertools.islice(session.dirty, _MOST_FLUSHED):
                 state = instance.__dict__["_sa_instance_state"]

@@ -168,6 +168,26 @@ def test_a_process_that_dies_is_said_to_and_what_it_did_stays_to_be_seen(tmp_pat
             assert page.http.get(f"/api/requests/{identity}").status_code == 200
 
 
+def test_a_process_that_died_is_said_to_also_when_its_ring_was_sealed_before_that_was_seen(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        dashboard = Dashboard(source_of(str(path)), TOKEN)
+        try:
+            with served(dashboard.app) as port, Page(port) as page:
+                page.hear(lambda: page.state == "live")
+                with dashboard.feed._guard:  # it does not look meanwhile
+                    program.kill()
+                    pyscope.recover(path)
+                page.hear(lambda: page.state in ("ended", "lost"))
+                assert page.state == "lost"
+                assert page.last["hello"]["source"]["state"] == "recovered"
+        finally:
+            dashboard.close()
+
+
 def test_a_recording_that_is_stopped_is_said_to_have_ended(tmp_path: Path) -> None:
     with Recorded(tmp_path) as program:
         program.record(tmp_path / "run.pyscope")

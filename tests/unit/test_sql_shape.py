@@ -115,6 +115,14 @@ def test_deletes_and_inserts() -> None:
         ("SELECT * FROM wallets WHERE id = %s FOR UPDATE", {"key": (0,), "locked": True}),
         ("SELECT * FROM wallets WHERE id = $2 AND owner = $1", {"key": (1,)}),
         ("SELECT count(*) FROM wallets WHERE owner = ?", {"aggregate": True, "exact": True}),
+        (
+            'SELECT COUNT(*) FROM "w" WHERE ("w"."open" AND NOT "w"."hidden" AND "w"."owner" = %s)',
+            {
+                "equalities": (("hidden", Literal(False)), ("open", Literal(True)), ("owner", 0)),
+                "exact": True,
+            },
+        ),
+        ("SELECT * FROM wallets WHERE NOT EXISTS(x)", {"equalities": (), "exact": False}),
         ("SELECT * FROM wallets WHERE id = 1 OR id = 2", {"key": None, "exact": False}),
         ("SELECT * FROM wallets ORDER BY id LIMIT 5 OFFSET 10", {"paged": True}),
         (

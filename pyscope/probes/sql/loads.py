@@ -28,12 +28,13 @@ MOST_ROWS = 2048
 
 
 class Statement(NamedTuple):
-    """A statement that was sent. `run`: lower than the numbers of the runs that load its rows."""
+    """A statement that was sent. `run`: lower than the numbers of the runs that load its rows. `transaction`: None for
+    one that reads, and commits by itself."""
 
     run: int
     number: int
     known: Known
-    transaction: Transaction
+    transaction: Transaction | None
 
 
 class Loads(LoadsFields):

@@ -9,7 +9,7 @@ from typing import Any
 from pyscope.events.sql import Operation
 from pyscope.probes.sql import text
 
-__all__ = ["Literal", "Shape", "Source", "listed", "of_compiled", "of_text", "value_of"]
+__all__ = ["Literal", "Shape", "Source", "learn", "listed", "of_compiled", "of_text", "value_of"]
 
 MOST_LISTED = 200
 _MOST_TABLES = 1000
@@ -49,6 +49,12 @@ class Shape:
 
 
 _primary_keys: dict[str, tuple[str, ...]] = {}
+
+
+def learn(table: str, primary: tuple[str, ...]) -> None:
+    """Which columns are a table's primary key, for statements that come as text."""
+    if len(_primary_keys) < _MOST_TABLES:
+        _primary_keys[table.lower()] = tuple(column.lower() for column in primary)
 
 
 def of_compiled(compiled: Any) -> Shape:
@@ -244,8 +250,7 @@ _OF = {"select": _select, "update": _update, "delete": _delete, "insert": _inser
 def _learned(table: Any) -> tuple[str, tuple[str, ...]]:
     name = str(table.name)  # a subclass of str, to SQLAlchemy
     primary = tuple(column.name for column in table.primary_key.columns)
-    if len(_primary_keys) < _MOST_TABLES:
-        _primary_keys[name] = primary
+    learn(name, primary)
     return name, primary
 
 

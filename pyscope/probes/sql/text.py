@@ -78,6 +78,7 @@ _PATTERNS = {
 _SLOT = re.compile(r"@(\d+)(?:::\w+)?")
 _COLUMN = re.compile(r'(?:[\w"]+\.)?"?([A-Za-z_]\w*)"?')
 _EQUALITY = re.compile(rf"{_COLUMN.pattern}\s*=\s*@(\d+)(?:::\w+)?")
+_TRUTH = re.compile(rf"(?P<no>not\s+)?{_COLUMN.pattern}", re.I)
 _IDENTIFIER = re.compile(r"(?<![@\w:])[A-Za-z_]\w*(?!\w|\s*\()")
 _RANGE = re.compile(r"[<>](?!>)(?<!<>)|\bbetween\b", re.I)
 _KEYWORDS = frozenset(
@@ -167,9 +168,13 @@ def _conditions(where: str, slots: list[str | int | Literal], found: Parsed) -> 
     for conjunct in re.split(r"\s+and\s+", where.strip(), flags=re.I) if where.strip() else []:
         conjunct = conjunct.strip().removeprefix("(").removesuffix(")").strip()
         equality = _EQUALITY.fullmatch(conjunct)
+        truth = None if equality else _TRUTH.fullmatch(conjunct)
         if equality:
             found.equalities[equality[1].lower()] = slots[int(equality[2])]
             found.compared.add(equality[1].lower())
+        elif truth and truth[2].lower() not in _KEYWORDS:  # a column of truth values, alone
+            found.equalities[truth[2].lower()] = Literal(truth["no"] is None)
+            found.compared.add(truth[2].lower())
         else:
             found.exact = False
             found.compared |= set(_columns(conjunct))

@@ -75,6 +75,7 @@ class Transaction(TransactionFields):
     __slots__ = (
         "_begun",
         "_earlier",
+        "_found_rows",
         "_looks",
         "_writes",
         "autocommit",
@@ -98,12 +99,29 @@ class Transaction(TransactionFields):
         self.first_run = 0
         self._looks: list[_Look] = []
         self._earlier: list[tuple[Statement, Any]] = []
+        self._found_rows: list[tuple[Statement, str, int]] = []
         self._writes: list[_Touched] = []
 
     def knew(self, state: Any, statement: Statement) -> None:
         """It wrote an instance whose values the program knew by a statement of an earlier transaction."""
         if len(self._earlier) < MOST_READS:
             self._earlier.append((statement, state))
+
+    def found(self, statement: Statement, table: str, keys: Iterable[Any]) -> None:
+        """Rows that a SELECT found, where no state of instances tells them."""
+        for key in islice(keys, MOST_READS - len(self._found_rows)):
+            self._found_rows.append((statement, table, row_of(self.database, table, [key])))
+
+    def rests_on(self, statement: Statement, written: Statement) -> None:
+        """A statement wrote an instance whose values the program knew by an earlier one."""
+        if self._writes and self._writes[-1].statement is written and len(self._found_rows) < MOST_READS:
+            write = self._writes[-1]
+            self._found_rows.append((statement, write.table, write.row))
+
+    def answered(self, statement: Statement, rows: int) -> None:
+        """How many rows a SELECT gave, where the driver did not say."""
+        if self._looks and self._looks[-1].statement is statement:
+            self._looks[-1] = self._looks[-1]._replace(rows=rows)
 
     def moved(self, loads: Loads) -> None:
         """It goes on in another thread."""
@@ -215,6 +233,8 @@ class Transaction(TransactionFields):
             return
         for statement, state in islice(chain(self._earlier, self._loaded()), MOST_READS):
             self._tell_entity(statement, state)
+        for statement, table, row in self._found_rows:
+            self._tell_found(statement, table, row)
         checked = {write.row for write in self._writes if write.touch is Touch.INSERT_CHECKED}
         for look in self._looks:
             self._tell_look(look, checked)
@@ -226,7 +246,7 @@ class Transaction(TransactionFields):
 
     def forget(self) -> None:
         """Drops what was gathered: it has ended."""
-        self._looks, self._writes, self._earlier = [], [], []
+        self._looks, self._writes, self._earlier, self._found_rows = [], [], [], []
         self._begun.ended()
 
     def _tell_look(self, look: _Look, checked: set[int]) -> None:
@@ -258,10 +278,13 @@ class Transaction(TransactionFields):
             for other in mapper.tables:
                 if len(_bases) < 1000:
                     _bases.setdefault(str(other.name), table)
+        self._tell_found(statement, table, row_of(self.database, table, state.key[1]))
+
+    def _tell_found(self, statement: Statement, table: str, row: int) -> None:
         shape = statement.known.shape
         by_key = shape.get or shape.key is not None
         touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY if by_key else Touch.READ
-        self._tell(statement, touch, table, row_of(self.database, table, state.key[1]), shape.condition)
+        self._tell(statement, touch, table, row, shape.condition)
 
     def _tell(
         self,
