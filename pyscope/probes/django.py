@@ -146,7 +146,7 @@ class DjangoProbe(Probe):
                 intern(exception_name(error)) if error is not None else 0,
             )
             if error is None:
-                self._transactions.sent(transaction, known, number, parameters, rows, many)
+                self._transactions.sent(database, transaction, known, number, parameters, rows, many)
         except Exception:
             self.fault()
 

@@ -113,6 +113,7 @@ class Transactions:
 
     def sent(
         self,
+        connection: Any,
         transaction: Transaction | None,
         known: Known,
         number: int,
@@ -135,10 +136,10 @@ class Transactions:
             return
         transaction.changed(statement, list(parameters) if many else [parameters], rows)
         instance = self._saving.get()
-        if instance is not None:
+        if instance is not None and _is_of(instance, known):
             before = self._known_by.get(instance._state)
             if before is not None:
-                transaction.rests_on(before, statement)
+                transaction.rests_on(before, statement, _key(connection, instance))
             self._known_by[instance._state] = statement
         if transaction.autocommit:
             transaction.tell()
@@ -340,6 +341,18 @@ def _isolation(connection: Any) -> str:
     return str(name or _ISOLATION.get(connection.vendor, "")).upper().replace("_", " ")
 
 
+def _is_of(instance: Any, known: Known) -> bool:
+    """Whether a statement is of the instance's own tables, and not of what its signals do."""
+    meta = instance._meta
+    return known.shape.table in {each._meta.db_table.lower() for each in (meta.concrete_model, *meta.get_parent_list())}
+
+
+def _key(connection: Any, instance: Any) -> Any:
+    """The primary key of an instance, as statements have it."""
+    key = instance._meta.pk
+    return key.get_db_prep_value(instance.__dict__.get(key.attname), connection, False)
+
+
 def _learn(instance: Any) -> None:
     """The primary key of a model, which the text of its statements does not tell."""
     meta = instance._meta.concrete_model._meta
@@ -351,6 +364,4 @@ def _rows(database: str, instances: Sequence[Any]) -> tuple[str, list[Any]]:
     from django.db import connections
 
     meta = instances[0]._meta.concrete_model._meta
-    prepared = functools.partial(meta.pk.get_db_prep_value, connection=connections[database], prepared=False)
-    keys = (instance.__dict__.get(meta.pk.attname) for instance in instances)
-    return meta.db_table.lower(), [prepared(key) for key in keys if key is not None]
+    return meta.db_table.lower(), [_key(connections[database], instance) for instance in instances]

@@ -217,6 +217,25 @@ def read_again_fixed():
         account.balance += 10
         account.save()
 
+def of_a_signal_fixed():
+    # What a signal's receiver writes is not written over what the instance was read with.
+    from django.db.models.signals import post_save
+    def count(sender, instance, **_):
+        Account.objects.filter(pk=second.pk).update(note="counted")
+        Ward.objects.filter(pk=ward.pk).update(beds=2)
+    account = Account.objects.get(pk=first.pk)
+    meet()
+    if mine.number:
+        with turn:
+            post_save.connect(count, sender=Account)
+            account.note = "saved"
+            account.save(update_fields=["note"])
+            post_save.disconnect(count, sender=Account)
+    else:
+        with turn:
+            Account.objects.filter(pk=second.pk).update(note="other")
+            Ward.objects.filter(pk=ward.pk).update(beds=3)
+
 def one_by_one_fixed():
     with turn:
         with transaction.atomic():
@@ -351,6 +370,7 @@ FIXED = [
     "admit_a_second_time_fixed",
     "fallen_back_fixed",
     "read_again_fixed",
+    "of_a_signal_fixed",
     "one_by_one_fixed",
 ]
 

@@ -112,10 +112,12 @@ class Transaction(TransactionFields):
         for key in islice(keys, MOST_READS - len(self._found_rows)):
             self._found_rows.append((statement, table, row_of(self.database, table, [key])))
 
-    def rests_on(self, statement: Statement, written: Statement) -> None:
-        """A statement wrote an instance whose values the program knew by an earlier one."""
-        if self._writes and self._writes[-1].statement is written and len(self._found_rows) < MOST_READS:
-            write = self._writes[-1]
+    def rests_on(self, statement: Statement, written: Statement, key: Any) -> None:
+        """A statement wrote an instance, of this key, whose values the program knew by an earlier one."""
+        if not self._writes or self._writes[-1].statement is not written or len(self._found_rows) >= MOST_READS:
+            return
+        write = self._writes[-1]
+        if write.row == row_of(self.database, write.table, [key]):
             self._found_rows.append((statement, write.table, write.row))
 
     def answered(self, statement: Statement, rows: int) -> None:
