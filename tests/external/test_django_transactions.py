@@ -226,15 +226,14 @@ def of_a_signal_fixed():
     account = Account.objects.get(pk=first.pk)
     meet()
     if mine.number:
-        with turn:
-            post_save.connect(count, sender=Account)
-            account.note = "saved"
-            account.save(update_fields=["note"])
-            post_save.disconnect(count, sender=Account)
+        assert others_are_written.wait(30)
+        post_save.connect(count, sender=Account)
+        account.note = "saved"
+        account.save(update_fields=["note"])
     else:
-        with turn:
-            Account.objects.filter(pk=second.pk).update(note="other")
-            Ward.objects.filter(pk=ward.pk).update(beds=3)
+        Account.objects.filter(pk=second.pk).update(note="other")
+        Ward.objects.filter(pk=ward.pk).update(beds=3)
+        others_are_written.set()
 
 def one_by_one_fixed():
     with turn:
@@ -249,7 +248,7 @@ def one_by_one_fixed():
         except LookupError:
             pass
 
-turn = threading.Lock()
+turn, others_are_written = threading.Lock(), threading.Event()
 work = globals()[name]
 Patient.objects.create(name="first")
 
