@@ -219,7 +219,7 @@ def read_again_fixed():
 
 def of_a_signal_fixed():
     # What a signal's receiver writes is not written over what the instance was read with.
-    from django.db.models.signals import post_save
+    from django.db.models.signals import pre_save
     def count(sender, instance, **_):
         Account.objects.filter(pk=second.pk).update(note="counted")
         Ward.objects.filter(pk=ward.pk).update(beds=2)
@@ -227,7 +227,7 @@ def of_a_signal_fixed():
     meet()
     if mine.number:
         assert others_are_written.wait(30)
-        post_save.connect(count, sender=Account)
+        pre_save.connect(count, sender=Account)
         account.note = "saved"
         account.save(update_fields=["note"])
     else:
