@@ -311,7 +311,9 @@ class Transactions:
 
     def _refreshing(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
-        def refresh_from_db(instance: Any, using: Any = None, fields: Any = None, *rest: Any, **more: Any) -> Any:
+        def refresh_from_db(
+            instance: Any, using: Any = None, fields: Any = None, *rest: Any, **more: Any
+        ) -> Any:
             result = original(instance, using, fields, *rest, **more)
             if fields is None and self._patches.on:
                 self._carefully(self._refreshed, instance)
@@ -344,7 +346,9 @@ def _isolation(connection: Any) -> str:
 def _is_of(instance: Any, known: Known) -> bool:
     """Whether a statement is of the instance's own tables, and not of what its signals do."""
     meta = instance._meta
-    return known.shape.table in {each._meta.db_table.lower() for each in (meta.concrete_model, *meta.get_parent_list())}
+    return known.shape.table in {
+        each._meta.db_table.lower() for each in (meta.concrete_model, *meta.get_parent_list())
+    }
 
 
 def _key(connection: Any, instance: Any) -> Any:

@@ -327,9 +327,7 @@ def postgresql(server: Any) -> dict[str, Any]:
     }
 
 
-def run(
-    bank: Path, name: str, database: dict[str, Any], broken: str = ""
-) -> tuple[dict[str, Any], Trace]:
+def run(bank: Path, name: str, database: dict[str, Any], broken: str = "") -> tuple[dict[str, Any], Trace]:
     path = bank / f"{name}.pyscope"
     done = subprocess.run(
         [sys.executable, "program.py", str(path), name, json.dumps(database), broken],
