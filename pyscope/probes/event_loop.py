@@ -4,7 +4,8 @@ An event loop spends its life between two states: it waits in its selector, or i
 selector's `select` is replaced, in the class, to note when the loop comes back from it. A watchdog thread, which
 waits without the interpreter's lock and so takes no turn of a program that is on time, looks at loops that have
 been busy for a while: which callback runs (the frame of `Handle._run` is the same as at the last look), and where
-it stands (`sys._current_frames`). When the loop is back at its selector, it tells itself. A blocking call in C that keeps the GIL is seen when it lets go.
+it stands (`sys._current_frames`). When the loop is back at its selector, it tells itself. A blocking call in C that
+keeps the GIL is seen when it lets go.
 """
 
 from __future__ import annotations
