@@ -40,6 +40,26 @@ bool valid_header(const BlockHeader& header) {
   return header.magic == kBlockMagic && header.header_crc == crc32(&header, offsetof(BlockHeader, header_crc));
 }
 
+// Whether no block begins in the file from `at` on, where one that begins with zeros stands: what was written there has
+// been taken back, but for its length. (Btrfs does so where a quota does not even allow a file to be cut.)
+bool was_taken_back(int fd, uint64_t at, uint64_t size) {
+  constexpr size_t kStep = 1 << 16;
+  std::vector<uint8_t> part(kStep + sizeof(BlockHeader));
+  for (uint64_t from = at; from < size; from += kStep) {
+    const ssize_t n = ::pread(fd, part.data(), std::min<uint64_t>(part.size(), size - from), static_cast<off_t>(from));
+    if (n <= 0) return false;
+    for (size_t i = 0; i + sizeof(BlockHeader) <= static_cast<size_t>(n); i += 8) {
+      BlockHeader header;
+      std::memcpy(&header, part.data() + i, sizeof(header));
+      if (valid_header(header)) return false;
+      if (from == at && i == 0 &&
+          std::any_of(part.data(), part.data() + sizeof(header), [](auto byte) { return byte; }))
+        return false;
+    }
+  }
+  return true;
+}
+
 ClockPair latest_clock(const RingHeader& header) {
   return {header.last_ticks.load(), header.last_monotonic_ns.load(), header.last_unix_ns.load()};
 }
@@ -82,6 +102,7 @@ RecordingFile* RecordingFile::reopen(const std::string& path) {
   const uint64_t size = static_cast<uint64_t>(status.st_size);
   BlockHeader header{};
   uint64_t at = 0;
+  bool torn = false;
   while (at + sizeof(header) <= size) {
     if (::pread(file->fd_, &header, sizeof(header), static_cast<off_t>(at)) != sizeof(header)) break;
     if (!valid_header(header)) break;
@@ -91,15 +112,16 @@ RecordingFile* RecordingFile::reopen(const std::string& path) {
           ::pread(file->fd_, &file->info_, sizeof(ProcessInfo), sizeof(header)) != sizeof(ProcessInfo))
         throw std::runtime_error(path + " is not a recording of this version");
     }
-    if (next > size) {  // torn by the kill: its pages are still in the ring
-      if (::ftruncate(file->fd_, static_cast<off_t>(at)) != 0) fail(errno, "cannot mend " + path);
-      file->offset_ = at;
-      return file.release();
-    }
+    torn = next > size;
+    if (torn) break;
     at = next;
   }
   if (at == 0) throw std::runtime_error(path + " is not a recording");
-  file->offset_ = padded(size);
+  // What a kill or a full disk has torn off: its pages are still in the ring. What is damaged otherwise stays for the
+  // reader, which says what it skips.
+  torn = torn || was_taken_back(file->fd_, at, size);
+  if (torn && at < size && ::ftruncate(file->fd_, static_cast<off_t>(at)) != 0) fail(errno, "cannot mend " + path);
+  file->offset_ = torn ? at : padded(size);
   return file.release();
 }
 
@@ -134,13 +156,21 @@ bool RecordingFile::append_in_place(BlockType type, uint8_t* block, size_t paylo
   std::memcpy(block, &header, sizeof(header));
   const size_t bytes = sizeof(header) + payload_bytes;
   std::memset(block + bytes, 0, padded(bytes) - bytes);
+  if (torn_ && !take_back()) return false;
   if (!write_at(offset_, block, padded(bytes))) {
-    if (::ftruncate(fd_, static_cast<off_t>(offset_)) != 0) { /* the reader cuts a torn block off */
-    }
+    const int error = error_;
+    take_back();
+    error_ = error;
     return false;
   }
   offset_ += padded(bytes);
   return true;
+}
+
+bool RecordingFile::take_back() {
+  torn_ = ::ftruncate(fd_, static_cast<off_t>(offset_)) != 0;
+  if (torn_) error_ = errno;
+  return !torn_;
 }
 
 bool RecordingFile::write_summary(Summary summary) {

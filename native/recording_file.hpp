@@ -22,7 +22,8 @@ class RecordingFile {
   RecordingFile(const RecordingFile&) = delete;
   RecordingFile& operator=(const RecordingFile&) = delete;
 
-  // False when the bytes could not be written; `error()` says why. The file is then as before.
+  // False when the bytes could not be written; `error()` says why. The file is then as before, or ends with a torn block
+  // that is cut off before anything else is written: by the next append, or by reopen().
   bool append(BlockType type, const void* payload, size_t bytes);
   // Likewise, of a block that stands in memory with room for its header in front and up to 7 bytes of padding behind.
   bool append_in_place(BlockType type, uint8_t* block, size_t payload_bytes);
@@ -34,9 +35,11 @@ class RecordingFile {
  private:
   RecordingFile() = default;
   bool write_at(uint64_t offset, const void* data, size_t bytes);
+  bool take_back();  // what was written behind the last whole block
   int fd_ = -1;
   uint64_t offset_ = 0;
   int error_ = 0;
+  bool torn_ = false;  // it could not be taken back: over a quota not even that is allowed everywhere
   ProcessInfo info_{};
   std::vector<uint8_t> block_;
 };

@@ -160,15 +160,83 @@ STALL = """
 """
 
 
-@pytest.fixture
-def stalling(programs: Programs) -> Callable[..., str]:
-    """Runs a program whose recording lies on a disk that can stall."""
+QUOTA = """
+    #define _GNU_SOURCE
+    #include <dlfcn.h>
+    #include <errno.h>
+    #include <unistd.h>
+    // While the file "quota" exists nobody has more than 300,000 bytes. As with btrfs, a part of the first write that
+    // goes beyond is written; cutting it off overwrites the rest of a page, and then is not allowed either.
+    enum { LIMIT = 300000 };
+    static int reached;
+    typedef ssize_t (*function)(int, const void*, size_t, off_t);
+    static ssize_t limited(const char* name, int fd, const void* data, size_t bytes, off_t at) {
+      if (access("quota", F_OK) == 0 && at + (off_t)bytes > LIMIT) {
+        if (at >= LIMIT || reached) { errno = EDQUOT; return -1; }
+        bytes = LIMIT - at;
+        reached = 1;
+      }
+      return ((function)dlsym(RTLD_NEXT, name))(fd, data, bytes, at);
+    }
+    ssize_t pwrite(int fd, const void* data, size_t bytes, off_t at) {
+      return limited("pwrite", fd, data, bytes, at);
+    }
+    ssize_t pwrite64(int fd, const void* data, size_t bytes, off_t at) {
+      return limited("pwrite64", fd, data, bytes, at);
+    }
+    static int cut(const char* name, int fd, off_t at) {
+      if (access("quota", F_OK) == 0) {
+        static const char zeros[4096];
+        ((function)dlsym(RTLD_NEXT, "pwrite"))(fd, zeros, 4096 - at % 4096, at);
+        errno = EDQUOT;
+        return -1;
+      }
+      return ((int (*)(int, off_t))dlsym(RTLD_NEXT, name))(fd, at);
+    }
+    int ftruncate(int fd, off_t at) { return cut("ftruncate", fd, at); }
+    int ftruncate64(int fd, off_t at) { return cut("ftruncate64", fd, at); }
+"""
+
+
+def preloaded(programs: Programs, text: str, name: str) -> Path:
+    """A library that stands before the C library's own functions."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.fail("there is no C compiler: apt-get install gcc")
-    library = programs.folder / "stall.so"
-    source = programs.write(STALL, "stall.c")
+    library = programs.folder / f"{name}.so"
+    source = programs.write(text, f"{name}.c")
     subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_what_a_quota_has_torn_off_is_taken_back_before_anything_else_is_written(
+    programs: Programs, backend: str
+) -> None:
+    (programs.folder / "quota").touch()
+    source = FILLING.replace("disk/run", "run").replace(
+        "        many()\n", "        many()\n        exec(f'def name_{done}(): pass\\nname_{done}()')\n", 1
+    )
+    done = programs.run(source, backend, LD_PRELOAD=preloaded(programs, QUOTA, "quota"))
+    made = int(done.stdout)
+    path = programs.folder / "run.pyscope"
+    assert "Disk quota exceeded" in done.stderr
+    before = pyscope.load(path)
+    assert before.processes[0].state == "write_failed"
+    assert {loss.reason for loss in before.losses} == {"write_error", "damaged_block"}  # the torn end is told of
+    assert made - 1000 <= leaves(before) <= made
+    (row,) = pyscope.recover(path)
+    assert row.problem is None
+    after = pyscope.load(path)
+    assert after.losses == []
+    assert leaves(after) == leaves(before)
+    assert programs.left_behind() == []
+
+
+@pytest.fixture
+def stalling(programs: Programs) -> Callable[..., str]:
+    """Runs a program whose recording lies on a disk that can stall."""
+    library = preloaded(programs, STALL, "stall")
     return lambda text, *arguments: programs.run(text, *arguments, LD_PRELOAD=library).stdout
 
 
