@@ -74,6 +74,7 @@ cdef object select_modules(globs, exclude):
     global select_default, select_own
     include_globs.clear(); exclude_globs.clear(); include_matched.clear()
     module_decisions.clear()
+    code_freed(NULL)  # what is foreign may be the user's own from now on
     select_default = globs is None
     select_own = False
     for glob in globs or ():

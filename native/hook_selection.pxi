@@ -5,7 +5,9 @@ cdef vector[uint8_t] include_matched
 cdef bint keep_passed = False
 cdef bint select_default = True      # everything but the standard library and site-packages
 cdef bint select_own = False         # PyScope's own modules were asked for
-cdef unordered_map[string, uint8_t] module_decisions
+cdef unordered_map[string, uint8_t] module_decisions  # CHOSEN, NAMED
+DEF CHOSEN = 1
+DEF NAMED = 2                        # by a glob that does not mean everything: it is the user's own wherever it lies
 
 
 cdef bint is_library(const string& file) noexcept:
@@ -37,16 +39,26 @@ cdef bint excluded(const string& module) noexcept:
     return not select_own and (module == b"pyscope" or module.compare(0, 8, b"pyscope.") == 0)
 
 
-cdef bint selects_module(const string& module) noexcept:
+cdef bint named(const string& module) noexcept:
+    cdef size_t i
+    for i in range(include_globs.size()):
+        if include_globs[i] != b"*" and fnmatch(include_globs[i].c_str(), module.c_str(), 0) == 0:
+            return True
+    return False
+
+
+cdef uint8_t decision_of_module(const string& module) noexcept:
     cdef unordered_map[string, uint8_t].iterator found = module_decisions.find(module)
     if found != module_decisions.end():
-        return cython.operator.dereference(found).second != 0
-    cdef bint chosen = included(module) and not excluded(module)
+        return cython.operator.dereference(found).second
+    cdef uint8_t chosen = 0
+    if included(module) and not excluded(module):
+        chosen = CHOSEN | NAMED if named(module) else CHOSEN
     module_decisions[module] = chosen
     return chosen
 
 
-cdef bint selects_main(const string& module, PyObject* globals):
+cdef uint8_t decision_of_main(const string& module, PyObject* globals):
     """`python -m shop.worker` runs that module under another name: it is meant by both."""
     cdef PyObject* spec = PyDict_GetItemString(globals, "__spec__")
     cdef string imported
@@ -54,10 +66,12 @@ cdef bint selects_main(const string& module, PyObject* globals):
         name = (<object>spec).name
         imported = utf8(<PyObject*>name)
     if imported.empty():
-        return selects_module(module)
+        return decision_of_module(module)
     cdef bint chosen = included(module)
     chosen = included(imported) or chosen  # both, for what they match
-    return chosen and not excluded(module) and not excluded(imported)
+    if not chosen or excluded(module) or excluded(imported):
+        return 0
+    return CHOSEN | NAMED if named(module) or named(imported) else CHOSEN
 
 
 cdef uint16_t arity_of(PyCodeObject* code) noexcept:
@@ -80,18 +94,20 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
     cdef string module, file
     cdef PyObject* globals = frame_globals(frame) if frame != NULL else NULL
     cdef bint library, selected
+    cdef uint8_t chosen
     try:
         module = utf8(PyDict_GetItemString(globals, "__name__") if globals != NULL else NULL)
         file = utf8(code.co_filename)
         if module == b"greenlet":
             note_greenlet()
         library = is_library(file)
-        if not library and module != b"pyscope" and module.compare(0, 8, b"pyscope.") != 0:
-            value |= USER
         if module == b"__main__" or module == b"__mp_main__":
-            selected = selects_main(module, globals)
+            chosen = decision_of_main(module, globals)
         else:
-            selected = selects_module(module)
+            chosen = decision_of_module(module)
+        selected = chosen & CHOSEN
+        if (not library or chosen & NAMED) and module != b"pyscope" and module.compare(0, 8, b"pyscope.") != 0:
+            value |= USER
         if selected and not (select_default and library):
             value |= SELECTED
             if code.co_flags & CO_GENERATOR:

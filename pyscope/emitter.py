@@ -38,8 +38,11 @@ class _Nowhere:
         return 0
 
     def stack(self, limit: int = 32, outer: FrameType | None = None) -> int:
-        """The number of the calling stack, for a `:stack` field: its `limit` innermost frames outside the standard
-        library, site-packages and PyScope. A greenlet's goes on in its parent's. `outer`: a frame to begin at."""
+        """The number of the calling stack, for a `:stack` field: its `limit` innermost frames of the user's own code.
+
+        That is code outside of the standard library, site-packages and PyScope, and code of modules that a glob other
+        than `*` names. A greenlet's stack goes on in its parent's. `outer`: a frame to begin at.
+        """
         return 0
 
 

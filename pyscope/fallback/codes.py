@@ -15,7 +15,7 @@ __all__ = ["Codes"]
 
 
 class Codes:
-    """Decides once for each code object. `libraries`: where code that is not the user's own lies."""
+    """Decides once for each code object. `libraries`: where code lies that is the user's own only if it is named."""
 
     def __init__(self, settings: config.Settings, writer: RecordingWriter) -> None:
         self.libraries = tuple(selection.library_prefixes())
@@ -63,6 +63,17 @@ class Codes:
             )
         self._codes[code] = number
         return number
+
+    def is_users(self, frame: FrameType) -> bool:
+        """Whether a frame runs the user's own code: not in a library, or of modules that a glob names."""
+        modules = selection.names_of(frame.f_globals)
+        if modules[0] == "pyscope" or modules[0].startswith("pyscope."):
+            return False
+        if not frame.f_code.co_filename.startswith(("<frozen", *self.libraries)):
+            return True
+        return any(
+            glob != "*" and fnmatchcase(module, glob) for glob in self._globs or () for module in modules
+        ) and not any(fnmatchcase(module, glob) for glob in self._exclude for module in modules)
 
     def _selects(self, modules: tuple[str, ...], file: str) -> bool:
         chosen = self._globs is None

@@ -486,9 +486,7 @@ class _Hook:
                     break
                 frame = current.gr_frame
                 continue
-            module = frame.f_globals.get("__name__")
-            own = type(module) is str and (module == "pyscope" or module.startswith("pyscope."))
-            if not own and not frame.f_code.co_filename.startswith(("<frozen", *self.codes.libraries)):
+            if self.codes.is_users(frame):
                 found.append(frame)
             frame = frame.f_back
         return found

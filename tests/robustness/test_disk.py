@@ -223,7 +223,10 @@ def test_what_a_quota_has_torn_off_is_taken_back_before_anything_else_is_written
     assert "Disk quota exceeded" in done.stderr
     before = pyscope.load(path)
     assert before.processes[0].state == "write_failed"
-    assert {loss.reason for loss in before.losses} == {"write_error", "damaged_block"}  # the torn end is told of
+    assert {loss.reason for loss in before.losses} == {
+        "write_error",
+        "damaged_block",
+    }  # the torn end is told of
     assert made - 1000 <= leaves(before) <= made
     (row,) = pyscope.recover(path)
     assert row.problem is None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +133,31 @@ def test_tasks_of_code_that_is_not_recorded_are_told_apart(tmp_path: Path, backe
     rows = list(trace.probe_events(NOTE).records())
     assert [trace.contexts[row.context].name for row in rows] == [f"work {i}" for i in range(10)]
     assert [row.call for row in rows] == [-1] * 10
+
+
+@pytest.mark.parametrize(
+    ("settings", "own"),
+    [
+        ({"modules": [__name__]}, False),
+        ({"modules": [__name__, "*"]}, False),
+        ({"modules": [__name__, "json.*"]}, True),
+        ({"modules": [__name__, "json.*"], "exclude": ["json.encoder"]}, False),
+        ({"modules": [__name__]}, False),  # what was the user's own before is not for ever
+    ],
+)
+def test_a_library_that_is_named_counts_as_the_users_own_code(
+    tmp_path: Path, backend: str, settings: dict[str, Any], own: bool
+) -> None:
+    def write(value: object) -> str:
+        note(1)
+        return ""
+
+    with pyscope.record(tmp_path / "run", backend=backend, **settings):
+        json.dumps([object()], indent=1, default=write)
+    [row] = pyscope.load(tmp_path / "run").probe_events(NOTE).records()
+    places = [location.function for location in row.stack]
+    assert places[0] == "note"
+    assert ("JSONEncoder.encode" in places) == own
 
 
 def test_a_stack_crosses_from_a_greenlet_to_its_parent(tmp_path: Path, backend: str) -> None:
