@@ -1,8 +1,8 @@
 """ASGI: each HTTP request and WebSocket is a scope, with method, route, status and CPU time.
 
-The probe watches Starlette, and with it FastAPI, applications that are running already included. Any other ASGI
-application is wrapped by hand: `app = pyscope.probes.asgi.Middleware(app)`; wrapped twice, a request still
-counts once.
+The probe watches Starlette, and with it FastAPI, applications that are running already included; and any application
+that uvicorn begins to serve. Another server's is wrapped by hand: `app = pyscope.probes.asgi.Middleware(app)`; wrapped
+twice, a request still counts once.
 """
 
 from __future__ import annotations
@@ -30,11 +30,14 @@ _MARK = "pyscope.scope"  # in the ASGI scope of a request that is being watched
 
 
 class ASGIProbe(ClientProbe):
-    """Watches the web frameworks that the program imports."""
+    """Watches the web frameworks and servers that the program imports."""
 
     name = "asgi"
     extra = "taskflow"
-    adapters: ClassVar = {"starlette.applications": "pyscope.probes.asgi"}
+    adapters: ClassVar = {
+        "starlette.applications": "pyscope.probes.asgi",
+        "uvicorn.config": "pyscope.probes.asgi_servers",
+    }
 
 
 def patch(patches: Patches, library: ModuleType) -> None:

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import fastapi
@@ -222,6 +222,48 @@ def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
 
     [row] = scopes(lambda: ask(Middleware(app), "/things/9"))
     assert (row.name, row.route, row.status) == ("GET /things/{}", "", 204)
+
+
+def test_whatever_uvicorn_serves_is_watched_and_after_the_probe_only_served(record: Record) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/boom":
+            raise Boom
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(emitter.scope.get()).encode()})
+
+    with ExitStack() as stack:
+        client = stack.enter_context(httpx2.Client(verify=TLS))
+        served: list[str] = []
+        statuses: list[int] = []
+
+        def body() -> None:
+            served.append(stack.enter_context(serving(app)))
+            statuses.extend(
+                client.get(served[0] + path).status_code for path in ("/things/9", "/boom", "/things/9")
+            )
+
+        first, second, third = record(body, ["asgi"]).scopes
+        assert statuses == [200, 500, 200]
+        assert [(row.name, row.status) for row in (first, third)] == [("GET /things/{}", 200)] * 2
+        assert (second.status, second.outcome, second.error) == (500, "raised", "Boom")
+        assert client.get(served[0] + "/things/9").text == "0"
+        with serving(app) as url:  # as it was
+            assert client.get(url + "/things/9").text == "0"
+        assert "pyscope" not in uvicorn.Config.load.__code__.co_filename
+
+
+@pytest.mark.filterwarnings("ignore:Uvicorn's native WSGI:DeprecationWarning")
+def test_a_wsgi_application_in_uvicorn_is_left_to_the_probe_wsgi(record: Record) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"here"]
+
+    def body() -> None:
+        config = uvicorn.Config(app, interface="wsgi")
+        config.load()
+        assert "pyscope" not in type(config.loaded_app).__module__
+
+    assert list(record(body, ["asgi"]).scopes) == []
 
 
 def drive(app: Any) -> tuple[str, Any]:
