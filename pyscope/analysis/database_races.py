@@ -159,8 +159,8 @@ def _lost_update(history: History, read: Use, foreign: Use, other: Committed, wr
     if grade == "observed":
         explanation = (
             f"A transaction read a row of {write.table} at {known}; another changed {changed} of it at {theirs} and "
-            f"committed; the first then wrote over that, at {own}, a value computed from what it had read. The other's "
-            "change is lost."
+            f"committed; the first then wrote over that, at {own}, without having looked again. The other's change is "
+            "lost."
         )
     else:
         explanation = (
