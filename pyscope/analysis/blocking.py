@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.call_sites import call_site
 from pyscope.events.external import EXTERNAL_BEGIN, EXTERNAL_END
 from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.events.sql import STATEMENT
@@ -62,8 +63,7 @@ def find(trace: Trace, least_ns: int) -> list[PerformanceIssue]:
     found += _told(trace, found, least_ns)
     places: dict[tuple[Location, str], list[_Stretch]] = {}
     for stretch in found:
-        place = stretch.stack[0] if stretch.stack else Location("", 0, "")
-        places.setdefault((place, stretch.what), []).append(stretch)
+        places.setdefault((call_site(stretch.stack), stretch.what), []).append(stretch)
     return [_issue(trace, stretches) for stretches in places.values()]
 
 
@@ -322,7 +322,8 @@ def _issue(trace: Trace, stretches: list[_Stretch]) -> PerformanceIssue:
     worst = max(stretches, key=lambda stretch: stretch.duration_ns)
     total = sum(stretch.duration_ns for stretch in stretches)
     often = "once" if len(stretches) == 1 else f"{len(stretches)} times"
-    name = worst.what or (worst.stack[0].function if worst.stack else "a callback")
+    place = call_site(worst.stack)
+    name = worst.what or place.function or "a callback"
     task = worst.task or (trace.contexts[worst.context].name if worst.context else "")
     return PerformanceIssue(
         kind="blocking_call_in_event_loop",
@@ -330,7 +331,7 @@ def _issue(trace: Trace, stretches: list[_Stretch]) -> PerformanceIssue:
         statement="",
         parent_statement="",
         relationship="",
-        call_site=worst.stack[0] if worst.stack else Location("", 0, ""),
+        call_site=place,
         suggestion=worst.advice
         or "Await the asynchronous form of what is called there, or run it with await asyncio.to_thread(...).",
         total_ms=total / 1e6,

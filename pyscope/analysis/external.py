@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.sends import OUTCOMES, Retry, Send, Sends
 from pyscope.events.external import RETRY_BEGIN, RETRY_END, RETRY_WAIT, AttemptOutcome
 from pyscope.findings import Attempt, ExternalCall
-from pyscope.rows import Location
 
 if TYPE_CHECKING:
     from pyscope.trace import Trace
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["find"]
 
 _OPEN = "open"
-_NO_PLACE = Location("", 0, "")
 _DEEPEST = 32  # calls between a loop and what it repeats
 
 
@@ -167,7 +166,7 @@ class _Retries:
             if (group, rows[-1].number) in self.waits and attempts[-1].outcome == "succeeded":
                 attempts[-1] = _replaced(attempts[-1], outcome="failed")
             first = rows[0]
-            place = first.stack[0] if first.stack else _NO_PLACE
+            place = call_site(first.stack)
             found.append(
                 ExternalCall(
                     service="retry",
@@ -369,7 +368,7 @@ def _external_call(
         max(0, last.end_ns - first.start_ns),
         first.client,
         repeated_by,
-        stack[0] if stack else _NO_PLACE,
+        call_site(stack),
         stack,
         first.scope,
         names.threads[first.thread],

@@ -407,6 +407,17 @@ def test_a_place_that_blocks_again_and_again_is_one_finding(issues: Issues, serv
     assert issue.total_ms >= 3 * SLOW * 1000
 
 
+def test_what_is_made_at_run_time_is_not_the_place_that_blocks(issues: Issues, service: Service) -> None:
+    made: dict[str, Any] = {"time": time, "__name__": __name__}
+    exec(f"def __init__(self): time.sleep({SLOW})", made)  # as dataclasses make theirs
+
+    async def making() -> None:
+        made["__init__"](None)
+
+    [issue] = issues(lambda: asyncio.run(making()), BLOCKING)
+    assert (issue.call_site.file, issue.call_site.function.rpartition(".")[2]) == (__file__, "making")
+
+
 def test_what_blocks_is_told_with_its_task(issues: Issues, service: Service) -> None:
     async def main() -> None:
         await asyncio.create_task(by_computing(service), name="the culprit")
