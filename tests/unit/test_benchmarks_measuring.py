@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import peers, saving, scaling, worker
+import pyscope
+from benchmarks import draining, peers, saving, scaling, worker
 from benchmarks.connections import Connections, request
 from benchmarks.estimator import BASELINE, Samples, excess_share, loss, rate, run_rounds
 from benchmarks.workload import InProcessWorkload, SynchronousWorkload
@@ -42,6 +43,29 @@ def test_a_share_of_a_peers_loss_is_paired_by_round() -> None:
     rows = [{BASELINE: k, "ours": 1.1 * k, "theirs": 1.6 * k} for k in (1.0, 2.0, 5.0)]
     assert excess_share(Samples.of([rows]), "ours", "theirs", 1 / 3).high == pytest.approx(-0.1)
     assert excess_share(Samples.of([rows]), "ours", "theirs", 1 / 12).low == pytest.approx(0.05)
+
+
+# --- the drain thread -----------------------------------------------------------------------------
+
+
+def leaf() -> None:
+    """Recorded."""
+
+
+def test_what_the_drain_has_yet_to_do_is_done_and_counted_at_once(tmp_path: Path) -> None:
+    assert draining.catch_up() == 0  # nobody records
+    with pyscope.record(tmp_path / "run", modules=[__name__], children=False) as recording:
+        for _ in range(20_000):
+            leaf()
+        draining.catch_up()
+        before = recording.figures["events_saved"]
+        assert before > 30_000  # all but the page in hand
+        for _ in range(20_000):
+            leaf()
+        assert recording.figures["events_saved"] < 60_000
+        assert draining.catch_up() > 10_000  # ns
+        assert recording.figures["events_saved"] > before + 30_000
+    assert draining.catch_up() == 0
 
 
 # --- connections ---------------------------------------------------------------------------------
