@@ -57,14 +57,13 @@ def test_what_the_drain_has_yet_to_do_is_done_and_counted_at_once(tmp_path: Path
     with pyscope.record(tmp_path / "run", modules=[__name__], children=False) as recording:
         for _ in range(20_000):
             leaf()
-        draining.catch_up()
-        before = recording.figures["events_saved"]
-        assert before > 30_000  # all but the page in hand
+        cpu_ns = draining.catch_up()
+        assert recording.figures["events_saved"] > 30_000  # all but the page in hand
         for _ in range(20_000):
             leaf()
-        assert recording.figures["events_saved"] < 60_000
-        assert draining.catch_up() > 10_000  # ns
-        assert recording.figures["events_saved"] > before + 30_000
+        cpu_ns += draining.catch_up()
+        assert recording.figures["events_saved"] > 70_000
+        assert cpu_ns > 0
     assert draining.catch_up() == 0
 
 
