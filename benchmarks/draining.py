@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -15,14 +16,14 @@ def catch_up() -> int:
 
     Other threads' work meanwhile is not counted. 0, at once, where there is no such thread.
     """
-    clock = _clock()
-    if clock is None:
+    hook = sys.modules.get("pyscope._hook")
+    if hook is None:
         return 0
-    from pyscope import _hook
-
-    began = time.clock_gettime_ns(clock)
-    _hook.catch_up()
-    return time.clock_gettime_ns(clock) - began
+    clock = _clock()
+    began = 0 if clock is None else time.clock_gettime_ns(clock)
+    hook.catch_up()
+    clock = clock or _clock()  # a thread that was made just before has its name only now
+    return 0 if clock is None else time.clock_gettime_ns(clock) - began
 
 
 def _clock() -> int | None:
