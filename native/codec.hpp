@@ -2,6 +2,7 @@
 // Header only, no Python, no allocation; safe on arbitrary words and arbitrary bytes.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -64,13 +65,19 @@ inline const uint8_t* get_varint(const uint8_t* at, const uint8_t* end, uint64_t
 
 // What was seen lately, most recent first: coroutines are resumed and suspended in chains, tasks in turns, so what
 // comes next stands near the front.
+//
+// A chain of coroutines is asked for in order, again and again: its places are 0, 1, 2, … To move each to the front would
+// turn the chain round one by one. So the list stays as it is during such a run, and is turned round once at its end.
 class Recent {
  public:
   static constexpr size_t kMissing = kCodecRecent;
 
   // The place of a pair, which moves to the front; kMissing (and it is put there) if it is not in the list.
   size_t find(uint64_t key, uint32_t code) {
-    if (used_ && keys_[0] == key && codes_[0] == code) return 0;
+    if (run_ < used_ && keys_[run_] == key && codes_[run_] == code) return run_++;
+    const bool again = used_ && keys_[run_ - 1] == key && codes_[run_ - 1] == code;
+    turn_round();
+    if (again) return 0;
     size_t place = 1;
     while (place < used_ && !(keys_[place] == key && codes_[place] == code)) ++place;
     const bool found = place < used_;
@@ -78,28 +85,41 @@ class Recent {
       if (used_ < kCodecRecent) ++used_;
       place = used_ - 1;
     }
-    const size_t was = place;
     to_front(place, key, code);
-    return found ? was : kMissing;
+    return found ? place : kMissing;
   }
   // The pair at a place, which moves to the front; false if there is none.
   bool at(size_t place, uint64_t& key, uint32_t& code) {
     if (place >= used_) return false;
+    if (place == run_) {
+      key = keys_[run_];
+      code = codes_[run_++];
+      return true;
+    }
+    turn_round();
     key = keys_[place];
     code = codes_[place];
     to_front(place, key, code);
     return true;
   }
-  uint64_t last() const { return used_ ? keys_[0] : 0; }
+  uint64_t last() const { return used_ ? keys_[run_ - 1] : 0; }
 
  private:
+  void turn_round() {
+    if (run_ <= 1) return;
+    std::reverse(keys_, keys_ + run_);
+    std::reverse(codes_, codes_ + run_);
+    run_ = 1;
+  }
   void to_front(size_t place, uint64_t key, uint32_t code) {
     std::memmove(keys_ + 1, keys_, place * sizeof(*keys_));
     std::memmove(codes_ + 1, codes_, place * sizeof(*codes_));
     keys_[0] = key;
     codes_[0] = code;
+    run_ = 1;
   }
   size_t used_ = 0;
+  size_t run_ = 0;  // so many, from the front on, were asked for in order and stand the other way round
   uint64_t keys_[kCodecRecent];
   uint32_t codes_[kCodecRecent];
 };
@@ -168,6 +188,12 @@ inline constexpr uint32_t kOpPayload = 14;  // Rebase's number: it is not encode
 
 namespace detail {
 
+constexpr uint32_t bit(Kind kind) { return uint32_t{1} << static_cast<unsigned>(kind); }
+inline constexpr uint32_t kPlainKinds =
+    bit(Kind::Call) | bit(Kind::Return) | bit(Kind::CCall) | bit(Kind::CReturn) | bit(Kind::CRaise);
+inline constexpr uint32_t kGeneratorKinds =
+    bit(Kind::GenStart) | bit(Kind::GenYield) | bit(Kind::GenResume) | bit(Kind::GenReturn);
+
 // The words of one chunk, encoded one after the other.
 class Encoder {
  public:
@@ -186,6 +212,7 @@ class Encoder {
   inline __attribute__((always_inline)) size_t encode(uint32_t& events) {
     do {
       calls<kBmi2>();
+      generators<kBmi2>();
     } while (at_ < end_ && other());
     events = events_;
     return static_cast<size_t>(out_ - begin_);
@@ -206,13 +233,14 @@ class Encoder {
     for (; at < end; ++at) {
       const uint64_t word = *at;
       const uint32_t code = code_of(word), op = static_cast<uint32_t>(kind_of(word));
-      const uint32_t returns = op - static_cast<uint32_t>(Kind::Call);
-      if (returns > 1) break;
+      if (!(kPlainKinds >> op & 1)) break;
+      const uint32_t begins = op == static_cast<uint32_t>(Kind::Call),
+                     returns = op == static_cast<uint32_t>(Kind::Return);
       const uint32_t amiss = ((stack[depth] ^ code) & (0 - returns)) | static_cast<uint32_t>(depth >= kCodecStack);
       const uint64_t now = (base + time_of(word)) >> shift, elapsed = now - before;
       if (__builtin_expect((elapsed >> 28 | amiss) != 0, 0)) break;
       stack[depth + 1] = code;
-      depth += 1 - 2 * static_cast<size_t>(returns);
+      depth += static_cast<size_t>(begins) - static_cast<size_t>(returns);
       out = put_two<kBmi2>(out, (code << 4 | op) & (returns - 1), elapsed);
       before = now;
     }
@@ -221,6 +249,27 @@ class Encoder {
     before_ = before;
     depth_ = depth;
     out_ = out;
+  }
+
+  // As many resumes and suspensions as come one after the other, but for those with an exception.
+  template <bool kBmi2>
+  inline __attribute__((always_inline)) void generators() {
+    while (end_ - at_ >= 2) {
+      const uint64_t word = *at_;
+      const uint32_t code = code_of(word), op = static_cast<uint32_t>(kind_of(word));
+      if (!(kGeneratorKinds >> op & 1)) break;
+      const uint64_t now = (base_ + time_of(word)) >> shift_, elapsed = now - before_;
+      if (__builtin_expect(elapsed >> 28 != 0, 0)) break;
+      const uint64_t instance = at_[1] >> kExceptionBits, last = instances_.last();
+      const size_t place = instances_.find(instance, code);
+      const bool known = place != Recent::kMissing;
+      const uint32_t told = known ? static_cast<uint32_t>(2 * place + 1) : 2 * code;
+      out_ = put_two<kBmi2>(out_, told << 4 | op, elapsed);
+      if (!known) out_ = put_varint(out_, zigzag(static_cast<int64_t>(instance - last)));
+      before_ = now;
+      at_ += 2;
+      ++events_;
+    }
   }
 
   // Any one event. False if there is none.

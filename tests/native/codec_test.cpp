@@ -1,7 +1,9 @@
 // The codec on its own: what is encoded comes back, and no words or bytes make it read or write out of bounds.
 #include "codec.hpp"
 
+#include <algorithm>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -147,6 +149,45 @@ void deep_calls_round_trip() {
     CHECK(got[i].kind == kind_of(words[i]) && got[i].code == code_of(words[i]) && got[i].time == i);
 }
 
+// Against a list in which each pair is moved to the front: at random, in chains as coroutines make them, and longer than
+// the list.
+void recent_pairs_are_told_by_place(std::mt19937_64& random) {
+  for (int round = 0; round < 400; ++round) {
+    Recent found, told;
+    std::vector<std::pair<uint64_t, uint32_t>> list;
+    const size_t pairs = 1 + random() % (round % 3 ? 40 : 2 * kCodecRecent);
+    size_t next = 0;
+    bool forward = true;
+    for (int step = 0; step < 400; ++step) {
+      if (random() % 8 == 0) {
+        next = random() % pairs;
+        forward = random() % 2;
+      } else if (random() % 4 != 0) {
+        next = (next + (forward ? 1 : pairs - 1)) % pairs;
+      } else {
+        forward = !forward;
+      }
+      const std::pair<uint64_t, uint32_t> pair{next / 2, static_cast<uint32_t>(next % 2)};
+      const auto known = std::find(list.begin(), list.end(), pair);
+      const size_t place = known == list.end() ? Recent::kMissing : static_cast<size_t>(known - list.begin());
+      CHECK(found.last() == (list.empty() ? 0 : list.front().first));
+      CHECK(found.find(pair.first, pair.second) == place);
+      if (known != list.end()) list.erase(known);
+      list.insert(list.begin(), pair);
+      if (list.size() > kCodecRecent) list.pop_back();
+      // What the decoder does with it.
+      uint64_t key = 0;
+      uint32_t code = 0;
+      if (place == Recent::kMissing)
+        told.find(pair.first, pair.second);
+      else
+        CHECK(told.at(place, key, code) && key == pair.first && code == pair.second);
+      CHECK(told.last() == pair.first);
+      CHECK(!told.at(list.size(), key, code));
+    }
+  }
+}
+
 void checksum_is_zlibs(std::mt19937_64& random) {
   CHECK((crc32("123456789", 9) == 0xCBF43926u) && "the check value of CRC-32");
   std::vector<uint8_t> bytes(700);
@@ -194,6 +235,7 @@ int main() {
   std::mt19937_64 random(20240607);
   random_streams_round_trip(random);
   deep_calls_round_trip();
+  recent_pairs_are_told_by_place(random);
   checksum_is_zlibs(random);
   arbitrary_words_are_safe(random);
   arbitrary_bytes_are_safe(random);
