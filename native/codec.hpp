@@ -189,8 +189,7 @@ inline constexpr uint32_t kOpPayload = 14;  // Rebase's number: it is not encode
 namespace detail {
 
 constexpr uint32_t bit(Kind kind) { return uint32_t{1} << static_cast<unsigned>(kind); }
-inline constexpr uint32_t kPlainKinds =
-    bit(Kind::Call) | bit(Kind::Return) | bit(Kind::CCall) | bit(Kind::CReturn) | bit(Kind::CRaise);
+inline constexpr uint32_t kCKinds = bit(Kind::CCall) | bit(Kind::CReturn) | bit(Kind::CRaise);
 inline constexpr uint32_t kGeneratorKinds =
     bit(Kind::GenStart) | bit(Kind::GenYield) | bit(Kind::GenResume) | bit(Kind::GenReturn);
 
@@ -212,7 +211,7 @@ class Encoder {
   inline __attribute__((always_inline)) size_t encode(uint32_t& events) {
     do {
       calls<kBmi2>();
-      generators<kBmi2>();
+      steps<kBmi2>();
     } while (at_ < end_ && other());
     events = events_;
     return static_cast<size_t>(out_ - begin_);
@@ -233,14 +232,13 @@ class Encoder {
     for (; at < end; ++at) {
       const uint64_t word = *at;
       const uint32_t code = code_of(word), op = static_cast<uint32_t>(kind_of(word));
-      if (!(kPlainKinds >> op & 1)) break;
-      const uint32_t begins = op == static_cast<uint32_t>(Kind::Call),
-                     returns = op == static_cast<uint32_t>(Kind::Return);
+      const uint32_t returns = op - static_cast<uint32_t>(Kind::Call);
+      if (returns > 1) break;
       const uint32_t amiss = ((stack[depth] ^ code) & (0 - returns)) | static_cast<uint32_t>(depth >= kCodecStack);
       const uint64_t now = (base + time_of(word)) >> shift, elapsed = now - before;
       if (__builtin_expect((elapsed >> 28 | amiss) != 0, 0)) break;
       stack[depth + 1] = code;
-      depth += static_cast<size_t>(begins) - static_cast<size_t>(returns);
+      depth += 1 - 2 * static_cast<size_t>(returns);
       out = put_two<kBmi2>(out, (code << 4 | op) & (returns - 1), elapsed);
       before = now;
     }
@@ -251,23 +249,28 @@ class Encoder {
     out_ = out;
   }
 
-  // As many resumes and suspensions as come one after the other, but for those with an exception.
+  // As many C calls, resumes and suspensions as come one after the other, but for those with an exception.
   template <bool kBmi2>
-  inline __attribute__((always_inline)) void generators() {
+  inline __attribute__((always_inline)) void steps() {
     while (end_ - at_ >= 2) {
       const uint64_t word = *at_;
       const uint32_t code = code_of(word), op = static_cast<uint32_t>(kind_of(word));
-      if (!(kGeneratorKinds >> op & 1)) break;
+      if (!((kCKinds | kGeneratorKinds) >> op & 1)) break;
       const uint64_t now = (base_ + time_of(word)) >> shift_, elapsed = now - before_;
       if (__builtin_expect(elapsed >> 28 != 0, 0)) break;
-      const uint64_t instance = at_[1] >> kExceptionBits, last = instances_.last();
-      const size_t place = instances_.find(instance, code);
-      const bool known = place != Recent::kMissing;
-      const uint32_t told = known ? static_cast<uint32_t>(2 * place + 1) : 2 * code;
-      out_ = put_two<kBmi2>(out_, told << 4 | op, elapsed);
-      if (!known) out_ = put_varint(out_, zigzag(static_cast<int64_t>(instance - last)));
+      if (kCKinds >> op & 1) {
+        out_ = put_two<kBmi2>(out_, code << 4 | op, elapsed);
+        ++at_;
+      } else {
+        const uint64_t instance = at_[1] >> kExceptionBits, last = instances_.last();
+        const size_t place = instances_.find(instance, code);
+        const bool known = place != Recent::kMissing;
+        const uint32_t told = known ? static_cast<uint32_t>(2 * place + 1) : 2 * code;
+        out_ = put_two<kBmi2>(out_, told << 4 | op, elapsed);
+        if (!known) out_ = put_varint(out_, zigzag(static_cast<int64_t>(instance - last)));
+        at_ += 2;
+      }
       before_ = now;
-      at_ += 2;
       ++events_;
     }
   }
