@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from pyscope import emitter
-from pyscope.events.sql import TRANSACTION, Operation, Step
+from pyscope.events.sql import Operation, Step
 from pyscope.probes.patches import Patches
 from pyscope.probes.sql import shape
 from pyscope.probes.sql.known import Known
@@ -28,7 +28,6 @@ __all__ = ["Transactions"]
 
 AUTOCOMMIT = "AUTOCOMMIT"
 _MOST_INSTANCES = 1000  # of one query
-_TRANSACTION = TRANSACTION.kind
 _SELECT, _OTHER = int(Operation.SELECT), int(Operation.OTHER)
 _ISOLATION = {"sqlite": "SERIALIZABLE", "postgresql": "READ COMMITTED", "mysql": "REPEATABLE READ"}
 
@@ -195,14 +194,7 @@ class Transactions:
         return transaction
 
     def _tell(self, step: Step, transaction: Transaction) -> None:
-        emitter.emit(
-            _TRANSACTION,
-            int(step),
-            transaction.number,
-            transaction.connection,
-            emitter.intern(transaction.isolation),
-            emitter.stack(),
-        )
+        transaction.tell_step(step)
 
     def _switching(self, original: Callable[..., Any]) -> Callable[..., Any]:
         """Autocommit is turned off for a transaction, and on again after it."""

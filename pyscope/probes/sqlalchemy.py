@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pyscope import emitter
-from pyscope.events.sql import STATEMENT, TRANSACTION, Operation, Step
+from pyscope.events.sql import STATEMENT, Operation, Step
 from pyscope.probes import Probe, on_import
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import exception_name
@@ -36,7 +36,6 @@ __all__ = ["SQLAlchemyProbe"]
 _MOST_FLUSHED = 200
 _HANDING = ("do_execute", "do_executemany", "do_execute_no_params")
 _STATEMENT = STATEMENT.kind
-_TRANSACTION = TRANSACTION.kind
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
 
@@ -296,14 +295,7 @@ class SQLAlchemyProbe(Probe):
         return transaction
 
     def _tell(self, step: Step, transaction: Transaction) -> None:
-        emitter.emit(
-            _TRANSACTION,
-            int(step),
-            transaction.number,
-            transaction.connection,
-            emitter.intern(transaction.isolation),
-            emitter.stack(),
-        )
+        transaction.tell_step(step)
 
     def _begin(self, connection: Any, *_transaction: Any) -> None:
         if not self._watching or not emitter.active():

@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from pyscope import emitter
-from pyscope.events.sql import ROW, Operation, Touch
+from pyscope.events.sql import ROW, TRANSACTION, Operation, Step, Touch
 from pyscope.probes.sql.fields import TransactionFields
 from pyscope.probes.sql.loads import Loads, Statement
 from pyscope.probes.sql.shape import Shape, listed, value_of
@@ -20,6 +20,7 @@ MOST_READS = 1000
 MOST_WRITES = 1000
 _MOST_LOOKS = 200
 _ROW = ROW.kind
+_TRANSACTION = TRANSACTION.kind
 
 _bases: dict[str, str] = {}
 """Tables of subclasses in joined inheritance, to the table that has the row's identity."""
@@ -249,6 +250,17 @@ class Transaction(TransactionFields):
             self._tell(
                 write.statement, write.touch, shape.table, write.row, shape.sets, shape.computed, shape.guards
             )
+
+    def tell_step(self, step: Step) -> None:
+        """Emits a step of it, as taken here."""
+        emitter.emit(
+            _TRANSACTION,
+            int(step),
+            self.number,
+            self.connection,
+            emitter.intern(self.isolation),
+            emitter.stack(),
+        )
 
     def forget(self) -> None:
         """Drops what was gathered: it has ended."""
