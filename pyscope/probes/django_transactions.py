@@ -21,6 +21,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.sql import shape
 from pyscope.probes.sql.known import Known
 from pyscope.probes.sql.loads import Loads, Statement
+from pyscope.probes.sql.telling import before, before_commit
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
 
@@ -73,14 +74,15 @@ class Transactions:
         """Watches the steps of transactions. Raises AttributeError where this version of Django has other ones."""
         from django.db.backends.base.base import BaseDatabaseWrapper
 
+        fault, on = self._fault, self._while_on
         for name, make in (
             ("set_autocommit", self._switching),
-            ("_commit", self._committing),
-            ("_rollback", functools.partial(self._before, self._rolled_back)),
-            ("_close", functools.partial(self._before, self._rolled_back)),
-            ("_savepoint", functools.partial(self._before, self._at(Step.SAVEPOINT))),
-            ("_savepoint_rollback", functools.partial(self._before, self._at(Step.ROLLBACK_TO))),
-            ("_savepoint_commit", functools.partial(self._before, self._at(Step.RELEASE))),
+            ("_commit", functools.partial(before_commit, on(self._committed), on(self._refused), fault)),
+            ("_rollback", functools.partial(before, on(self._rolled_back), fault)),
+            ("_close", functools.partial(before, on(self._rolled_back), fault)),
+            ("_savepoint", functools.partial(before, on(self._at(Step.SAVEPOINT)), fault)),
+            ("_savepoint_rollback", functools.partial(before, on(self._at(Step.ROLLBACK_TO)), fault)),
+            ("_savepoint_commit", functools.partial(before, on(self._at(Step.RELEASE)), fault)),
         ):
             if not self._patches.replace(BaseDatabaseWrapper, name, make):
                 raise AttributeError(f"this version of Django has no BaseDatabaseWrapper.{name}")
@@ -203,12 +205,8 @@ class Transactions:
         def set_autocommit(connection: Any, autocommit: Any, *rest: Any, **options: Any) -> Any:
             if not self._patches.on or not emitter.active():
                 return original(connection, autocommit, *rest, **options)
-            try:
-                record = self._of(connection)
-                if not autocommit and record.transaction is None:
-                    self._begin(record, _isolation(connection))
-            except Exception:
-                self._fault()
+            if not autocommit:
+                self._carefully(self._turned_off, connection)
             try:
                 return original(connection, autocommit, *rest, **options)
             finally:
@@ -217,28 +215,17 @@ class Transactions:
 
         return set_autocommit
 
-    def _committing(self, original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def commit(connection: Any) -> Any:
-            if not self._patches.on:
-                return original(connection)
-            self._carefully(self._committed, connection)
-            try:
-                return original(connection)
-            except BaseException:
-                self._carefully(self._refused, connection)
-                raise
+    def _turned_off(self, connection: Any) -> None:
+        record = self._of(connection)
+        if record.transaction is None:
+            self._begin(record, _isolation(connection))
 
-        return commit
-
-    def _before(self, tell: Callable[..., None], original: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(original)
-        def method(connection: Any, *arguments: Any) -> Any:
+    def _while_on(self, tell: Callable[..., None]) -> Callable[..., None]:
+        def tell_while_on(*arguments: Any) -> None:
             if self._patches.on:
-                self._carefully(tell, connection, *arguments)
-            return original(connection, *arguments)
+                tell(*arguments)
 
-        return method
+        return tell_while_on
 
     def _carefully(self, tell: Callable[..., None], *arguments: Any) -> None:
         try:

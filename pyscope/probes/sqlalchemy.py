@@ -28,6 +28,7 @@ from pyscope.probes.sql.known import Known, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads, Statement
 from pyscope.probes.sql.purpose import ASKED
 from pyscope.probes.sql.statements import Statements
+from pyscope.probes.sql.telling import before, before_commit
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
 
@@ -90,18 +91,18 @@ class SQLAlchemyProbe(Probe):
         self._patches = Patches()
         self._dialects, self._handing = set(), set()
         for name, make in (
-            ("_begin_impl", functools.partial(_before, self._begin, self.fault)),
-            ("_commit_impl", functools.partial(_before_commit, self._commit, self._refused, self.fault)),
-            ("_rollback_impl", functools.partial(_before, self._rollback, self.fault)),
-            ("_savepoint_impl", functools.partial(_before, self._savepoint, self.fault)),
-            ("_rollback_to_savepoint_impl", functools.partial(_before, self._rollback_savepoint, self.fault)),
-            ("_release_savepoint_impl", functools.partial(_before, self._release_savepoint, self.fault)),
-            ("_begin_twophase_impl", functools.partial(_before, self._begin, self.fault)),
+            ("_begin_impl", functools.partial(before, self._begin, self.fault)),
+            ("_commit_impl", functools.partial(before_commit, self._commit, self._refused, self.fault)),
+            ("_rollback_impl", functools.partial(before, self._rollback, self.fault)),
+            ("_savepoint_impl", functools.partial(before, self._savepoint, self.fault)),
+            ("_rollback_to_savepoint_impl", functools.partial(before, self._rollback_savepoint, self.fault)),
+            ("_release_savepoint_impl", functools.partial(before, self._release_savepoint, self.fault)),
+            ("_begin_twophase_impl", functools.partial(before, self._begin, self.fault)),
             (
                 "_commit_twophase_impl",
-                functools.partial(_before_commit, self._commit, self._refused, self.fault),
+                functools.partial(before_commit, self._commit, self._refused, self.fault),
             ),
-            ("_rollback_twophase_impl", functools.partial(_before, self._rollback, self.fault)),
+            ("_rollback_twophase_impl", functools.partial(before, self._rollback, self.fault)),
         ):
             if not self._patches.replace(Connection, name, make):
                 self._patches.undo()
@@ -377,48 +378,6 @@ class SQLAlchemyProbe(Probe):
             self._tell(step, transaction)
         except Exception:
             self.fault()
-
-
-def _before(
-    tell: Callable[..., None], fault: Callable[[], None], original: Callable[..., Any]
-) -> Callable[..., Any]:
-    """A method of Connection, told of before it does its work."""
-
-    @functools.wraps(original)
-    def method(connection: Any, *arguments: Any) -> Any:
-        try:
-            tell(connection, *arguments)
-        except Exception:
-            fault()
-        return original(connection, *arguments)
-
-    return method
-
-
-def _before_commit(
-    tell: Callable[..., None],
-    refused: Callable[[Any], None],
-    fault: Callable[[], None],
-    original: Callable[..., Any],
-) -> Callable[..., Any]:
-    """The same for one that may be refused."""
-
-    @functools.wraps(original)
-    def method(connection: Any, *arguments: Any) -> Any:
-        try:
-            tell(connection, *arguments)
-        except Exception:
-            fault()
-        try:
-            return original(connection, *arguments)
-        except BaseException:
-            try:
-                refused(connection)
-            except Exception:
-                fault()
-            raise
-
-    return method
 
 
 def _stands_alone(connection: Any) -> bool:
