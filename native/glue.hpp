@@ -18,8 +18,6 @@
 
 namespace pyscope {
 
-inline constexpr uint64_t kSwitchHead = head(Kind::Switch, 0);
-
 inline PyObject* make_callback_object(int event, int kind) {
   return make_callback(static_cast<MonitoringEvent>(event), static_cast<CallbackKind>(kind));
 }
@@ -117,8 +115,10 @@ inline void open_existing_rings() {
     ring->python_context = ring->loop = nullptr;
     ring->window = 0;
     ring->window_closed = hook.windowed ? ticks() : 0;
-    Py_CLEAR(ring->task);
-    Py_CLEAR(ring->greenlet);
+    for (SeenContext* context : {&ring->task, &ring->greenlet, &ring->left_greenlet}) {
+      Py_XDECREF(context->reference);
+      *context = {};
+    }
     ring->in_greenlet = false;
   }
 }

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 namespace pyscope {
 
@@ -27,8 +28,8 @@ void thread_ended(void* at) {
     rings.erase(found);
     ring->close(true);
   }
-  for (PyObject* reference : {ring->task, ring->greenlet})
-    if (reference) hook.left.push_back(reference);
+  for (const SeenContext& context : {ring->task, ring->greenlet, ring->left_greenlet})
+    if (context.reference) hook.left.push_back(context.reference);
   delete ring;
 }
 
@@ -127,30 +128,59 @@ void close_all_rings() {
 
 namespace {
 
-void look_for_greenlet(ThreadRing* ring) {
+// Back in the greenlet that was left last, as an asynchronous service is for each of its queries. False if there is more
+// to find out than that.
+bool go_back(ThreadRing* ring, PyThreadState* thread, PyObject* now) {
+  if (seen(ring->left_greenlet) != now || !ring->file()) return false;
+  const bool inner = ring->left_greenlet.serial != 0;
+  const SeenContext& next = inner ? ring->left_greenlet : ring->task;
+  if (next.named_to < ring->file()->order()) return false;
+  if (!inner && (thread->context != ring->python_context || !hook.current_tasks || !next.reference ||
+                 current_task(ring) != seen(next)))
+    return false;
+  const uint64_t serial = next.serial;
+  std::swap(ring->greenlet, ring->left_greenlet);
+  ring->in_greenlet = inner;
+  go_on_in(ring, serial);
+  return true;
+}
+
+// False if there is a task to be looked for as well.
+bool look_for_greenlet(ThreadRing* ring, PyThreadState* thread) {
   if (PYSCOPE_UNLIKELY(!hook.current_greenlet)) {
+    ErrorGuard error;
     hook.slow.find_greenlet();
-    if (!hook.current_greenlet) return;
+    if (!hook.current_greenlet) return false;
   }
   PyObject* now = hook.current_greenlet();
   if (PYSCOPE_UNLIKELY(!now)) {
     PyErr_Clear();
-    return;
+    return false;
   }
-  if (PYSCOPE_UNLIKELY(seen(ring->greenlet) != now)) hook.slow.switch_greenlet(ring, now);
+  bool done = false;
+  if (seen(ring->greenlet) != now) {
+    done = go_back(ring, thread, now);
+    if (!done) {
+      ErrorGuard error;
+      hook.slow.switch_greenlet(ring, now);
+    }
+  }
   Py_DECREF(now);
+  return done || ring->in_greenlet;
 }
 
 }  // namespace
 
 void look_at_context(ThreadRing* ring, PyThreadState* thread) {
   ring->context_version = thread->context_ver;
-  if (hook.greenlet_imported) look_for_greenlet(ring);
+  if (hook.greenlet_imported && look_for_greenlet(ring, thread)) return;
   // From 3.14 on the task stands in the thread's state, and the slow path asks for it.
   constexpr bool kAskAlways = PY_VERSION_HEX >= 0x030E0000;
   if (kAskAlways || thread->context != ring->python_context ||
-      (hook.current_tasks && current_task(ring) != seen(ring->task)))
+      (hook.current_tasks && current_task(ring) != seen(ring->task))) {
+    ErrorGuard error;
     hook.slow.switch_context(ring, thread);
+  }
 }
 
 PyObject* current_task(ThreadRing* ring) {

@@ -25,6 +25,13 @@ inline constexpr uint64_t kUser = uint64_t{1} << 28;  // neither the standard li
 inline constexpr uint64_t kQuieted = uint64_t{1} << 29;  // selected, but for the governor
 inline constexpr uint64_t kWatched = 16;  // recorded by monitoring callbacks beside the frame hook, which passes it on
 
+// A task or a greenlet as a thread has seen it last.
+struct SeenContext {
+  PyObject* reference = nullptr;  // weak, owned: the address of one that has ended may be another's by now
+  uint64_t serial = 0;  // 0 for the thread's own greenlet
+  uint64_t named_to = 0;  // up to this page order of the ring its name is sure to be there
+};
+
 // What a thread needs beside its ring.
 struct ThreadRing final : Ring {
   char* stack_floor = nullptr;  // the frame hook steps aside below it
@@ -35,10 +42,10 @@ struct ThreadRing final : Ring {
   uint32_t window = 0;  // the C-call window this thread has acted on
   uint64_t window_closed = 0;  // ticks when it last closed one
   int by_hand = 0;  // c_calls() blocks in force on this thread
-  // Weak references to what was seen last, owned: the address of one that has ended may be another's by now.
-  PyObject* task = nullptr;
-  PyObject* greenlet = nullptr;
-  bool in_greenlet = false;
+  SeenContext task;
+  SeenContext greenlet;
+  SeenContext left_greenlet;  // the one before
+  bool in_greenlet = false;  // ... that is not the thread's own
 };
 
 // Slow paths in Python's terms, written in hook.pyx.
@@ -113,9 +120,15 @@ PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
 // The task that this thread's event loop is running, borrowed; null when none. No user code runs.
 PyObject* current_task(ThreadRing* ring);
 
-// What a weak reference of a ThreadRing refers to; null for no reference, None for what has ended.
-PYSCOPE_INLINE PyObject* seen(PyObject* reference) {
-  return reference ? reinterpret_cast<PyWeakReference*>(reference)->wr_object : nullptr;
+// Borrowed; null for what was not seen, None for what has ended.
+PYSCOPE_INLINE PyObject* seen(const SeenContext& context) {
+  return context.reference ? reinterpret_cast<PyWeakReference*>(context.reference)->wr_object : nullptr;
+}
+
+inline void go_on_in(ThreadRing* ring, uint64_t serial) {
+  if (serial == ring->context()) return;
+  ring->set_context(serial);
+  ring->emit(head(Kind::Switch, 0), serial);
 }
 
 // Emits a SWITCH if another task or greenlet runs here than at the last event.

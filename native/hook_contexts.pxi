@@ -28,8 +28,10 @@ cdef void new_thread(ThreadRing* ring, Frame* frame) noexcept:
 
 cdef cppclass ContextEntry:
     uint64_t serial
-    uint64_t defined     # the ring's page order when the name was last written
+    uint64_t named_to    # up to this page order of the ring the name is sure to be there
     PyObject* reference  # weak reference: an address may be used again
+
+DEF NEVER = 0xFFFFFFFFFFFFFFFF
 
 cdef unordered_map[uint64_t, ContextEntry] contexts
 cdef uint64_t next_context = 1
@@ -62,35 +64,34 @@ cdef void sweep_contexts() noexcept:
     sweep_at = max(<size_t>1024, contexts.size() * 2)
 
 
-cdef uint64_t context_serial(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t parent) except? 0:
-    """The serial of a task or greenlet; its name goes into the ring when it is new (in flight mode again when
-    the page that holds it may have been overwritten)."""
+cdef int see(SeenContext* context, ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t parent) except -1:
+    """Notes what a task or greenlet is called in the ring. Its name goes there when it is new (in flight mode again
+    when the page that holds it may have been overwritten)."""
     global next_context
     cdef uint64_t key = <uint64_t>subject
     cdef unordered_map[uint64_t, ContextEntry].iterator found = contexts.find(key)
     cdef ContextEntry entry
-    cdef PyObject* reference
-    if found != contexts.end():
+    cdef bint known = found != contexts.end()
+    if known:
         entry = cython.operator.dereference(found).second
-        if weakref_target(entry.reference) == subject:
-            if flight_mode and ring_file.order() - entry.defined > ring_file.page_count() // 2:
-                define_context(ring, subject, kind, entry.serial, parent)
-                entry.defined = ring_file.order()
-                contexts[key] = entry
-            return entry.serial
-        contexts.erase(found)
-        Py_XDECREF(entry.reference)
-    if contexts.size() >= sweep_at:
-        sweep_contexts()
-    reference = weak_reference(subject)
-    entry.serial = next_context
-    next_context += 1
-    entry.defined = ring_file.order()
-    entry.reference = reference
-    if reference != NULL:
-        contexts[key] = entry
-    define_context(ring, subject, kind, entry.serial, parent)
-    return entry.serial
+        if weakref_target(entry.reference) != subject:
+            contexts.erase(found)
+            Py_XDECREF(entry.reference)
+            known = False
+    if not known:
+        if contexts.size() >= sweep_at:
+            sweep_contexts()
+        entry.serial = next_context
+        next_context += 1
+        entry.reference = weak_reference(subject)
+    if not known or entry.named_to < ring_file.order():
+        define_context(ring, subject, kind, entry.serial, parent)
+        entry.named_to = ring_file.order() + ring_file.page_count() // 2 if flight_mode else NEVER
+        if entry.reference != NULL:
+            contexts[key] = entry
+    context.serial = entry.serial
+    context.named_to = entry.named_to
+    return 0
 
 
 cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t serial, uint64_t parent) noexcept:
@@ -137,9 +138,7 @@ cdef void find_asyncio() noexcept:
 
 
 cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
-    cdef ErrorGuard* guard = new ErrorGuard()
     cdef PyObject* task = NULL
-    cdef uint64_t serial = 0
     try:
         ring.python_context = thread.context
         if running_loop_function is None:
@@ -161,12 +160,11 @@ cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
             if task != seen(ring.task):
                 forget(&ring.task)
                 if task != NULL:
-                    ring.task = weak_reference(task)
-                    serial = context_serial(ring, task, CONTEXT_TASK, 0)
-                go_on_in(ring, serial)
+                    ring.task.reference = weak_reference(task)
+                    see(&ring.task, ring, task, CONTEXT_TASK, 0)
+                go_on_in(ring, ring.task.serial)
     except BaseException:
         fault()
-    del guard
 
 
 cdef PyObject* weak_reference(PyObject* subject) noexcept:
@@ -176,16 +174,12 @@ cdef PyObject* weak_reference(PyObject* subject) noexcept:
     return reference
 
 
-cdef void forget(PyObject** reference) noexcept:
-    cdef PyObject* before = reference[0]
-    reference[0] = NULL
+cdef void forget(SeenContext* context) noexcept:
+    cdef PyObject* before = context.reference
+    context.reference = NULL
+    context.serial = 0
+    context.named_to = 0
     Py_XDECREF(before)
-
-
-cdef void go_on_in(ThreadRing* ring, uint64_t serial) noexcept:
-    if serial != ring.context():
-        ring.set_context(serial)
-        ring.emit2(SWITCH_HEAD, serial)
 
 
 cdef object greenlet_module = None
@@ -202,48 +196,48 @@ cdef void note_greenlet() noexcept:
 
 cdef void find_greenlet() noexcept:
     """greenlet's C API, unless it is still being imported."""
-    cdef ErrorGuard* guard = new ErrorGuard()
     try:
         capsule = getattr(greenlet_module, "_C_API", None)
         if capsule is not None:
             find_current_greenlet(<PyObject*>capsule)
     except BaseException:
         fault()
-    del guard
 
 
 cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
     """Another greenlet than at the last event runs here."""
-    cdef ErrorGuard* guard = new ErrorGuard()
     try:
         if ring.file() != NULL:
-            forget(&ring.greenlet)
-            ring.greenlet = weak_reference(now)
+            forget(&ring.left_greenlet)
+            ring.left_greenlet = ring.greenlet
+            ring.greenlet.reference = weak_reference(now)
+            ring.greenlet.serial = ring.greenlet.named_to = 0
             go_on_in_greenlet(ring, <object>now)
     except BaseException:
         fault()
-    del guard
 
 
 cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
     cdef PyObject* task = current_task(ring) if hook.current_tasks != NULL else NULL
-    cdef uint64_t parent
+    cdef SeenContext parent
     outer = target.parent
     if outer is not None:
         # What ran here at the last event need not be what has begun this greenlet.
-        parent = ring.context()
+        parent.serial = ring.context()
         if task != NULL and outer.parent is None:
-            parent = context_serial(ring, task, CONTEXT_TASK, 0)
-        go_on_in(ring, context_serial(ring, <PyObject*>target, CONTEXT_GREENLET, parent))
+            see(&parent, ring, task, CONTEXT_TASK, 0)
+        see(&ring.greenlet, ring, <PyObject*>target, CONTEXT_GREENLET, parent.serial)
+        go_on_in(ring, ring.greenlet.serial)
         ring.in_greenlet = True
         return 0
     ring.in_greenlet = False
     if task != NULL and task == seen(ring.task) and current_thread().context == ring.python_context:
-        go_on_in(ring, context_serial(ring, task, CONTEXT_TASK, 0))
+        see(&ring.task, ring, task, CONTEXT_TASK, 0)
+        go_on_in(ring, ring.task.serial)
         return 0
     forget(&ring.task)
     ring.python_context = NULL
     switch_context(ring, current_thread())
-    if ring.task == NULL:
+    if ring.task.reference == NULL:
         go_on_in(ring, 0)
     return 0

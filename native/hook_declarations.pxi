@@ -193,17 +193,21 @@ cdef extern from "drain.hpp" namespace "pyscope" nogil:
 cdef extern from "hook.hpp" namespace "pyscope":
     ctypedef struct Frame:
         pass
+    cppclass SeenContext:
+        PyObject* reference
+        uint64_t serial
+        uint64_t named_to
     cppclass ThreadRing:
         PyObject* python_context
-        PyObject* task
+        SeenContext task
         PyObject* loop
-        PyObject* greenlet
+        SeenContext greenlet
+        SeenContext left_greenlet
         bint in_greenlet
         void set_name(const char*)
         void set_context(uint64_t)
         uint64_t context()
         RingFile* file()
-        void emit2 "emit"(uint64_t, uint64_t)
         void emit_payload(PayloadType, const void*, size_t)
     ctypedef struct SlowPaths:
         uint64_t (*resolve)(PyCodeObject*, Frame*) noexcept
@@ -231,7 +235,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         uint32_t threads
         uint64_t frames
     Hook hook
-    PyObject* seen(PyObject*)
+    PyObject* seen(const SeenContext&)
     cppclass ErrorGuard:
         ErrorGuard()
     uint64_t SELECTED "pyscope::kSelected"
@@ -251,6 +255,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
     uint64_t decision(PyCodeObject*) noexcept
     void install_fork_handlers() noexcept
     PyObject* current_task(ThreadRing*) noexcept
+    void go_on_in(ThreadRing*, uint64_t) noexcept
     PyCodeObject* frame_code(const Frame*) noexcept
     Frame* current_frame(PyThreadState*) noexcept
     PyThreadState* current_thread() noexcept
@@ -292,7 +297,6 @@ cdef extern from "monitoring.hpp" namespace "pyscope":
     int CALLBACK_EMPTY "(int)pyscope::CallbackKind::Empty"
 
 cdef extern from "glue.hpp" namespace "pyscope":
-    uint64_t SWITCH_HEAD "pyscope::kSwitchHead"
     uint8_t CONTEXT_TASK "(uint8_t)pyscope::ContextKind::Task"
     uint8_t CONTEXT_GREENLET "(uint8_t)pyscope::ContextKind::Greenlet"
     object make_callback "pyscope::make_callback_object"(int, int)

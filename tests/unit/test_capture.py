@@ -5,6 +5,7 @@ from __future__ import annotations
 import _thread
 import asyncio
 import collections
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import greenlet
 import pytest
 
 import pyscope
@@ -416,6 +418,42 @@ def test_flight_mode_keeps_the_latest_calls(backend: str, tmp_path: Path) -> Non
     assert counts(trace)["down"] == 51
     assert 10_000 < counts(trace)["leaf"] < 200_000
     assert "overwritten" in {loss.reason for loss in trace.losses}
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+@pytest.mark.parametrize("turns", [5, 40_000], ids=["few", "more than the ring holds"])
+def test_a_task_and_its_greenlet_by_turns_keep_their_names(backend: str, turns: int, tmp_path: Path) -> None:
+    path = tmp_path / "flight.pyscope"
+    seen: list[str] = []
+
+    def work() -> None:
+        for _ in range(turns):
+            leaf(1)
+            greenlet.getcurrent().parent.switch()
+
+    async def main() -> None:
+        inner = greenlet.greenlet(work)
+        inner.switch()
+        for _ in range(turns - 1):
+            leaf(1)
+            inner.switch()
+        recording.dump(path)
+        seen.append("end")
+
+    async def named() -> None:
+        await asyncio.create_task(main(), name="by turns")
+
+    with pyscope.record(modules=[__name__], backend=backend, mode="flight", ring_mb=1) as recording:
+        asyncio.run(named())
+    trace = pyscope.load(path)
+    leaves = [c.context for c in trace.find(function="leaf")]
+    by_context = collections.Counter(leaves)
+
+    assert seen == ["end"]
+    assert set(by_context) == {"by turns", "greenlet-3"}
+    assert abs(by_context["by turns"] - by_context["greenlet-3"]) <= 1
+    assert all(one != other for one, other in itertools.pairwise(leaves))
+    assert (len(leaves) == 2 * turns - 1) == (turns == 5)
 
 
 # --- recursion: the program meets its limits where it would without us ------------------------------
