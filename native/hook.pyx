@@ -131,6 +131,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
 
     select_modules(globs, exclude)
     keep_passed = reselectable
+    disarmed_codes = []
     library_prefixes.clear()
     for prefix in libraries:
         library_prefixes.push_back(<string>prefix.encode("utf-8", "surrogateescape"))

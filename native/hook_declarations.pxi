@@ -296,6 +296,10 @@ cdef extern from "monitoring.hpp" namespace "pyscope":
     int CALLBACK_NEW "(int)pyscope::CallbackKind::New"
     int CALLBACK_EMPTY "(int)pyscope::CallbackKind::Empty"
 
+cdef extern from "superinstructions.hpp" namespace "pyscope":
+    void join_instructions(PyCodeObject*) noexcept
+    const char* superinstruction(size_t, int*) noexcept
+
 cdef extern from "glue.hpp" namespace "pyscope":
     uint8_t CONTEXT_TASK "(uint8_t)pyscope::ContextKind::Task"
     uint8_t CONTEXT_GREENLET "(uint8_t)pyscope::ContextKind::Greenlet"

@@ -4,7 +4,8 @@ cdef int monitoring_tool = -1
 cdef bint monitoring_everything = False
 cdef object set_local_events = None
 cdef list watched_codes = []    # weak references: to undo local events
-cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the next start
+cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the end
+cdef bint joining = False       # the instructions that the interpreter takes apart when it is monitored
 cdef long local_events = 0
 cdef long monitoring_mask = 0
 TOOL_IDS = (4, 3, 5)  # 0 to 2 belong to debuggers, coverage and profilers by convention
@@ -93,8 +94,27 @@ cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
             set_local_events(monitoring_tool, <object>code, local_events)
         else:
             disarmed_codes.append(reference)
+        if joining:
+            join_instructions(code)
     except BaseException:
         fault()
+
+
+cdef object look_for_superinstructions():
+    """Whether this interpreter has the superinstructions of the one that this was built with."""
+    global joining
+    cdef int number = 0
+    cdef size_t i = 0
+    cdef const char* name = superinstruction(0, &number)
+    joining = name != NULL
+    if joining:
+        import dis
+
+        known = getattr(dis, "_all_opmap", {})
+        while name != NULL:
+            joining = joining and known.get(name.decode()) == number
+            i += 1
+            name = superinstruction(i, &number)
 
 
 cdef bint frame_company = False
@@ -145,7 +165,7 @@ cdef object install_governed_monitoring():
 
 
 cdef object install_monitoring(bint everything, int kind, bint exceptions_only=False):
-    global monitoring_tool, monitoring_everything, monitoring_mask, set_local_events, local_events, disarmed_codes
+    global monitoring_tool, monitoring_everything, monitoring_mask, set_local_events, local_events
     monitoring = sys.monitoring
     tool = free_tool_id()
     if tool is None:
@@ -169,11 +189,7 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
         ):
             callback = make_callback(which, kind)
             monitoring.register_callback(tool, event, callback)
-        for reference in disarmed_codes:
-            code = reference()
-            if code is not None:
-                arm_again(tool, code)
-        disarmed_codes = []
+        look_for_superinstructions()
         mask = events.PY_UNWIND
         if frame_company:
             mask |= events.PY_START
@@ -191,7 +207,7 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
 
 
 cdef object remove_monitoring():
-    global monitoring_tool, new_code_tool, watched_codes, frame_company
+    global monitoring_tool, new_code_tool, watched_codes, disarmed_codes, frame_company
     frame_company = False
     tool = monitoring_tool
     if tool < 0:
@@ -202,13 +218,15 @@ cdef object remove_monitoring():
     monitoring.set_events(tool, 0)
     if new_code_tool >= 0:
         monitoring.set_events(new_code_tool, 0)
-    for reference in watched_codes:  # free_tool_id leaves local events alive before 3.14
-        code = reference()
-        if code is not None and new_code_tool >= 0:
-            arm_again(tool, code)
-        elif code is not None:
-            monitoring.set_local_events(tool, code, 0)
+    seen_codes = watched_codes + disarmed_codes
     watched_codes = []
+    disarmed_codes = []
+    for reference in seen_codes:  # free_tool_id leaves local events alive before 3.14
+        code = reference()
+        if code is not None:
+            arm_again(tool, code)
+            if joining:
+                join_instructions(<PyCodeObject*>code)
     for event in (events.PY_START, events.PY_RESUME, events.PY_RETURN, events.PY_YIELD, events.PY_THROW, events.PY_UNWIND):
         monitoring.register_callback(tool, event, None)
     monitoring.free_tool_id(tool)

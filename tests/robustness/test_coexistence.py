@@ -77,6 +77,30 @@ def test_stop_leaves_the_interpreter_as_found(programs: Programs, backend: str) 
     )
 
 
+@pytest.mark.parametrize("backend", [name for name in NATIVE if name != "setprofile"])
+def test_instructions_that_the_interpreter_has_joined_stay_so(programs: Programs, backend: str) -> None:
+    both(
+        programs,
+        backend,
+        """
+    import dis, statistics, textwrap
+    numbers = {number for name, number in dis._all_opmap.items() if "__" in name}
+    functions = (shop.price, shop.order, shop.stream, shop.main, statistics._sum, textwrap.TextWrapper._wrap_chunks)
+    def joined():
+        return [[i for i, op in enumerate(f.__code__._co_code_adaptive[::2]) if op in numbers] for f in functions]
+    def use():
+        shop.main(); statistics.mean([1, 2]); textwrap.wrap("a b")
+    new = joined()
+    assert bool(numbers) == any(new)
+    start(); use()
+    print(joined() == new, shop.main())
+    stop(); use()
+    print(joined() == new)
+    """,
+        recorded=2 * PRICES,
+    )
+
+
 @pytest.mark.parametrize("backend", NATIVE)
 @pytest.mark.parametrize("core", ["ctrace", "pytrace", "sysmon"])
 def test_coverage_measures_the_same_lines(programs: Programs, core: str, backend: str) -> None:
