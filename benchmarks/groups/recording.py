@@ -10,11 +10,13 @@ from benchmarks.effort import Effort, samples
 from benchmarks.estimator import BASELINE, CONTROL, Interval, Samples, Verdict
 from benchmarks.figure import Figure, quantity
 from benchmarks.interpreters import Interpreter
+from benchmarks.variants import ALL_PROBES, EVERYTHING, OWN
 
 HOOK_NS: Final = 6.0  # what a recorder may add to a clock reading
 TURNS: Final = 100_000  # of a tight loop in a block
 BYTES_ON_DISK: Final = 4.0
 SHAPES: Final = ("calls", "generator resumes")
+REQUEST_PAIRS: Final = 10
 MEMORY_EVENTS: Final = 100_000_000
 MEMORY_MB, MEMORY_DRIFT_MB = 64.0, 1.0
 
@@ -94,9 +96,14 @@ def size(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
 
 
 def counted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
-    """Instructions an event."""
+    """Instructions an event, and what each level adds to those of TaskFlow's requests."""
     if not instructions.available():
         return
+    yield from _instructions_an_event(interpreter)
+    yield from _instructions_a_request(interpreter, effort)
+
+
+def _instructions_an_event(interpreter: Interpreter) -> Iterator[Figure]:
     version = interpreter.version
     backends = interpreter.backends
     counts = worker.run(interpreter.path, "benchmarks.instructions:of_an_event", backends=backends)
@@ -108,3 +115,29 @@ def counted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
         ):
             name, measured = f"instructions an event: {label}", Interval(value, value, value)
             yield Figure(name, version, "", f"{value:.1f}", "", Verdict.INFORMATION, measured)
+
+
+def _instructions_a_request(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Each level between counts without it, all in one process."""
+    levels = [CONTROL, OWN, OWN, ALL_PROBES, ALL_PROBES, EVERYTHING]
+    turns = [BASELINE, *(name for level in levels for name in (level, BASELINE))]
+    counts = worker.run(
+        interpreter.path,
+        "benchmarks.instructions:of_requests",
+        names=turns,
+        pairs=effort.sized(REQUEST_PAIRS),
+    )
+    bases = counts[::2]
+    added: dict[str, list[float]] = {}
+    for level, count, before, after in zip(levels, counts[1::2], bases[:-1], bases[1:], strict=True):
+        added.setdefault(level, []).append(count / ((before + after) / 2) - 1)
+    added["stopped after a recording"] = [count / bases[0] - 1 for count in bases[2:]]
+    control = f"{added.pop(CONTROL)[0]:+.1%}"
+    for label, found in added.items():
+        mean = sum(found) / len(found)
+        ratio = Interval(1 + mean, 1 + min(found), 1 + max(found))
+        yield Figure(
+            f"TaskFlow in process, instructions of the main thread: {label}", interpreter.version, "",
+            f"{mean:+.1%}, of {len(found)} counts {min(found):+.1%} to {max(found):+.1%}", control,
+            Verdict.INFORMATION, ratio,
+        )  # fmt: skip
