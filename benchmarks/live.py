@@ -30,12 +30,14 @@ from websockets.sync.client import connect
 
 from benchmarks.estimator import Interval, interval, run_rounds
 from benchmarks.paced import Paced
+from benchmarks.workload import cpu_seconds
 from taskflow.process import ServerProcess
 from tests.integration.browser import chromium
 from tests.integration.taskflow_database import seed_taskflow, taskflow_settings
 
 RATE: Final = 100.0
 VIEWERS: Final = 20
+COST_SECONDS: Final = 2  # of a block
 TOKEN: Final = "a token for the benchmark of the live dashboard"
 MOUNT: Final = "/admin/pyscope"
 
@@ -76,7 +78,7 @@ OBSERVER: Final = """
 def main() -> None:
     """Measures, and prints a line a figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12, help="rounds of the cost")
+    parser.add_argument("--rounds", type=int, default=30, help="rounds of the cost")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each latency")
     parser.add_argument("--rate", type=float, default=RATE, help="requests a second")
     options = parser.parse_args()
@@ -183,16 +185,15 @@ def tell_latency(name: str, page: Page, reached: float) -> None:
 
 def cost(pid: int, alone: str, mounted: str, load: Paced, rounds: int) -> None:
     """CPU time of the service a request, watched over not watched."""
-    service = psutil.Process(pid)
 
     def block(address: str | None) -> Callable[[], float]:
         def run() -> float:
             with viewers(address, 1 if address else 0):
                 time.sleep(0.3)
-                before = service.cpu_times()
-                load.send(int(3 * load.rate))
-                after = service.cpu_times()
-            return (after.user + after.system - before.user - before.system) / (3 * load.rate)
+                before = cpu_seconds(pid)
+                load.send(int(COST_SECONDS * load.rate))
+                after = cpu_seconds(pid)
+            return (after - before) / (COST_SECONDS * load.rate)
 
         return run
 

@@ -1,4 +1,4 @@
-"""The pytest plugin inside a suite of `benchmarks.suites`: nothing, an empty hook, or a recording of every call."""
+"""The pytest plugin inside a suite of `benchmarks.suites`: nothing, an empty hook, or a recording."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 
 @contextmanager
-def _recorded(path: str) -> Iterator[None]:
+def _recorded(path: str, modules: list[str]) -> Iterator[None]:
     import pyscope
 
-    with pyscope.record(path, modules=["*"], probes=[], ring_mb=32, children=False):
+    with pyscope.record(path, modules=modules, probes=[], ring_mb=32, children=False):
         yield
     os.unlink(path)
 
@@ -38,7 +38,8 @@ def pytest_runtestloop(session: pytest.Session) -> Any:
     if mode == "empty":
         with _with_empty_hook():
             return (yield)
-    if mode == "traced":
-        with _recorded(os.environ["SUITE_RECORDING"]):
+    if mode in ("own", "traced"):
+        modules = ["*"] if mode == "traced" else [f"{os.environ['SUITE_PACKAGE']}*"]
+        with _recorded(os.environ["SUITE_RECORDING"], modules):
             return (yield)
     return (yield)

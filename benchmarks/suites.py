@@ -1,6 +1,7 @@
-"""`make suites`: the test suites of packages from PyPI, untraced, with an empty hook, and with every call traced.
+"""`make suites`: the test suites of packages from PyPI, untraced, with an empty hook, with the package's own modules
+traced, and with every call traced.
 
-Each suite must give the same results all three times; the ratios of wall times stand beside. The sdists are fetched
+Each suite must give the same results each time; the ratios of wall times stand beside. The sdists are fetched
 with pip into build/suites and their tests run from there, against the code that is in them.
 """
 
@@ -22,7 +23,7 @@ from typing import Final
 from benchmarks.worker import ROOT
 
 FOLDER: Final = ROOT / "build" / "suites"
-MODES: Final = ("untraced", "empty", "traced")
+MODES: Final = ("untraced", "empty", "own", "traced")
 QUIET: Final = ("-W", "ignore::pytest.PytestDeprecationWarning")  # a suite may be older than pytest
 SECONDS: Final = 900.0  # of one run of one suite
 
@@ -131,6 +132,7 @@ def run(suite: Suite, folder: Path, mode: str, python: str) -> Run:
         "PYTHONHASHSEED": "0",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "SUITE_MODE": mode,
+        "SUITE_PACKAGE": suite.package if suite.package != "attrs" else "attr",
         "SUITE_RECORDING": str(FOLDER / f"{suite.package}-{os.getpid()}.pyscope"),
     }
     began = time.perf_counter()
@@ -180,7 +182,7 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [suite for suite in SUITES if not options.package or suite.package in options.package]
     different = 0
     print(
-        f"{'suite':<22}{'tests':>7}{'passed':>8}{'untraced':>10}{'empty hook':>12}{'all traced':>12}  results"
+        f"{'suite':<22}{'tests':>7}{'passed':>8}{'untraced':>10}{'empty hook':>12}{'own traced':>12}{'all traced':>12}  results"
     )
     for suite in wanted:
         try:
@@ -197,7 +199,7 @@ def main(arguments: Sequence[str]) -> int:
         ratios = [f"×{other.seconds / runs[0].seconds:.2f}" for other in runs[1:]]
         print(
             f"{suite.package + ' ' + suite.version:<22}{len(runs[0].outcomes):>7}{passed:>8}{runs[0].seconds:>9.1f}s"
-            f"{ratios[0]:>12}{ratios[1]:>12}  {'the same' if not found else 'DIFFERENT'}",
+            f"{''.join(f'{ratio:>12}' for ratio in ratios)}  {'the same' if not found else 'DIFFERENT'}",
             flush=True,
         )
         for each in found[:10]:
