@@ -182,7 +182,8 @@ def main(arguments: Sequence[str]) -> int:
     wanted = [suite for suite in SUITES if not options.package or suite.package in options.package]
     different = 0
     print(
-        f"{'suite':<22}{'tests':>7}{'passed':>8}{'untraced':>10}{'empty hook':>12}{'own traced':>12}{'all traced':>12}  results"
+        f"{'suite':<22}{'tests':>7}{'passed':>8}{'untraced':>10}{'empty hook':>12}{'own traced':>12}"
+        f"{'all traced':>12}  results"
     )
     for suite in wanted:
         try:
