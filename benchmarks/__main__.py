@@ -1,7 +1,7 @@
 """`python -m benchmarks`: measure what is not measured yet, print the table, write docs/benchmarks.md.
 
 Each group's figures are kept in build/bench as soon as they are finished, so that a run that was stopped
-goes on where it was. A full run takes less than an hour; figures mean little while the machine is busy.
+goes on where it was. A full run takes little more than an hour; figures mean little while the machine is busy.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--interpreter", nargs="+", metavar="PATH", help="instead of all of this machine")
     parser.add_argument("--minutes", type=_minutes, metavar="M",
                         help="shorten every share so that what is chosen fits; then begin nothing more")  # fmt: skip
-    parser.add_argument("--long", action="store_true", help="also what takes more than an hour in all")
+    parser.add_argument("--long", action="store_true", help="also what takes minutes more")
     parser.add_argument("--quick", action="store_true",
                         help="a try in minutes: intervals are wide, verdicts rare; kept apart")  # fmt: skip
     parser.add_argument("--document", action="store_true", help="measure nothing, write from what is kept")

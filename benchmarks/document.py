@@ -28,6 +28,8 @@ How to read them:
   The brackets hold the 95 % bootstrap interval of the median, over processes and over the rounds in each.
 - A block begins with six pairs of requests that do not count: to start a recorder fills its ring, and with it the
   processor's caches, which a service that is recorded for hours does not feel.
+- The untraced blocks run in a process that was recorded before. What a recorder leaves behind shows in no ratio but
+  in the rows "stopped after a recording", of time and of instructions.
 - The control is the untraced work against itself, measured in the same rounds. Where it reaches as far as
   what is asked, or the interval spans what is asked, there is no verdict.
 - Costs are CPU time of the whole process, PyScope's drain thread included, unless a row says otherwise. A

@@ -22,6 +22,7 @@ ALL_PROBES: Final = f"{OWN} + all probes"
 PROBES_IN_FLIGHT: Final = f"{ALL_PROBES}, flight"
 EVERYTHING: Final = "everything"
 IN_FLIGHT: Final = f"{EVERYTHING}, flight"
+BUDGETED: Final = f"{EVERYTHING}, budget"
 ALL_C_CALLS: Final = f"{EVERYTHING} + C calls"
 DUTY_CYCLE: Final = f"{ALL_C_CALLS} by duty cycle"
 WITH_PROBE: Final = f"{OWN} + "  # then the probe's name
@@ -32,6 +33,7 @@ PYSCOPE: Final[dict[str, dict[str, Any]]] = {
     PROBES_IN_FLIGHT: {"modules": ["taskflow.*"], "probes": ["auto"], "mode": "flight"},
     EVERYTHING: {"modules": ["*"]},
     IN_FLIGHT: {"modules": ["*"], "mode": "flight"},
+    BUDGETED: {"modules": ["*"], "budget": "5%"},
     "everything, frame": {"modules": ["*"], "backend": "frame"},
     "everything, monitoring": {"modules": ["*"], "backend": "monitoring"},
     "everything, setprofile": {"modules": ["*"], "backend": "setprofile"},

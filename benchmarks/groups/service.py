@@ -21,6 +21,7 @@ PEER_SHARE: Final = 1 / 3
 SAME: Final = 0.01  # closer than this, two programs count as equal
 PAIRS: Final = 6  # of requests in a block: half of the time goes into switching and warming up
 BUDGET: Final = 0.03  # of the duty cycle
+BUDGET_SECONDS: Final = 4.0  # of a block: until the governor has found what to quiet is a small part of it
 OVER_HTTP: Final = ("served", "TaskFlow over HTTP")
 IN_PROCESS: Final = ("in_process", "TaskFlow in process")
 SYNCHRONOUS: Final = ("synchronous", "TaskFlow's data layer, synchronous")
@@ -59,9 +60,21 @@ def everything(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     yield levels.row(EVERYTHING, "every Python call", at_most=EVERYTHING_BOUND)
     yield levels.above(EVERYTHING, levels.cheapest(empty), "every Python call", EVERYTHING_POINTS)
     yield levels.row(variants.IN_FLIGHT, "every Python call, flight", at_most=EVERYTHING_BOUND)
+    yield levels.above(
+        variants.IN_FLIGHT, levels.cheapest(empty), "every Python call, flight", EVERYTHING_POINTS
+    )
     for name in empty:
         yield levels.row(name, f"{name} hook")
     yield levels.lost_events([EVERYTHING])
+
+
+def budgeted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
+    """Every Python call of the process within a budget: what it does not hold is estimated, and told."""
+    levels = _measured(
+        interpreter, effort, OVER_HTTP, [variants.BUDGETED], pairs=1, block_seconds=BUDGET_SECONDS
+    )
+    yield levels.row(variants.BUDGETED, 'every Python call, budget="5%"', at_most=EVERYTHING_BOUND)
+    yield levels.lost_events([variants.BUDGETED])
 
 
 def duty_cycle(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
