@@ -85,7 +85,7 @@ GROUPS: Final[dict[str, Group]] = {
 }
 
 PLAN: Final = (
-    Step("own", On.FIRST, 300),
+    Step("own", On.FIRST, 240),
     Step("probes", On.FIRST, 360),
     Step("everything", On.FIRST, 220),
     Step("duty-cycle", On.FIRST, 200),

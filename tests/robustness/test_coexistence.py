@@ -91,7 +91,7 @@ def test_instructions_that_the_interpreter_has_joined_stay_so(programs: Programs
     def use():
         shop.main(); statistics.mean([1, 2]); textwrap.wrap("a b")
     new = joined()
-    assert bool(numbers) == any(new)
+    assert any(new) == (sys.version_info[:2] == (3, 12))
     start(); use()
     print(joined() == new, shop.main())
     stop(); use()
