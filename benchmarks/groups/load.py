@@ -63,6 +63,13 @@ def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     levels = Levels(f"{title}: p99 latency", interpreter.version, found)
     for name in names:
         yield levels.row(name, at_most=LATENCY_BOUND)
+    control = percent(estimator.ratio(found, f"{CONTROL}: CPU", f"{BASELINE}: CPU"))
+    for name in names:
+        cost = estimator.ratio(found, f"{name}: CPU", f"{BASELINE}: CPU")
+        yield Figure(
+            f"{title}: CPU time of a request: {name}", interpreter.version, "", percent(cost), control,
+            Verdict.INFORMATION, cost,
+        )  # fmt: skip
     yield from _failures(found, interpreter, title, names)
     yield Levels(title, interpreter.version, found).lost_events(names)
 
