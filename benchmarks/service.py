@@ -66,16 +66,22 @@ def synchronous(
 
 
 def served(
-    *, names: Sequence[str], seed: int, until: float, pairs: int, block_seconds: float = 0.0
+    *,
+    names: Sequence[str],
+    seed: int,
+    until: float,
+    pairs: int,
+    block_seconds: float = 0.0,
+    settling_seconds: float = 0.0,
 ) -> Rounds:
-    """The same against a server process; only its own CPU time counts."""
+    """The same against a server process; only its own CPU time counts. A block begins after `settling_seconds`."""
     with (
         tempfile.TemporaryDirectory(prefix="pyscope-bench-") as directory,
         ControlledServer(Path(directory)) as server,
     ):
         work = server.workload.run_slice
         work(FIRST_PAIRS)
-        return _rounds(names, seed, until, server, work, pairs, block_seconds)
+        return _rounds(names, seed, until, server, work, pairs, block_seconds, settling_seconds)
 
 
 def _rounds(
@@ -86,10 +92,14 @@ def _rounds(
     work: Callable[[int], object],
     pairs: int,
     block_seconds: float,
+    settling_seconds: float = 0.0,
 ) -> Rounds:
     def block(name: str) -> dict[str, float]:
         switches.on(name)
+        settled = time.perf_counter() + settling_seconds
         work(WARMING_PAIRS)
+        while time.perf_counter() < settled:
+            work(1)
         switches.mark()
         done, began = 0, time.perf_counter()
         while done < pairs or time.perf_counter() - began < block_seconds:

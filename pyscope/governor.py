@@ -32,6 +32,7 @@ MARGIN: Final = 1.25  # an event of a service takes longer than one of a tight l
 CALLS: Final = 0.75
 WINDOWS: Final = 0.2
 C_CALLS: Final = 0.4
+LOOKS: Final = 0.05  # ... and what looking around may: it takes longer the more functions there are
 BURST_NS: Final = 250_000_000  # of CPU time, whose budget may be spent at once
 LONGEST_DEBT_NS: Final = (
     1_000_000_000  # what was spent beyond the budget is not held against the program for ever
@@ -44,6 +45,7 @@ NEW_CODE_NS: Final = (
 LEAST_WORK: Final = 0.05  # of CPU time, that the program itself has used: the estimated cost may be too high
 LATELY_NS: Final = 1e9  # of CPU time
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.1  # seconds between two looks
+LONGEST_PAUSE: Final = 1.0  # ... that take long
 ROWS_EVERY_NS: Final = 1_000_000_000
 HOLD_NS, LONGEST_HOLD_NS = 1_000_000_000, 60_000_000_000  # how long a function stays quiet at least
 MOST_FAULTS: Final = 3
@@ -176,6 +178,7 @@ class Governor:
 
     def step(self) -> None:
         """One look at what was spent, and what follows from it."""
+        began = time.thread_time()
         self._read()
         now, cpu = time.monotonic_ns(), time.process_time_ns()
         passed = cpu - self._cpu
@@ -186,14 +189,18 @@ class Governor:
             self._changed = False
         if passed >= 1_000_000:
             self._decide(now, cpu, passed)
+        looked = time.thread_time() - began
         if self.quiet and cpu >= self._window_due:
             self._sample()
         if now >= self._rows_due:
             self._arm_rare(now)
             self._write_rows()
             self._rows_due = now + ROWS_EVERY_NS
-        active = self._debt > -self._budget * BURST_NS / 2 or (self._windows and self._windows.measuring)
+        measuring = self._windows is not None and (self._windows.measuring or self._windows.is_open)
+        active = measuring or self._debt > -self._budget * BURST_NS / 2
         self._wait = SHORTEST_WAIT if active else min(self._wait * 1.5, LONGEST_WAIT)
+        if not measuring:
+            self._wait = max(self._wait, min(looked / (self._budget * LOOKS), LONGEST_PAUSE))
 
     def _read(self) -> dict[int, tuple[int, int]]:
         """Takes what was recorded since the last time; returns events and calls by code."""

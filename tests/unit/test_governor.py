@@ -14,6 +14,7 @@ import pytest
 import pyscope
 from pyscope.c_windows import OPEN_NS, SETTLING_NS, CCallWindows
 from pyscope.errors import BackendUnavailable
+from pyscope.governor import Governor, Row
 from pyscope.quieting import Quieting
 from pyscope.recorder import Recording
 from pyscope.trace import Trace
@@ -252,6 +253,54 @@ def test_no_call_in_any_window_is_not_taken_for_none_at_all() -> None:
 
 
 # --- windows of C calls --------------------------------------------------------------------------
+
+
+class _SlowToRead:
+    """A hook that has so many functions that each look takes 4 ms."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def event_totals(self) -> list[Row]:
+        self.looks += 1
+        end = time.thread_time() + 0.004
+        while time.thread_time() < end:
+            pass
+        return [(code, 1000, 500, 500, True) for code in range(100)]
+
+    def quiet(self, codes: list[int]) -> list[int]:
+        return []
+
+    arm = quiet
+
+    def hold_out(self, out: bool) -> bool:
+        return False
+
+    def frames(self) -> int:
+        return 0
+
+    def set_window(self, is_open: bool) -> None: ...
+
+    def note_quieting(self, *row: int) -> None: ...
+
+    def now(self) -> int:
+        return 0
+
+    def figures(self) -> dict[str, int]:
+        return {}
+
+
+def test_looking_around_takes_a_small_part_of_the_budget() -> None:
+    hook = _SlowToRead()
+    governor = Governor(hook, 0.05, mechanism_ns=10, record_ns=10, frame=False, keeps=False, c_calls=False)
+    governor.start()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        pass
+    governor.stop()
+
+    assert 1 <= hook.looks <= 10
+    assert governor.faults == 0
 
 
 class _Switch:
