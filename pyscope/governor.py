@@ -200,7 +200,10 @@ class Governor:
         active = measuring or self._debt > -self._budget * BURST_NS / 2
         self._wait = SHORTEST_WAIT if active else min(self._wait * 1.5, LONGEST_WAIT)
         if not measuring:
-            self._wait = max(self._wait, min(looked / (self._budget * LOOKS), LONGEST_PAUSE))
+            pause = min(looked / (self._budget * LOOKS), LONGEST_PAUSE)
+            if self.quiet:  # a window has its own part of the budget
+                pause = min(pause, max(0.0, self._window_due - time.process_time_ns()) / 1e9)
+            self._wait = max(self._wait, pause)
 
     def _read(self) -> dict[int, tuple[int, int]]:
         """Takes what was recorded since the last time; returns events and calls by code."""
