@@ -129,6 +129,8 @@ class Recorded:
     def __init__(self, folder: Path) -> None:
         code = folder / "recorded_program.py"
         code.write_text(CODE, encoding="utf-8")
+        rings = folder / "rings"
+        rings.mkdir(exist_ok=True)
         self._process = subprocess.Popen(
             [sys.executable, str(code)],
             stdin=subprocess.PIPE,
@@ -136,7 +138,12 @@ class Recorded:
             text=True,
             encoding="utf-8",
             cwd=folder,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                # where the recorders of other tests do not seal the ring of a process that was killed
+                "PYSCOPE_RING_DIR": str(rings),
+            },
         )
         self.pid = int(self._answer("ready"))
 

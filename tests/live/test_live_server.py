@@ -163,8 +163,7 @@ def test_a_process_that_dies_is_said_to_and_what_it_did_stays_to_be_seen(tmp_pat
             page.hear(lambda: identity in page.requests)
             program.kill()
             page.hear(lambda: page.state == "lost")
-            # "recovered" where another test's recorder has sealed its ring meanwhile
-            page.hear(lambda: page.last["hello"]["source"]["state"] in ("killed", "recovered"))
+            page.hear(lambda: page.last["hello"]["source"]["state"] == "killed")
             assert not page.last["hello"]["source"]["recording"]
             assert page.http.get(f"/api/requests/{identity}").status_code == 200
 
