@@ -34,11 +34,7 @@ def before_commit(
     """The same for one that may be refused."""
 
     @functools.wraps(original)
-    def method(connection: Any, *arguments: Any) -> Any:
-        try:
-            tell(connection, *arguments)
-        except Exception:
-            fault()
+    def commit(connection: Any, *arguments: Any) -> Any:
         try:
             return original(connection, *arguments)
         except BaseException:
@@ -48,4 +44,4 @@ def before_commit(
                 fault()
             raise
 
-    return method
+    return before(tell, fault, commit)
