@@ -115,10 +115,7 @@ inline void open_existing_rings() {
     ring->python_context = ring->loop = nullptr;
     ring->window = 0;
     ring->window_closed = hook.windowed ? ticks() : 0;
-    for (SeenContext* context : {&ring->task, &ring->greenlet, &ring->left_greenlet}) {
-      Py_XDECREF(context->reference);
-      *context = {};
-    }
+    for (SeenContext* context : {&ring->task, &ring->greenlet, &ring->left_greenlet}) forget(context);
     ring->in_greenlet = false;
   }
 }

@@ -125,6 +125,12 @@ PYSCOPE_INLINE PyObject* seen(const SeenContext& context) {
   return context.reference ? reinterpret_cast<PyWeakReference*>(context.reference)->wr_object : nullptr;
 }
 
+inline void forget(SeenContext* context) {
+  PyObject* reference = context->reference;
+  *context = {};
+  Py_XDECREF(reference);
+}
+
 inline void go_on_in(ThreadRing* ring, uint64_t serial) {
   if (serial == ring->context()) return;
   ring->set_context(serial);

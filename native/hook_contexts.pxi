@@ -174,14 +174,6 @@ cdef PyObject* weak_reference(PyObject* subject) noexcept:
     return reference
 
 
-cdef void forget(SeenContext* context) noexcept:
-    cdef PyObject* before = context.reference
-    context.reference = NULL
-    context.serial = 0
-    context.named_to = 0
-    Py_XDECREF(before)
-
-
 cdef object greenlet_module = None
 
 cdef void note_greenlet() noexcept:

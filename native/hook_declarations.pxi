@@ -255,6 +255,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
     uint64_t decision(PyCodeObject*) noexcept
     void install_fork_handlers() noexcept
     PyObject* current_task(ThreadRing*) noexcept
+    void forget(SeenContext*) noexcept
     void go_on_in(ThreadRing*, uint64_t) noexcept
     PyCodeObject* frame_code(const Frame*) noexcept
     Frame* current_frame(PyThreadState*) noexcept
@@ -298,7 +299,8 @@ cdef extern from "monitoring.hpp" namespace "pyscope":
 
 cdef extern from "superinstructions.hpp" namespace "pyscope":
     void join_instructions(PyCodeObject*) noexcept
-    const char* superinstruction(size_t, int*) noexcept
+    bint HAS_SUPERINSTRUCTIONS "pyscope::kHasSuperinstructions"
+    bint superinstructions_are(PyObject*) noexcept
 
 cdef extern from "glue.hpp" namespace "pyscope":
     uint8_t CONTEXT_TASK "(uint8_t)pyscope::ContextKind::Task"

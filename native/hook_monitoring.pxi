@@ -101,20 +101,12 @@ cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
 
 
 cdef object look_for_superinstructions():
-    """Whether this interpreter has the superinstructions of the one that this was built with."""
     global joining
-    cdef int number = 0
-    cdef size_t i = 0
-    cdef const char* name = superinstruction(0, &number)
-    joining = name != NULL
-    if joining:
+    if HAS_SUPERINSTRUCTIONS:
         import dis
 
-        known = getattr(dis, "_all_opmap", {})
-        while name != NULL:
-            joining = joining and known.get(name.decode()) == number
-            i += 1
-            name = superinstruction(i, &number)
+        numbers = getattr(dis, "_all_opmap", {})
+        joining = superinstructions_are(<PyObject*>numbers)
 
 
 cdef bint frame_company = False

@@ -9,6 +9,8 @@ namespace pyscope {
 
 #if PY_VERSION_HEX >= 0x030C0000 && PY_VERSION_HEX < 0x030D0000
 
+inline constexpr bool kHasSuperinstructions = true;
+
 struct Superinstruction {
   const char* name;
   uint8_t first, second, both;
@@ -43,17 +45,20 @@ inline void join_instructions(PyCodeObject* code) {
   if (!had && code->_co_cached) Py_CLEAR(code->_co_cached->_co_code);
 }
 
-// The number of the `i`-th one, and its name: what the interpreter that runs says must be what this was built with.
-inline const char* superinstruction(size_t i, int* number) {
-  if (i >= sizeof(kSuperinstructions) / sizeof(*kSuperinstructions)) return nullptr;
-  *number = kSuperinstructions[i].both;
-  return kSuperinstructions[i].name;
+// Whether the interpreter that runs, whose numbers by name these are, has those of the one that this was built with.
+inline bool superinstructions_are(PyObject* numbers) {
+  for (const Superinstruction& pair : kSuperinstructions) {
+    PyObject* number = PyDict_GetItemString(numbers, pair.name);
+    if (!number || PyLong_AsLong(number) != pair.both) return false;
+  }
+  return true;
 }
 
 #else
 
+inline constexpr bool kHasSuperinstructions = false;
 inline void join_instructions(PyCodeObject*) {}
-inline const char* superinstruction(size_t, int*) { return nullptr; }
+inline bool superinstructions_are(PyObject*) { return false; }
 
 #endif
 
