@@ -71,8 +71,9 @@ def everything(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
 def budgeted(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     """Every Python call of the process within a budget: what it does not hold is estimated, and told."""
     levels = _measured(
-        interpreter, effort, OVER_HTTP, [variants.BUDGETED], pairs=1, block_seconds=BUDGET_SECONDS
-    )
+        interpreter, effort, OVER_HTTP, [variants.BUDGETED], pairs=1,
+        block_seconds=BUDGET_SECONDS, settling_seconds=SETTLING_SECONDS,
+    )  # fmt: skip
     yield levels.row(variants.BUDGETED, 'every Python call, budget="5%"', at_most=EVERYTHING_BOUND)
     yield levels.lost_events([variants.BUDGETED])
 
