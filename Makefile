@@ -33,7 +33,7 @@ test-native: check-python  ## C++ tests under AddressSanitizer + UBSan, and Thre
 
 test-python: $(VENV)/built.stamp
 	sh .ci/browser.sh
-	$(SHARED) $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(SHARED) $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 2 $(PYTEST_ARGS)
 
 bench: $(VENV)/built.stamp  ## every figure with its interval, into docs/benchmarks.md; goes on where it stopped
 	$(SHARED) $(BIN)/python -m benchmarks $(BENCH_ARGS)
