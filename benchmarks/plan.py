@@ -94,7 +94,7 @@ PLAN: Final = (
     Step("event", On.ALL, 65),
     Step("viztracer", On.FIRST, 80),
     Step("budget", On.FIRST, 160),
-    Step("crowd", On.FIRST, 200),
+    Step("crowd", On.FIRST, 320),
     Step("throughput", On.FIRST, 110),
     Step("peers", On.FIRST, 130),
     Step("installed", On.FIRST, 120),

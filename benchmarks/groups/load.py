@@ -19,6 +19,8 @@ CONNECTIONS: Final = 8
 PAIRS: Final = 2  # of each connection in a block
 CROWD: Final = 1024
 CROWD_REQUESTS: Final = 2  # of each client in a block
+HANDFUL: Final = 16  # that send the crowd's requests between them: whether it is the crowd that costs
+CROWDS_TIME: Final = 0.75  # the share of the crowd itself
 LATENCY_BOUND: Final = 0.05
 
 
@@ -50,9 +52,9 @@ def throughput(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
 
 
 def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
-    """A thousand clients at once."""
-    names = [variants.ALL_PROBES, EVERYTHING]
-    few = Effort(effort.seconds, effort.factor, FEW_PROCESSES)
+    """A thousand clients at once, and the CPU time of the same requests from a handful of clients."""
+    names = [OWN, variants.ALL_PROBES, EVERYTHING]
+    few = Effort(effort.seconds * CROWDS_TIME, effort.factor, FEW_PROCESSES)
     found = samples(interpreter, "load:crowd", few, names=names, connections=CROWD, requests=CROWD_REQUESTS)
     title = f"{CROWD:,} concurrent requests"
     untraced = estimator.level(found, BASELINE)
@@ -63,15 +65,29 @@ def crowd(interpreter: Interpreter, effort: Effort) -> Iterator[Figure]:
     levels = Levels(f"{title}: p99 latency", interpreter.version, found)
     for name in names:
         yield levels.row(name, at_most=LATENCY_BOUND)
+    yield from _cpu(found, interpreter, title, names)
+    yield from _failures(found, interpreter, title, names)
+    yield Levels(title, interpreter.version, found).lost_events(names)
+    few = Effort(effort.seconds * (1 - CROWDS_TIME), effort.factor, 1)
+    each = CROWD * CROWD_REQUESTS // HANDFUL
+    found = samples(interpreter, "load:crowd", few, names=names, connections=HANDFUL, requests=each)
+    yield from _cpu(found, interpreter, f"the same requests, {HANDFUL} at a time", names)
+
+
+def _cpu(found: Samples, interpreter: Interpreter, title: str, names: Sequence[str]) -> Iterator[Figure]:
+    """CPU time of a request: that of the variants over the untraced."""
+    title = f"{title}: CPU time of a request"
+    untraced = estimator.level(found, f"{BASELINE}: CPU")
     control = percent(estimator.ratio(found, f"{CONTROL}: CPU", f"{BASELINE}: CPU"))
+    yield Figure(
+        f"{title}, untraced", interpreter.version, "", quantity("ms", 2)(untraced.scaled(1e3)), control,
+        Verdict.INFORMATION, untraced,
+    )  # fmt: skip
     for name in names:
         cost = estimator.ratio(found, f"{name}: CPU", f"{BASELINE}: CPU")
         yield Figure(
-            f"{title}: CPU time of a request: {name}", interpreter.version, "", percent(cost), control,
-            Verdict.INFORMATION, cost,
-        )  # fmt: skip
-    yield from _failures(found, interpreter, title, names)
-    yield Levels(title, interpreter.version, found).lost_events(names)
+            f"{title}: {name}", interpreter.version, "", percent(cost), control, Verdict.INFORMATION, cost
+        )
 
 
 def _failures(found: Samples, interpreter: Interpreter, title: str, names: Sequence[str]) -> Iterator[Figure]:
