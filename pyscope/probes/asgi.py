@@ -112,7 +112,9 @@ class _Request:
     __slots__ = ("_root", "_scope", "_told", "steps")
 
     def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        self._told = Scope("request", _name(scope)).enter()
+        self._told = Scope("request", _name(scope))
+        self._told.cpu_ns = 0  # that of its steps
+        self._told.enter()
         self._scope = scope
         self._root = scope.get("root_path", "")
         self.steps: Any = None
@@ -162,7 +164,7 @@ def _route(scope: ASGIScope, root: object) -> str:
         if type(path) is not str or not path:
             return ""
         mounted = scope.get("root_path", "")
-        if type(mounted) is str and type(root) is str and mounted.startswith(root):
+        if type(mounted) is str and type(root) is str and mounted != root and mounted.startswith(root):
             return template(mounted[len(root) :]).rstrip("/") + path
         return path
     except Exception:

@@ -41,6 +41,13 @@ _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
 
 
+class _Reference(weakref.ref[Any]):
+    """To a connection, whose `id` its end has to be told by."""
+
+    __slots__ = ("identity",)
+    identity: int
+
+
 class _Connection(ConnectionFields):
     """What is known of one checked-out connection."""
 
@@ -77,6 +84,7 @@ class SQLAlchemyProbe(Probe):
         self._connections: dict[int, _Connection] = {}
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
+        self._closed = functools.partial(_closed, self._connections)
         self._watching = False
         self._patches = Patches()
 
@@ -271,17 +279,12 @@ class SQLAlchemyProbe(Probe):
         return record
 
     def opened(self, connection: Any) -> _Connection:
-        identity, connections = id(connection), self._connections
         dialect = type(connection.dialect)
         if dialect not in self._dialects:
             self._watch_dialect(dialect)
-
-        def closed(of: weakref.ref[Any]) -> None:
-            found = connections.get(identity)
-            if found is not None and found.of is of:
-                del connections[identity]
-
-        record = connections[identity] = _Connection(connection, weakref.ref(connection, closed))
+        of = _Reference(connection, self._closed)
+        of.identity = id(connection)
+        record = self._connections[of.identity] = _Connection(connection, of)
         return record
 
     def started(self, record: _Connection, connection: Any) -> Transaction:
@@ -378,6 +381,12 @@ class SQLAlchemyProbe(Probe):
             self._tell(step, transaction)
         except Exception:
             self.fault()
+
+
+def _closed(connections: dict[int, _Connection], of: _Reference) -> None:
+    found = connections.get(of.identity)
+    if found is not None and found.of is of:
+        del connections[of.identity]
 
 
 def _stands_alone(connection: Any) -> bool:

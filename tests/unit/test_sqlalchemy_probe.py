@@ -421,6 +421,27 @@ def test_what_is_remembered_is_bounded(
     assert 1 < len(rows(watch.trace)) <= 1001
 
 
+def test_rows_of_ended_transactions_are_forgotten_while_another_stays_open(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'teams.db'}")
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        session.add_all(Team(id=key, name="x") for key in range(1, 41))
+        session.commit()
+    with watching(tmp_path, "sqlalchemy") as watch, Session(engine) as patient:
+        mine = patient.scalars(select(Team).where(Team.id < 3)).all()
+        loads = watch.probe("sqlalchemy")._here.loads
+        for _ in range(50):
+            with Session(engine) as hasty:
+                assert len(hasty.scalars(select(Team)).all()) == 40
+                assert len(loads.rows[0]) == len(loads.rows[1]) <= loads_module.FEW_ROWS
+        mine[0].size = 1
+        patient.commit()
+    engine.dispose()
+    told = rows(watch.trace)
+    assert [touch for touch, _, _ in told].count(Touch.READ) == 2  # what it read first is not forgotten
+    assert [touch for touch, _, _ in told].count(Touch.WRITE) == 1
+
+
 def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
     probes.acquire(["sqlalchemy"])
     try:

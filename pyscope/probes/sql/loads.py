@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Loads", "LoadsOfThreads", "Statement"]
 
 MOST_STATEMENTS = 2048
+FEW_ROWS = 256
 MOST_ROWS = 2048
 
 
@@ -49,7 +50,7 @@ class Loads(LoadsFields):
         self.sent = [], [], [], []
         self.most = MOST_STATEMENTS
         self.rows = [], []
-        self.most_rows = 2 * MOST_ROWS
+        self.most_rows = FEW_ROWS
         self.open = 0  # transactions
         self.written: Statement | None = None
         # Instances that were written, by the id of their state: two generations, of which the older is dropped.
@@ -64,10 +65,24 @@ class Loads(LoadsFields):
         self.sent = runs[half:], numbers[half:], known[half:], transactions[half:]
 
     def shorten_rows(self) -> None:
-        """Forgets the older rows; to be called when there are more than `most_rows`."""
-        states, runs = self.rows
-        half = self.most_rows // 2
-        self.rows = states[half:], runs[half:]
+        """Forgets the rows of transactions that have ended, and of too many others the older; to be called when there
+        are more than `most_rows`."""
+        sent_runs, _, _, transactions = self.sent
+        states: list[Any] = []
+        runs: list[int] = []
+        looked, is_open = 0, False
+        for state, run in zip(*self.rows, strict=False):
+            if run != looked:  # rows of one run mostly lie together
+                looked = run
+                at = bisect_left(sent_runs, run) - 1
+                transaction = transactions[at] if at >= 0 else None
+                is_open = transaction is not None and not transaction.ended
+            if is_open:
+                states.append(state)
+                runs.append(run)
+        del states[:-MOST_ROWS], runs[:-MOST_ROWS]
+        self.rows = states, runs
+        self.most_rows = max(FEW_ROWS, 2 * len(states))
 
     def statement_of(self, run: int | None) -> Statement | None:
         """The statement whose rows were loaded by a run; None if it was not on this thread, or too long ago."""
@@ -106,6 +121,7 @@ class Loads(LoadsFields):
         self.open = max(0, self.open - 1)
         if not self.open and self.rows[0]:
             self.rows = [], []
+            self.most_rows = FEW_ROWS
 
 
 class LoadsOfThreads(threading.local):

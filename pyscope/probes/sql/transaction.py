@@ -71,7 +71,11 @@ def _group_of(database: int, table: str, equalities: Iterable[tuple[str, Any]], 
 
 class Transaction(TransactionFields):
     """One transaction of one connection, from its begin to its end. `loads`: of the threads that ran it,
-    the latest last. `first_run`: the number of its first statement of the ORM."""
+    the latest last. `first_run`: the number of its first statement of the ORM. `ended`: `forget` was called.
+
+    Most only read: what is gathered begins as an empty tuple. Thousands of lists would live as long as the statements
+    are known that they belong to, and make the garbage collector look at all of the program's objects more often.
+    """
 
     __slots__ = (
         "_begun",
@@ -83,6 +87,7 @@ class Transaction(TransactionFields):
         "batch",
         "connection",
         "database",
+        "ended",
         "isolation",
         "savepoints",
     )
@@ -93,25 +98,33 @@ class Transaction(TransactionFields):
         self.database = database
         self.isolation = isolation
         self.autocommit = isolation == "AUTOCOMMIT"
-        self.savepoints: list[tuple[str, int]] = []
+        self.ended = False
+        self.savepoints: list[tuple[str, int]] | tuple[()] = ()
         self.batch: weakref.ref[Any] | None = None
         self.loads = [loads]
         self._begun = loads
         self.first_run = 0
-        self._looks: list[_Look] = []
-        self._earlier: list[tuple[Statement, Any]] = []
-        self._found_rows: list[tuple[Statement, str, int]] = []
-        self._writes: list[_Touched] = []
+        self._looks: list[_Look] | tuple[()] = ()
+        self._earlier: list[tuple[Statement, Any]] | tuple[()] = ()
+        self._found_rows: list[tuple[Statement, str, int]] | tuple[()] = ()
+        self._writes: list[_Touched] | tuple[()] = ()
 
     def knew(self, state: Any, statement: Statement) -> None:
         """It wrote an instance whose values the program knew by a statement of an earlier transaction."""
-        if len(self._earlier) < MOST_READS:
+        if not self._earlier:
+            self._earlier = [(statement, state)]
+        elif len(self._earlier) < MOST_READS:
             self._earlier.append((statement, state))
 
     def found(self, statement: Statement, table: str, keys: Iterable[Any]) -> None:
         """Rows that a SELECT found, where no state of instances tells them."""
         for key in islice(keys, MOST_READS - len(self._found_rows)):
-            self._found_rows.append((statement, table, row_of(self.database, table, [key])))
+            self._row_found(statement, table, row_of(self.database, table, [key]))
+
+    def _row_found(self, statement: Statement, table: str, row: int) -> None:
+        if not self._found_rows:
+            self._found_rows = []
+        self._found_rows.append((statement, table, row))
 
     def rests_on(self, statement: Statement, written: Statement, key: Any) -> None:
         """A statement wrote an instance, of this key, whose values the program knew by an earlier one."""
@@ -123,12 +136,13 @@ class Transaction(TransactionFields):
             return
         write = self._writes[-1]
         if write.row == row_of(self.database, write.table, [key]):
-            self._found_rows.append((statement, write.table, write.row))
+            self._row_found(statement, write.table, write.row)
 
     def answered(self, statement: Statement, rows: int) -> None:
         """How many rows a SELECT gave, where the driver did not say."""
-        if self._looks and self._looks[-1].statement is statement:
-            self._looks[-1] = self._looks[-1]._replace(rows=rows)
+        looks = self._looks
+        if looks and looks[-1].statement is statement:
+            looks[-1] = looks[-1]._replace(rows=rows)
 
     def moved(self, loads: Loads) -> None:
         """It goes on in another thread."""
@@ -138,8 +152,11 @@ class Transaction(TransactionFields):
 
     def looked(self, statement: Statement, parameters: Any, rows: int) -> None:
         """A SELECT was sent that names rows, or a group of them, by values."""
-        if len(self._looks) < MOST_READS:
-            self._looks.append(_Look(statement, parameters, rows, statement.known.entities))
+        look = _Look(statement, parameters, rows, statement.known.entities)
+        if not self._looks:
+            self._looks = [look]
+        elif len(self._looks) < MOST_READS:
+            self._looks.append(look)
 
     def changed(self, statement: Statement, parameters: Any, rows: int) -> None:
         """An INSERT, UPDATE or DELETE was sent, with the parameters of each execution."""
@@ -169,6 +186,8 @@ class Transaction(TransactionFields):
     def _write(self, statement: Statement, touch: Touch, row: int) -> None:
         if row:
             shape = statement.known.shape
+            if not self._writes:
+                self._writes = []
             self._writes.append(_Touched(statement, touch, shape.table, row, shape))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
@@ -223,16 +242,22 @@ class Transaction(TransactionFields):
 
     def savepoint(self, name: str) -> None:
         """Remembers what had been written."""
+        if not self.savepoints:
+            self.savepoints = []
         self.savepoints.append((name, len(self._writes)))
 
     def rolled_back_to(self, name: str) -> None:
         """Forgets what has been written since; since the latest, if none of that name was seen."""
-        for at in range(len(self.savepoints) - 1, -1, -1):
-            if self.savepoints[at][0] == name:
-                del self.savepoints[at + 1 :]
+        savepoints = self.savepoints
+        if not savepoints:
+            return
+        for at in range(len(savepoints) - 1, -1, -1):
+            if savepoints[at][0] == name:
+                del savepoints[at + 1 :]
                 break
-        if self.savepoints:
-            del self._writes[self.savepoints.pop()[1] :]
+        written = savepoints.pop()[1]
+        if self._writes:
+            del self._writes[written:]
 
     def tell(self) -> None:
         """Emits the rows, if something was written: reading alone harms nobody."""
@@ -264,7 +289,8 @@ class Transaction(TransactionFields):
 
     def forget(self) -> None:
         """Drops what was gathered: it has ended."""
-        self._looks, self._writes, self._earlier, self._found_rows = [], [], [], []
+        self._looks = self._writes = self._earlier = self._found_rows = self.savepoints = ()
+        self.ended = True
         self._begun.ended()
 
     def _tell_look(self, look: _Look, checked: set[int]) -> None:
