@@ -303,6 +303,39 @@ def test_looking_around_takes_a_small_part_of_the_budget() -> None:
     assert governor.faults == 0
 
 
+class _SlowAndQuiet(_SlowToRead):
+    """The same, of which functions can be quieted, so that windows come; then they are hardly called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent: set[int] = set()
+
+    def event_totals(self) -> list[Row]:
+        rows = super().event_totals()
+        return [row for row in rows if row[0] not in self.silent]
+
+    def quiet(self, codes: list[int]) -> list[int]:
+        self.silent.update(codes)
+        return codes
+
+    def arm(self, codes: list[int]) -> list[int]:
+        return codes
+
+
+def test_windows_pay_for_the_looks_that_they_come_with() -> None:
+    hook = _SlowAndQuiet()
+    governor = Governor(hook, 0.05, mechanism_ns=100, record_ns=100, frame=False, keeps=False, c_calls=False)
+    governor.start()
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        pass
+    governor.stop()
+
+    assert hook.silent
+    assert 3 <= hook.looks <= 16  # three for a window; twice as many where windows were not charged for them
+    assert governor.faults == 0
+
+
 class _Switch:
     def __init__(self) -> None:
         self.is_open = False
