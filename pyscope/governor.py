@@ -319,8 +319,9 @@ class Governor:
         seen = self._read()
         now, frames = time.monotonic_ns(), self._frames - frames
         # Without the margin: what was recorded for a moment has its memory warm.
-        recorded = sum(events for events, _ in seen.values()) * self._event_ns + frames * self._frame_ns
-        cost = recorded / MARGIN
+        cost = (
+            sum(events for events, _ in seen.values()) * self._event_ns + frames * self._frame_ns
+        ) / MARGIN
         work = max(passed - cost, passed * LEAST_WORK, 0.0)
         seen[EVERYTHING] = (
             round(frames * self._frame_ns / self._event_ns),
@@ -333,7 +334,7 @@ class Governor:
         for code in set(codes) - set(armed) - {EVERYTHING}:
             self._forget(code)  # its code object is no more
         # At random, so as to be in step with nothing. The look that led here is a part of what it took.
-        spent = recorded + (time.thread_time() - woken) * 1e9
+        spent = cost + (time.thread_time() - woken) * 1e9
         pause = spent / (self._budget * WINDOWS) * random.uniform(0.6, 1.4)
         self._window_due = time.process_time_ns() + max(pause, 20e6)
 
