@@ -21,6 +21,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.sql import shape
 from pyscope.probes.sql.known import Known
 from pyscope.probes.sql.loads import Loads, Statement
+from pyscope.probes.sql.references import references
 from pyscope.probes.sql.telling import before, before_commit
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
@@ -65,6 +66,7 @@ class Transactions:
         self._patches = patches
         self._fault = fault
         self._connections: dict[int, _Connection] = {}
+        self._reference = references(self._connections)
         self._here = _Here()
         self._saving: ContextVar[Any] = ContextVar("pyscope_django_saving", default=None)
         self._model: Any = ()
@@ -174,16 +176,10 @@ class Transactions:
     # transactions
 
     def _of(self, connection: Any) -> _Connection:
-        identity, connections = id(connection), self._connections
-        record = connections.get(identity)
+        record = self._connections.get(id(connection))
         if record is None or record.of() is not connection:
-
-            def gone(of: weakref.ref[Any]) -> None:
-                found = connections.get(identity)
-                if found is not None and found.of is of:
-                    del connections[identity]
-
-            record = connections[identity] = _Connection(connection, weakref.ref(connection, gone))
+            of = self._reference(connection)
+            record = self._connections[of.identity] = _Connection(connection, of)
         return record
 
     def _begin(self, record: _Connection, isolation: str) -> Transaction:

@@ -27,6 +27,7 @@ from pyscope.probes.sql.fields import ConnectionFields, loaded
 from pyscope.probes.sql.known import Known, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads, Statement
 from pyscope.probes.sql.purpose import ASKED
+from pyscope.probes.sql.references import references
 from pyscope.probes.sql.statements import Statements
 from pyscope.probes.sql.telling import before, before_commit
 from pyscope.probes.sql.template import mixed
@@ -39,13 +40,6 @@ _HANDING = ("do_execute", "do_executemany", "do_execute_no_params")
 _STATEMENT = STATEMENT.kind
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
-
-
-class _Reference(weakref.ref[Any]):
-    """To a connection, whose `id` its end has to be told by."""
-
-    __slots__ = ("identity",)
-    identity: int
 
 
 class _Connection(ConnectionFields):
@@ -84,7 +78,7 @@ class SQLAlchemyProbe(Probe):
         self._connections: dict[int, _Connection] = {}
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
-        self._closed = functools.partial(_closed, self._connections)
+        self._reference = references(self._connections)
         self._watching = False
         self._patches = Patches()
 
@@ -282,8 +276,7 @@ class SQLAlchemyProbe(Probe):
         dialect = type(connection.dialect)
         if dialect not in self._dialects:
             self._watch_dialect(dialect)
-        of = _Reference(connection, self._closed)
-        of.identity = id(connection)
+        of = self._reference(connection)
         record = self._connections[of.identity] = _Connection(connection, of)
         return record
 
@@ -381,12 +374,6 @@ class SQLAlchemyProbe(Probe):
             self._tell(step, transaction)
         except Exception:
             self.fault()
-
-
-def _closed(connections: dict[int, _Connection], of: _Reference) -> None:
-    found = connections.get(of.identity)
-    if found is not None and found.of is of:
-        del connections[of.identity]
 
 
 def _stands_alone(connection: Any) -> bool:

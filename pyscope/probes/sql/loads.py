@@ -67,15 +67,14 @@ class Loads(LoadsFields):
     def shorten_rows(self) -> None:
         """Forgets the rows of transactions that have ended, and of too many others the older; to be called when there
         are more than `most_rows`."""
-        sent_runs, _, _, transactions = self.sent
         states: list[Any] = []
         runs: list[int] = []
         looked, is_open = 0, False
         for state, run in zip(*self.rows, strict=False):
             if run != looked:  # rows of one run mostly lie together
                 looked = run
-                at = bisect_left(sent_runs, run) - 1
-                transaction = transactions[at] if at >= 0 else None
+                statement = self.statement_of(run)
+                transaction = None if statement is None else statement.transaction
                 is_open = transaction is not None and not transaction.ended
             if is_open:
                 states.append(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, TRANSACTION, Operation, Step, Touch
@@ -41,6 +41,18 @@ class _Look(NamedTuple):
     parameters: Any
     rows: int  # that the driver counted, -1 unknown
     entities: bool
+
+
+_Item = TypeVar("_Item")
+_Gathered: TypeAlias = list[_Item] | tuple[()]
+"""A list, of which there is none as long as it would be empty."""
+
+
+def _added(gathered: _Gathered[_Item], item: _Item) -> list[_Item]:
+    if not gathered:
+        return [item]
+    gathered.append(item)
+    return gathered
 
 
 def row_of(database: int, table: str, key: Iterable[Any]) -> int:
@@ -99,32 +111,26 @@ class Transaction(TransactionFields):
         self.isolation = isolation
         self.autocommit = isolation == "AUTOCOMMIT"
         self.ended = False
-        self.savepoints: list[tuple[str, int]] | tuple[()] = ()
+        self.savepoints: _Gathered[tuple[str, int]] = ()
         self.batch: weakref.ref[Any] | None = None
         self.loads = [loads]
         self._begun = loads
         self.first_run = 0
-        self._looks: list[_Look] | tuple[()] = ()
-        self._earlier: list[tuple[Statement, Any]] | tuple[()] = ()
-        self._found_rows: list[tuple[Statement, str, int]] | tuple[()] = ()
-        self._writes: list[_Touched] | tuple[()] = ()
+        self._looks: _Gathered[_Look] = ()
+        self._earlier: _Gathered[tuple[Statement, Any]] = ()
+        self._found_rows: _Gathered[tuple[Statement, str, int]] = ()
+        self._writes: _Gathered[_Touched] = ()
 
     def knew(self, state: Any, statement: Statement) -> None:
         """It wrote an instance whose values the program knew by a statement of an earlier transaction."""
-        if not self._earlier:
-            self._earlier = [(statement, state)]
-        elif len(self._earlier) < MOST_READS:
-            self._earlier.append((statement, state))
+        if len(self._earlier) < MOST_READS:
+            self._earlier = _added(self._earlier, (statement, state))
 
     def found(self, statement: Statement, table: str, keys: Iterable[Any]) -> None:
         """Rows that a SELECT found, where no state of instances tells them."""
         for key in islice(keys, MOST_READS - len(self._found_rows)):
-            self._row_found(statement, table, row_of(self.database, table, [key]))
-
-    def _row_found(self, statement: Statement, table: str, row: int) -> None:
-        if not self._found_rows:
-            self._found_rows = []
-        self._found_rows.append((statement, table, row))
+            found = statement, table, row_of(self.database, table, [key])
+            self._found_rows = _added(self._found_rows, found)
 
     def rests_on(self, statement: Statement, written: Statement, key: Any) -> None:
         """A statement wrote an instance, of this key, whose values the program knew by an earlier one."""
@@ -136,7 +142,7 @@ class Transaction(TransactionFields):
             return
         write = self._writes[-1]
         if write.row == row_of(self.database, write.table, [key]):
-            self._row_found(statement, write.table, write.row)
+            self._found_rows = _added(self._found_rows, (statement, write.table, write.row))
 
     def answered(self, statement: Statement, rows: int) -> None:
         """How many rows a SELECT gave, where the driver did not say."""
@@ -152,11 +158,9 @@ class Transaction(TransactionFields):
 
     def looked(self, statement: Statement, parameters: Any, rows: int) -> None:
         """A SELECT was sent that names rows, or a group of them, by values."""
-        look = _Look(statement, parameters, rows, statement.known.entities)
-        if not self._looks:
-            self._looks = [look]
-        elif len(self._looks) < MOST_READS:
-            self._looks.append(look)
+        if len(self._looks) < MOST_READS:
+            look = _Look(statement, parameters, rows, statement.known.entities)
+            self._looks = _added(self._looks, look)
 
     def changed(self, statement: Statement, parameters: Any, rows: int) -> None:
         """An INSERT, UPDATE or DELETE was sent, with the parameters of each execution."""
@@ -186,9 +190,7 @@ class Transaction(TransactionFields):
     def _write(self, statement: Statement, touch: Touch, row: int) -> None:
         if row:
             shape = statement.known.shape
-            if not self._writes:
-                self._writes = []
-            self._writes.append(_Touched(statement, touch, shape.table, row, shape))
+            self._writes = _added(self._writes, _Touched(statement, touch, shape.table, row, shape))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
         shape = statement.known.shape
@@ -242,9 +244,7 @@ class Transaction(TransactionFields):
 
     def savepoint(self, name: str) -> None:
         """Remembers what had been written."""
-        if not self.savepoints:
-            self.savepoints = []
-        self.savepoints.append((name, len(self._writes)))
+        self.savepoints = _added(self.savepoints, (name, len(self._writes)))
 
     def rolled_back_to(self, name: str) -> None:
         """Forgets what has been written since; since the latest, if none of that name was seen."""
