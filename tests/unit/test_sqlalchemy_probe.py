@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -440,6 +441,17 @@ def test_rows_of_ended_transactions_are_forgotten_while_another_stays_open(tmp_p
     told = rows(watch.trace)
     assert [touch for touch, _, _ in told].count(Touch.READ) == 2  # what it read first is not forgotten
     assert [touch for touch, _, _ in told].count(Touch.WRITE) == 1
+
+
+def test_what_is_known_of_a_connection_goes_with_it(engine: Engine, tmp_path: Path) -> None:
+    with watching(tmp_path, "sqlalchemy") as watch:
+        known = watch.probe("sqlalchemy")._connections
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            assert list(known) == [id(connection)]
+        del connection
+        gc.collect()
+        assert known == {}
 
 
 def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
