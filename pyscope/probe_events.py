@@ -93,7 +93,11 @@ class ProbeEvents:
     def __init__(self, event: EventType, found: Mapping[str, Any] | None, names: Names) -> None:
         self.type = event
         self._names = names
+        self._order: tuple[str, ...] = (*COMMON, *event.numbers, *event.texts)
         self._columns: dict[str, Any] = {}
+        self._own: dict[
+            str, NDArray[np.int64]
+        ] = {}  # ids of the processes' own tables: numbered through when asked for
         if found is None:
             for name in COMMON:
                 self._columns[name] = np.zeros(0, _DTYPES.get(name, np.int32))
@@ -103,47 +107,48 @@ class ProbeEvents:
         for name in COMMON:
             self._columns[name] = found[name]
         for name, values in zip(event.numbers, found["numbers"], strict=True):
-            what = event.fields[name]
-            self._columns[name] = (
-                values if what == "number" else names.through(what, found["process"], values)
-            )
+            (self._columns if event.fields[name] == "number" else self._own)[name] = values
         if event.texts:
             self._columns |= _texts(event.texts, found["texts"], found["text_bytes"].tolist())
 
     def of_columns(self, columns: dict[str, Any]) -> ProbeEvents:
         """Other events of the same type and numbering of names."""
         found = ProbeEvents(self.type, None, self._names)
-        found._columns = columns
+        found._columns, found._order = columns, tuple(columns)
         return found
 
     def __len__(self) -> int:
         return len(self._columns["time_ns"])
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return self._columns[name]
-        except KeyError:
-            raise KeyError(
-                f"{self.type.name} events have no {name!r}; they have {', '.join(self._columns)}"
-            ) from None
+        column = self._columns.get(name)
+        if column is None:
+            ids = self._own.get(name)
+            if ids is None:
+                raise KeyError(
+                    f"{self.type.name} events have no {name!r}; they have {', '.join(self._order)}"
+                )
+            column = self._names.through(self.type.fields[name], self._columns["process"], ids)
+            self._columns[name] = column
+        return column
 
     def keys(self) -> list[str]:
         """The columns' names."""
-        return list(self._columns)
+        return list(self._order)
 
     def records(self, rows: NDArray[Any] | Sequence[int] | None = None) -> Iterator[Any]:
         """Named tuples of all fields, strings, stacks (tuples of Location) and texts resolved.
 
         rows: of these rows only.
         """
-        names = tuple(self._columns)
+        names = self._order
         if not len(self):
             return iter(())
         columns = [self._resolved(name, rows) for name in names]
         return map(_record(self.type.name, names)._make, zip(*columns, strict=True))
 
     def _resolved(self, name: str, rows: NDArray[Any] | Sequence[int] | None) -> list[Any]:
-        column = self._columns[name]
+        column = self[name]
         if isinstance(column, list):
             return column if rows is None else [column[row] for row in rows]
         values = (column if rows is None else column[np.asarray(rows, np.intp)]).tolist()
@@ -157,7 +162,7 @@ class ProbeEvents:
         return list(values)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} {self.type.name} events: {', '.join(self._columns)}>"
+        return f"<{len(self)} {self.type.name} events: {', '.join(self._order)}>"
 
 
 @functools.cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, overload
 
 import numpy as np
@@ -14,6 +16,7 @@ OUTCOMES = ("returned", "raised", "open", "cut", "closed")
 caller's was;
 closed: a generator or coroutine that was closed while suspended."""
 
+_DEEPEST = 1000  # of contexts around one: a damaged recording may hold a circle
 _CONTEXT_KINDS = ("thread", "task", "greenlet")
 
 
@@ -173,21 +176,48 @@ class Contexts(Sequence[Context]):
     def __init__(self, found: Mapping[str, NDArray[Any]], names: bytes) -> None:
         self._found = found
         self._names = names
-        self._rows = {
-            (int(process), int(serial)): i + 1
-            for i, (process, serial) in enumerate(zip(found["process"], found["serial"], strict=True))
-        }
 
     def __len__(self) -> int:
         return len(self._found["serial"]) + 1
 
-    def of_kind(self, kind: str, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Of some contexts' indices, those of a kind (as in `Context.kind`); index 0 is of kind "thread"."""
-        kinds = self._found["kind"]
-        of = np.full(len(numbers), _CONTEXT_KINDS.index("thread"))
-        numbered = numbers > 0
-        of[numbered] = kinds[numbers[numbered] - 1]
-        found: NDArray[np.int32] = numbers[of == _CONTEXT_KINDS.index(kind)]
+    def name(self, number: int) -> str:
+        """The name of one, by its index."""
+        ends = self._found["name_end"]
+        start = int(ends[number - 2]) if number > 1 else 0
+        return self._names[start : int(ends[number - 1])].decode("utf-8", "replace") if number > 0 else ""
+
+    def of_kind(self, kind: str, numbers: NDArray[Any]) -> NDArray[np.bool_]:
+        """Of each of some contexts' indices whether it is of a kind (as in `Context.kind`)."""
+        found: NDArray[np.bool_] = self._kinds[numbers] == _CONTEXT_KINDS.index(kind)
+        return found
+
+    def around(self, kind: str, numbers: NDArray[Any]) -> NDArray[np.int64]:
+        """Of each of some contexts' indices the first that is not of a kind: itself, or one that it began in; 0 for
+        none."""
+        found = np.array(numbers, np.int64)
+        for _ in range(_DEEPEST):
+            inside = self.of_kind(kind, found)
+            if not inside.any():
+                return found
+            found[inside] = self._parents[found[inside]]
+        found[self.of_kind(kind, found)] = 0
+        return found
+
+    @functools.cached_property
+    def _kinds(self) -> NDArray[Any]:
+        return np.concatenate(([_CONTEXT_KINDS.index("thread")], self._found["kind"]))
+
+    @functools.cached_property
+    def _parents(self) -> NDArray[np.int64]:
+        """By index the index of the context that it began in. Within a process they stand in order of their serials."""
+        process, serial, parent = (self._found[name] for name in ("process", "serial", "parent"))
+        found = np.zeros(len(self), np.int64)
+        starts = np.flatnonzero(np.diff(process, prepend=-1)).tolist()
+        for start, end in pairwise([*starts, len(process)]):
+            own, wanted = serial[start:end], parent[start:end]
+            at = np.searchsorted(own, wanted)
+            known = own[np.minimum(at, len(own) - 1)] == wanted
+            found[start + 1 : end + 1] = np.where(known, start + 1 + at, 0)
         return found
 
     @overload
@@ -201,13 +231,11 @@ class Contexts(Sequence[Context]):
         if row < 0:
             return Context("", "thread", 0, -1)
         found = self._found
-        ends = found["name_end"]
-        name = self._names[int(ends[row - 1]) if row else 0 : int(ends[row])].decode("utf-8", "replace")
         kind = int(found["kind"][row])
         process = int(found["process"][row])
         return Context(
-            name,
+            self.name(row + 1),
             _CONTEXT_KINDS[kind] if kind < len(_CONTEXT_KINDS) else f"kind {kind}",
-            self._rows.get((process, int(found["parent"][row])), 0),
+            int(self._parents[row + 1]),
             process,
         )

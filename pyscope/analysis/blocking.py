@@ -8,7 +8,7 @@ saw in a task.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,10 +55,9 @@ class _Stretch:
 
 def find(trace: Trace, least_ns: int) -> list[PerformanceIssue]:
     """The places that blocked an event loop for `least_ns` and longer; one finding each."""
-    tasks = _Tasks(trace)
     found: list[_Stretch] = []
     for inside in (_external, _statements, _locks, _plain_calls, _own_steps):
-        for stretch in inside(trace, tasks, least_ns):
+        for stretch in inside(trace, least_ns):
             _merge(found, stretch)
     found += _told(trace, found, least_ns)
     places: dict[tuple[Location, str], list[_Stretch]] = {}
@@ -125,23 +124,7 @@ def _told(trace: Trace, found: list[_Stretch], least_ns: int) -> list[_Stretch]:
     return others
 
 
-class _Tasks:
-    """Which contexts are asyncio tasks."""
-
-    def __init__(self, trace: Trace) -> None:
-        self._contexts = trace.contexts
-        self._known: dict[int, bool] = {0: False}
-
-    def among(self, contexts: NDArray[Any]) -> NDArray[np.bool_]:
-        """Of each context whether it is a task."""
-        for number in np.unique(contexts).tolist():
-            if number not in self._known:
-                self._known[number] = self._contexts[number].kind == "task"
-        tasks = [number for number, is_task in self._known.items() if is_task]
-        return np.isin(contexts, tasks)
-
-
-def _external(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
+def _external(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Clients that wait in the thread itself."""
     begins, ends = trace.probe_events(EXTERNAL_BEGIN), trace.probe_events(EXTERNAL_END)
     long = ends["duration_ns"] >= least_ns
@@ -149,7 +132,7 @@ def _external(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
     rows = np.flatnonzero(
         (begins["blocking"] > 0)
         & np.isin(begins["attempt"], list(durations))
-        & tasks.among(begins["context"])
+        & trace.contexts.of_kind("task", begins["context"])
     )
     return [
         _Stretch(
@@ -166,10 +149,12 @@ def _external(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
     ]
 
 
-def _statements(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
+def _statements(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Statements of a synchronous driver: an asynchronous engine's run in greenlets."""
     events = trace.probe_events(STATEMENT)
-    rows = np.flatnonzero((events["duration_ns"] >= least_ns) & tasks.among(events["context"]))
+    rows = np.flatnonzero(
+        (events["duration_ns"] >= least_ns) & trace.contexts.of_kind("task", events["context"])
+    )
     return [
         _Stretch(
             row.thread,
@@ -185,7 +170,7 @@ def _statements(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
     ]
 
 
-def _locks(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
+def _locks(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Locks of `threading` that a task waited for; those of asyncio suspend it, and count as semaphores."""
     made = trace.probe_events(LOCK_MADE)
     names = trace.strings
@@ -195,7 +180,7 @@ def _locks(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
         (events["step"] == LockStep.ACQUIRED)
         & (events["waited_ns"] >= least_ns)
         & np.isin(events["lock"], made["lock"][np.array(of_threads, bool)])
-        & tasks.among(events["context"])
+        & trace.contexts.of_kind("task", events["context"])
     )
     return [
         _Stretch(
@@ -212,12 +197,12 @@ def _locks(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
     ]
 
 
-def _plain_calls(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
+def _plain_calls(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Plain functions in tasks, the outermost of each stack, named after the callee that took the time."""
     calls = trace.calls
     plain = np.array([function.kind in _PLAIN for function in trace.functions] or [False])
     rows = np.flatnonzero(calls["duration_ns"] >= least_ns)
-    rows = rows[plain[calls["function"][rows]] & tasks.among(calls["context"][rows])]
+    rows = rows[plain[calls["function"][rows]] & trace.contexts.of_kind("task", calls["context"][rows])]
     parent = calls["parent"]
     found = []
     chosen = set(rows.tolist())
@@ -255,12 +240,12 @@ def _takes_most(trace: Trace, row: int) -> int:
     return row
 
 
-def _own_steps(trace: Trace, tasks: _Tasks, least_ns: int) -> list[_Stretch]:
+def _own_steps(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Coroutines that hold the thread themselves: two of their events far apart, and no suspension between."""
     calls = trace.calls
     plain = np.array([function.kind in _PLAIN for function in trace.functions] or [False])
     rows = np.flatnonzero(calls["self_ns"] >= least_ns)
-    rows = rows[~plain[calls["function"][rows]] & tasks.among(calls["context"][rows])]
+    rows = rows[~plain[calls["function"][rows]] & trace.contexts.of_kind("task", calls["context"][rows])]
     if not len(rows):
         return []
     events = trace.events

@@ -18,13 +18,5 @@ def flow_of_contexts(trace: Trace, contexts: NDArray[Any]) -> NDArray[np.int64]:
 
     SQLAlchemy's asynchronous engine runs each statement in a greenlet of its own.
     """
-    distinct, inverse = np.unique(contexts, return_inverse=True)
-    found = [_flow(trace, context) for context in distinct.tolist()]
-    return np.array(found, np.int64)[inverse]
-
-
-def _flow(trace: Trace, context: int) -> int:
-    at = context
-    while at and trace.contexts[at].kind == "greenlet":
-        at = trace.contexts[at].parent
-    return at or context
+    around = trace.contexts.around("greenlet", contexts)
+    return np.where(around > 0, around, contexts)

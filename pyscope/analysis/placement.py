@@ -56,17 +56,10 @@ class Placement:
 
     def _greenlets(self, contexts: NDArray[np.int32]) -> dict[int, int]:
         """Of some contexts, the greenlets, each with the first context around that is none."""
-        found = {}
         known = self._trace.contexts
-        for number in known.of_kind("greenlet", contexts).tolist():
-            outer = known[number].parent
-            for _ in range(_DEEPEST):
-                if not outer or known[outer].kind != "greenlet":
-                    break
-                outer = known[outer].parent
-            if outer:
-                found[number] = outer
-        return found
+        outer = known.around("greenlet", contexts)
+        inside = (outer > 0) & known.of_kind("greenlet", contexts)
+        return dict(zip(contexts[inside].tolist(), outer[inside].tolist(), strict=True))
 
     def _outside(
         self, contexts: NDArray[np.int32], times: NDArray[np.int64], greenlets: dict[int, int]

@@ -25,6 +25,7 @@ logger = logging.getLogger("pyscope.live")
 
 FINDINGS_EVERY_NS = 1_000_000_000
 FINDINGS_OVER_NS = 30_000_000_000
+FINDINGS_SHARE = 0.4  # of the desk's: nobody waits for them
 _MOST_ANSWERS = 32
 
 
@@ -101,7 +102,7 @@ class Desk:
             self._failed = True
         finally:
             spent = time.thread_time_ns() - cpu
-            self._due_ns = began + max(FINDINGS_EVERY_NS, int(spent / self._share))
+            self._due_ns = began + max(FINDINGS_EVERY_NS, int(spent / self._share / FINDINGS_SHARE))
             self._finding = False
 
     # answers

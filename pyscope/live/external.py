@@ -150,7 +150,7 @@ class ExternalTable:
 
     def _begin(self, news: Slice, event: Any) -> None:
         thread = news.threads[event.thread]
-        context = news.contexts[event.context].name if event.context else ""
+        context = news.contexts.name(event.context)
         flow = thread.process, thread.os_tid, context, event.scope
         attempt = _Attempt(event.attempt, event.time_ns, event.timeout_ns, (event.group, event.number))
         call = self._continued(event, attempt, flow)

@@ -145,7 +145,7 @@ class RequestTable:
             row.start_ns = event.time_ns
             row.pid = news.pids[event.process]
             row.thread = news.threads[event.thread].name
-            row.context = news.contexts[event.context].name if event.context else None
+            row.context = news.contexts.name(event.context) if event.context else None
             self._changed[event.id] = None
 
     def _ends(self, news: Slice) -> None:
@@ -198,8 +198,7 @@ def _by_scope(scopes: Any, spent: Any) -> Iterator[tuple[int, int, int]]:
     if not len(scopes):
         return
     found, where, counts = np.unique(scopes, return_inverse=True, return_counts=True)
-    sums = np.zeros(len(found), np.int64)
-    np.add.at(sums, where, spent)
+    sums = np.bincount(where, weights=spent)
     for scope, total, count in zip(found.tolist(), sums.tolist(), counts.tolist(), strict=True):
         if scope:
-            yield scope, total, count
+            yield scope, int(total), count
