@@ -135,7 +135,7 @@ bool go_back(ThreadRing* ring, PyThreadState* thread, PyObject* now) {
   const bool inner = ring->left_greenlet.serial != 0;
   const SeenContext& next = inner ? ring->left_greenlet : ring->task;
   if (next.named_to < ring->file()->order()) return false;
-  if (!inner && (thread->context != ring->python_context || !hook.current_tasks || !next.reference ||
+  if (!inner && (thread->context != ring->python_context || !tasks_are_known() || !next.reference ||
                  current_task(ring) != seen(next)))
     return false;
   const uint64_t serial = next.serial;
@@ -174,16 +174,15 @@ bool look_for_greenlet(ThreadRing* ring, PyThreadState* thread) {
 void look_at_context(ThreadRing* ring, PyThreadState* thread) {
   ring->context_version = thread->context_ver;
   if (hook.greenlet_imported && look_for_greenlet(ring, thread)) return;
-  // From 3.14 on the task stands in the thread's state, and the slow path asks for it.
-  constexpr bool kAskAlways = PY_VERSION_HEX >= 0x030E0000;
-  if (kAskAlways || thread->context != ring->python_context ||
-      (hook.current_tasks && current_task(ring) != seen(ring->task))) {
+  if (thread->context != ring->python_context || (tasks_are_known() && current_task(ring) != seen(ring->task))) {
     ErrorGuard error;
     hook.slow.switch_context(ring, thread);
   }
 }
 
 PyObject* current_task(ThreadRing* ring) {
+  if constexpr (kTaskInThread) return running_task(current_thread());
+  if (!hook.current_tasks) return nullptr;
   PyObject *loop = nullptr, *task = nullptr;
   Py_ssize_t at = 0;
   while (PyDict_Next(hook.current_tasks, &at, &loop, &task))

@@ -117,6 +117,9 @@ PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
   return (decision & (kCodeMask << kCodeShift)) | static_cast<uint64_t>(kind);
 }
 
+// Whether `current_task` can tell.
+inline bool tasks_are_known() { return kTaskInThread || hook.current_tasks; }
+
 // The task that this thread's event loop is running, borrowed; null when none. No user code runs.
 PyObject* current_task(ThreadRing* ring);
 
@@ -145,7 +148,7 @@ PYSCOPE_COLD void look_at_context(ThreadRing* ring, PyThreadState* thread);
 // for the task as well: a loop may change that by itself (asyncio._enter_task).
 PYSCOPE_INLINE void follow_context(ThreadRing* ring, PyThreadState* thread, bool first_step) {
   if (PYSCOPE_UNLIKELY(thread->context_ver != ring->context_version) ||
-      (first_step && hook.current_tasks && current_task(ring) != seen(ring->task)))
+      (first_step && tasks_are_known() && current_task(ring) != seen(ring->task)))
     look_at_context(ring, thread);
 }
 

@@ -38,7 +38,6 @@ cdef uint64_t next_context = 1
 cdef size_t sweep_at = 1024
 cdef object running_loop_function = None
 cdef object task_get_name = None
-cdef object asyncio_current_task = None
 
 
 cdef void forget_contexts() noexcept:
@@ -119,7 +118,7 @@ cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint
 
 cdef void find_asyncio() noexcept:
     """Once `_asyncio` is imported, remember where it keeps the current tasks."""
-    global running_loop_function, task_get_name, asyncio_current_task
+    global running_loop_function, task_get_name
     cdef PyObject* modules = <PyObject*>sys.modules
     cdef PyObject* module = PyDict_GetItemString(modules, "_asyncio")
     if module == NULL:
@@ -128,7 +127,6 @@ cdef void find_asyncio() noexcept:
         native = <object>module
         running_loop_function = native._get_running_loop
         task_get_name = native.Task.__dict__.get("get_name")
-        asyncio_current_task = getattr(native, "current_task", None)
         tasks = getattr(native, "_current_tasks", None)
         if type(tasks) is dict:
             Py_INCREF(tasks)
@@ -144,19 +142,13 @@ cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
         if running_loop_function is None:
             find_asyncio()
         if running_loop_function is not None and not ring.in_greenlet and ring.file() != NULL:
-            if hook.current_tasks != NULL:
-                task = current_task(ring)
-                if task == NULL:
-                    loop = running_loop_function()
-                    ring.loop = NULL
-                    if loop is not None:
-                        ring.loop = <PyObject*>loop
-                        task = current_task(ring)
-            elif asyncio_current_task is not None:  # 3.14 keeps it in the thread state
-                if running_loop_function() is not None:
-                    found = asyncio_current_task()
-                    if found is not None:
-                        task = <PyObject*>found
+            task = current_task(ring)
+            if task == NULL and not TASK_IN_THREAD:
+                loop = running_loop_function()
+                ring.loop = NULL
+                if loop is not None:
+                    ring.loop = <PyObject*>loop
+                    task = current_task(ring)
             if task != seen(ring.task):
                 forget(&ring.task)
                 if task != NULL:
@@ -210,7 +202,7 @@ cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
 
 
 cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
-    cdef PyObject* task = current_task(ring) if hook.current_tasks != NULL else NULL
+    cdef PyObject* task = current_task(ring)
     cdef SeenContext parent
     outer = target.parent
     if outer is not None:

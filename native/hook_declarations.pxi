@@ -254,6 +254,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
     void mark_quieted(uint32_t) noexcept
     uint64_t decision(PyCodeObject*) noexcept
     void install_fork_handlers() noexcept
+    bint TASK_IN_THREAD "pyscope::kTaskInThread"
     PyObject* current_task(ThreadRing*) noexcept
     void forget(SeenContext*) noexcept
     void go_on_in(ThreadRing*, uint64_t) noexcept

@@ -13,16 +13,15 @@
 #ifndef Py_BUILD_CORE
 #define Py_BUILD_CORE 1
 #endif
-// The internal headers are C; C++ needs them without its own keywords in the way.
 #include "internal/pycore_frame.h"
-#undef Py_BUILD_CORE
-
-#include "opcode.h"
-
 #if PY_VERSION_HEX >= 0x030E0000
 #include "internal/pycore_genobject.h"
 #include "internal/pycore_interpframe.h"
+#include "internal/pycore_tstate.h"
 #endif
+#undef Py_BUILD_CORE
+
+#include "opcode.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -103,6 +102,18 @@ inline PyThreadState* current_thread() {
 #endif
 }
 
+// Where asyncio keeps the task that a thread runs, borrowed; null where none does. 3.13 and older keep them in a dict of
+// `_asyncio`.
+#if PY_VERSION_HEX >= 0x030E0000
+inline constexpr bool kTaskInThread = true;
+inline PyObject* running_task(PyThreadState* thread) {
+  return reinterpret_cast<_PyThreadStateImpl*>(thread)->asyncio_running_task;
+}
+#else
+inline constexpr bool kTaskInThread = false;
+inline PyObject* running_task(PyThreadState*) { return nullptr; }
+#endif
+
 inline PyTypeObject* raised_type(PyThreadState* thread) {
 #if PY_VERSION_HEX >= 0x030C0000
   return thread->current_exception ? Py_TYPE(thread->current_exception) : nullptr;
@@ -164,6 +175,36 @@ inline bool left_by_exception(const Frame* frame, PyObject* argument) {
 #else
   (void)frame;
   return false;
+#endif
+}
+
+// At a profile function's RETURN event, no exception leaving: whether the generator suspends (else it is finished).
+inline bool suspends(const Frame* frame) {
+#if PY_VERSION_HEX >= 0x030E0000
+  // The event comes before the generator's state says so: the instruction in hand tells.
+  const _Py_CODEUNIT* at = frame->instr_ptr;
+  switch (at->op.code) {
+    case YIELD_VALUE:
+    case INSTRUMENTED_YIELD_VALUE:
+      return true;
+    case INSTRUMENTED_LINE:
+    case INSTRUMENTED_INSTRUCTION: {  // somebody else's, over it
+      PyCodeObject* code = frame_code(frame);
+      PyObject* plain = PyCode_GetCode(code);
+      if (!plain) {
+        PyErr_Clear();
+        return false;
+      }
+      const auto* base = reinterpret_cast<const _Py_CODEUNIT*>(PyBytes_AS_STRING(plain));
+      const bool yields = base[at - _PyCode_CODE(code)].op.code == YIELD_VALUE;
+      Py_DECREF(plain);
+      return yields;
+    }
+    default:
+      return false;
+  }
+#else
+  return suspended(frame);
 #endif
 }
 

@@ -108,7 +108,7 @@ int profile_python(PyFrameObject* object, int what, PyObject* argument) {
   } else if (PYSCOPE_LIKELY(!(value & kSuspends))) {
     record_return(value, current_thread());
   } else {
-    record_suspend(value, suspended(frame) ? Kind::GenYield : Kind::GenReturn, frame, current_thread(), nullptr);
+    record_suspend(value, suspends(frame) ? Kind::GenYield : Kind::GenReturn, frame, current_thread(), nullptr);
   }
   return 0;
 }

@@ -67,7 +67,9 @@ class Program:
     def execute(self) -> None:
         """Run the program. Returns or raises as it does; an exception's traceback shows its frames only."""
         main = types.ModuleType("__main__")
-        main.__dict__.update(__annotations__={}, __builtins__=sys.modules["builtins"])
+        main.__dict__.update(__builtins__=sys.modules["builtins"])
+        if sys.version_info < (3, 14):
+            main.__dict__.update(__annotations__={})
         _replaced.append(sys.modules["__main__"])
         sys.modules["__main__"] = main
         try:

@@ -7,6 +7,7 @@ import asyncio
 import collections
 import itertools
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -526,7 +527,8 @@ def recursion(shape: str, backend: str, limit: int, stack: int, folder: Path) ->
         env=environment,
         timeout=120,
     )
-    return done.returncode, done.stdout, done.stderr
+    # 3.14 says how much of the C stack was used: its place in memory is another each time
+    return done.returncode, re.sub(r"used \d+ kB", "used so much", done.stdout), done.stderr
 
 
 @pytest.mark.parametrize("backend", ALL)
@@ -539,6 +541,13 @@ def test_recursion_ends_at_the_default_limit_as_it_does_untraced(
     if backend == "python":  # its own frames need room: the program meets the limit some frames earlier
         code, output, errors = recursion(shape, backend, 0, 0, tmp_path)
         assert (code, output[:8]) == (0, "left at "), errors
+        return
+    if backend == "frame" and sys.version_info >= (3, 14) and shape in ("getitem", "property"):
+        # Once specialised, these calls go past the limit there until something else looks at it: with a frame hook they
+        # are not, and end where it stands.
+        code, output, errors = recursion(shape, backend, 0, 0, tmp_path)
+        left_at, expected_at = (int(text.split()[2]) for text in (output, expected[1]))
+        assert code == 0 and 990 < left_at <= expected_at, errors
         return
 
     assert recursion(shape, backend, 0, 0, tmp_path) == expected

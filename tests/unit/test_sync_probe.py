@@ -148,6 +148,16 @@ def test_a_lock_behaves_as_the_original(probe: None, factory: str) -> None:
     assert own <= set(dir(type(lock)))
 
 
+@pytest.mark.parametrize("factory", ["Lock", "RLock"])
+def test_a_lock_can_do_whatever_the_original_can(probe: None, factory: str) -> None:
+    original, traced = (LockType if factory == "Lock" else RLockType)(), getattr(threading, factory)()
+    assert [name for name in dir(original) if not hasattr(traced, name)] == []
+    assert not hasattr(traced, "no_such_thing")
+    with traced:
+        if hasattr(original, "locked"):  # an RLock's, from 3.14 on
+            assert traced.locked()
+
+
 def test_a_lock_waits_and_gives_up_as_the_original(probe: None) -> None:
     lock = threading.Lock()
     assert lock.acquire(blocking=False)

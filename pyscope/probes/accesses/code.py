@@ -1,11 +1,13 @@
 """The instructions of a code object, and what each takes from the stack and leaves on it.
 
-CPython 3.11 to 3.13 differ in names and details; whatever is not known here ends an analysis, which then says less.
+CPython 3.11 to 3.14 differ in names and details: 3.14's are told by the names of 3.13. Whatever is not known here ends
+an analysis, which then says less.
 """
 
 from __future__ import annotations
 
 import dis
+import sys
 from dataclasses import dataclass
 from types import CodeType
 
@@ -14,12 +16,12 @@ __all__ = ["JUMPS_ALWAYS", "LEAVES", "Step", "steps_of"]
 _POPS_TABLE = {  # how many values each takes; n: its argument
     "0": """COPY COPY_FREE_VARS DELETE_DEREF DELETE_FAST EXTENDED_ARG FOR_ITER GET_LEN JUMP_BACKWARD
         JUMP_BACKWARD_NO_INTERRUPT JUMP_FORWARD KW_NAMES LOAD_ASSERTION_ERROR LOAD_BUILD_CLASS LOAD_CLASSDEREF
-        LOAD_CLOSURE LOAD_CONST LOAD_DEREF LOAD_FAST LOAD_FAST_AND_CLEAR LOAD_FAST_CHECK LOAD_FAST_LOAD_FAST
+        LOAD_CLOSURE LOAD_COMMON_CONSTANT LOAD_CONST LOAD_DEREF LOAD_FAST LOAD_FAST_AND_CLEAR LOAD_FAST_CHECK LOAD_FAST_LOAD_FAST
         LOAD_GLOBAL LOAD_LOCALS LOAD_NAME MAKE_CELL MATCH_KEYS MATCH_MAPPING MATCH_SEQUENCE NOP PRECALL PUSH_NULL
         RESUME RETURN_CONST SWAP""",
     "1": """BEFORE_ASYNC_WITH BEFORE_WITH CALL_INTRINSIC_1 CONVERT_VALUE DELETE_ATTR DICT_MERGE DICT_UPDATE
         FORMAT_SIMPLE GET_AITER GET_AWAITABLE GET_ITER GET_YIELD_FROM_ITER LIST_APPEND LIST_EXTEND LIST_TO_TUPLE
-        LOAD_ATTR LOAD_METHOD POP_TOP RERAISE RETURN_VALUE SET_ADD SET_UPDATE STORE_DEREF STORE_FAST
+        LOAD_ATTR LOAD_METHOD LOAD_SPECIAL POP_TOP RERAISE RETURN_VALUE SET_ADD SET_UPDATE STORE_DEREF STORE_FAST
         STORE_FAST_LOAD_FAST STORE_GLOBAL STORE_NAME TO_BOOL UNARY_INVERT UNARY_NEGATIVE UNARY_NOT UNARY_POSITIVE
         UNPACK_SEQUENCE YIELD_VALUE""",
     "2": """BINARY_OP BINARY_SUBSCR CALL_INTRINSIC_2 COMPARE_OP CONTAINS_OP DELETE_SUBSCR END_SEND
@@ -52,10 +54,28 @@ class Step:
     last_line: int
 
 
+_OLDER_NAMES = {
+    "LOAD_FAST_BORROW": "LOAD_FAST",
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": "LOAD_FAST_LOAD_FAST",
+    "LOAD_SMALL_INT": "LOAD_CONST",
+}
+_DOES_NOTHING = frozenset({"CACHE", "NOT_TAKEN"})
+
+
+def _name(each: dis.Instruction) -> str:
+    if each.opname == "BINARY_OP" and each.argrepr == "[]":
+        return "BINARY_SUBSCR"
+    return _OLDER_NAMES.get(each.opname, each.opname)
+
+
 def steps_of(code: CodeType) -> list[Step]:
-    """The instructions of a code object, in order, without caches."""
-    found = [each for each in dis.get_instructions(code) if each.opname != "CACHE"]
-    index_at = {each.offset: index for index, each in enumerate(found)}
+    """The instructions of a code object, in order, without those that do nothing."""
+    found: list[dis.Instruction] = []
+    index_at: dict[int, int] = {}
+    for each in dis.get_instructions(code):
+        index_at[each.offset] = len(found)
+        if each.opname not in _DOES_NOTHING:
+            found.append(each)
     # A jump's target may be an EXTENDED_ARG before the instruction: it is a step too.
     steps = []
     for each in found:
@@ -63,11 +83,12 @@ def steps_of(code: CodeType) -> list[Step]:
         target = -1
         if each.opcode in _JUMPS:
             target = index_at.get(each.argval, -1)
-        pops, pushes = _effect(each.opname, each.opcode, each.arg)
+        name = _name(each)
+        pops, pushes = _effect(name, each.opcode, each.arg)
         positions = each.positions
         first = (positions.lineno if positions else None) or 0
         last = (positions.end_lineno if positions else None) or first
-        steps.append(Step(each.opname, argument, each.argval, each.offset, pops, pushes, target, first, last))
+        steps.append(Step(name, argument, each.argval, each.offset, pops, pushes, target, first, last))
     return steps
 
 
@@ -79,7 +100,7 @@ def _effect(name: str, opcode: int, argument: int | None) -> tuple[int, int]:
     if name == "CALL":  # 3.11 splits its effect with PRECALL
         return number + 2, 1
     if name == "CALL_FUNCTION_EX":
-        return 3 + (number & 1), 1
+        return (4 if sys.version_info >= (3, 14) else 3 + (number & 1)), 1
     if name.startswith("POP_JUMP"):
         return 1, 0
     if name == "FORMAT_VALUE":

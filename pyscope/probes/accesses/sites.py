@@ -236,6 +236,11 @@ def _is_key(label: Label) -> bool:
     return label is not None and label[0] in ("constant", "variable", "attribute")
 
 
+def _is_slice(label: Label) -> bool:
+    """Whether it is a slice of constants: 3.14 makes one a constant itself."""
+    return label is not None and label[0] == "constant" and isinstance(label[1], slice)
+
+
 def _loaded(step: Step) -> Label:
     if step.name in ("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF"):
         return ("variable", step.value)
@@ -336,11 +341,18 @@ class _Walk:
             if called is not None:
                 return called
         elif name == "BINARY_SUBSCR" and taken[0] == ("value", 0):
-            return self._content(at, _R, taken[1], True)
+            return (
+                self._content(at, _R, None, False)
+                if _is_slice(taken[1])
+                else self._content(at, _R, taken[1], True)
+            )
         elif name in ("STORE_SUBSCR", "DELETE_SUBSCR") and taken[-2] == ("value", 0):
             if name == "STORE_SUBSCR":
                 self._keep(taken[:1])
-            self._content(at, _W, taken[-1], True)
+            if _is_slice(taken[-1]):
+                self._content(at, _W, None, False)
+            else:
+                self._content(at, _W, taken[-1], True)
             return None
         elif name == "CONTAINS_OP" and taken[1] == ("value", 0):
             label = self._content(at, _R, taken[0], True)

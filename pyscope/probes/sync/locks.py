@@ -111,6 +111,12 @@ class _Traced:
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self._raw.__reduce_ex__(protocol)
 
+    def __getattr__(self, name: str) -> Any:
+        """What the locks of a newer interpreter can do besides."""
+        if name in _Traced.__slots__:
+            raise AttributeError(name)
+        return getattr(self._raw, name)
+
 
 class TracedLock(_Traced):
     """In place of a `_thread.lock`."""
@@ -154,6 +160,12 @@ class TracedRLock(_Traced):
                 _tell(_RELEASED, self._number)
         finally:
             self._raw.release()
+
+    if hasattr(RAW_RLOCK, "locked"):  # from 3.14 on
+
+        def locked(self) -> bool:
+            locked: bool = self._raw.locked()
+            return locked
 
     def _is_owned(self) -> bool:
         owned: bool = self._raw._is_owned()

@@ -231,9 +231,9 @@ def _call_soon_threadsafe(patches: Patches, original: Callable[..., Any]) -> Cal
 
 def _run_once(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def _run_once(self: Any) -> None:
+    def _run_once(self: Any, *args: Any) -> None:
         if patches.on and strands.next_step(self):
             take(id(self), Channel.LOOP)
-        original(self)
+        original(self, *args)
 
     return _run_once

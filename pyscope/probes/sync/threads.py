@@ -101,8 +101,8 @@ class _Begin:
 
 def _bootstrap_inner(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def _bootstrap_inner(self: Any) -> None:
-        original(self)
+    def _bootstrap_inner(self: Any, *args: Any) -> None:
+        original(self, *args)
         if patches.on:
             _tell(ThreadStep.ENDED, self)
 
@@ -144,10 +144,10 @@ def _item_init(patches: Patches, original: Callable[..., None]) -> Callable[...,
 
 def _item_run(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(original)
-    def run(self: Any) -> None:
+    def run(self: Any, *args: Any) -> None:  # 3.14 hands it a context
         if patches.on:
             take(id(self.future), Channel.SUBMIT)
-        original(self)
+        original(self, *args)
 
     return run
 
