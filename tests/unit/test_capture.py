@@ -547,7 +547,8 @@ def test_recursion_ends_at_the_default_limit_as_it_does_untraced(
         # are not, and end where it stands.
         code, output, errors = recursion(shape, backend, 0, 0, tmp_path)
         left_at, expected_at = (int(text.split()[2]) for text in (output, expected[1]))
-        assert code == 0 and 990 < left_at <= expected_at, errors
+        assert code == 0, errors
+        assert 990 < left_at <= expected_at
         return
 
     assert recursion(shape, backend, 0, 0, tmp_path) == expected
