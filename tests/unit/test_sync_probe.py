@@ -150,7 +150,8 @@ def test_a_lock_behaves_as_the_original(probe: None, factory: str) -> None:
 
 @pytest.mark.parametrize("factory", ["Lock", "RLock"])
 def test_a_lock_can_do_whatever_the_original_can(probe: None, factory: str) -> None:
-    original, traced = (LockType if factory == "Lock" else RLockType)(), getattr(threading, factory)()
+    original = _thread.allocate_lock() if factory == "Lock" else _thread.RLock()
+    traced = getattr(threading, factory)()
     assert [name for name in dir(original) if not hasattr(traced, name)] == []
     assert not hasattr(traced, "no_such_thing")
     with traced:
