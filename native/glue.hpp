@@ -159,7 +159,7 @@ struct LoadsHere {
   uint64_t thread;
   PyObject* loads;
 };
-inline thread_local LoadsHere loads_here{};
+inline constinit thread_local LoadsHere loads_here __attribute__((tls_model("initial-exec"))){};
 
 inline uint64_t thread_number() { return current_thread()->id; }
 
@@ -221,6 +221,29 @@ inline RecordingFile* make_recording_file(const std::string& path, const Process
 
 inline StepBegin begin_step() { return step_clock.begin(); }
 inline int64_t end_step(const StepBegin& begin) { return step_clock.end(begin); }
+
+// Sends None to an iterator or coroutine, as tp_iternext gives it on: null without an error is an end with None, which
+// spares a StopIteration. `cpu_ns` grows by what the step took.
+inline PyObject* next_step(PyObject* awaited, int64_t* cpu_ns) {
+  PyObject* result = nullptr;
+  const StepBegin began = begin_step();
+  const PySendResult how = PyIter_Send(awaited, Py_None, &result);
+  *cpu_ns += end_step(began);
+  if (how != PYGEN_RETURN) return result;
+  if (result != Py_None) {
+    PyObject* stop = PyObject_CallOneArg(PyExc_StopIteration, result);
+    if (stop) PyErr_SetObject(PyExc_StopIteration, stop);
+    Py_XDECREF(stop);
+  }
+  Py_DECREF(result);
+  return nullptr;
+}
+
+// Cython makes an iterator's end a StopIteration with a traceback.
+inline void set_next(PyTypeObject* type, iternextfunc next) {
+  type->tp_iternext = next;
+  PyType_Modified(type);
+}
 // What another thread may be storing.
 inline int64_t load_relaxed(const int64_t* at) { return __atomic_load_n(at, __ATOMIC_RELAXED); }
 inline int64_t monotonic_ns() { return clock_ns(CLOCK_MONOTONIC); }

@@ -321,6 +321,8 @@ cdef extern from "glue.hpp" namespace "pyscope":
         pass
     StepBegin begin_step() noexcept
     int64_t end_step(const StepBegin&) noexcept
+    PyObject* next_step(PyObject*, int64_t*) noexcept
+    void set_next(PyTypeObject*, PyObject* (*)(PyObject*) noexcept) noexcept
     ThreadRing* get_thread_ring() noexcept
     void open_thread_ring_here() noexcept
     void open_existing_rings() noexcept

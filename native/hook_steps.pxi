@@ -53,6 +53,13 @@ cdef class Steps:
         self.awaited.close()
 
 
+cdef PyObject* steps_next(PyObject* steps) noexcept:
+    return next_step(<PyObject*>(<Steps>steps).awaited, &(<Steps>steps).cpu_ns)
+
+
+set_next(<PyTypeObject*>Steps, steps_next)
+
+
 cdef class LoopTimes:
     """Since when an event loop runs callbacks (0: it waits), and the frame in which it was last seen to."""
     cdef public int64_t busy_ns

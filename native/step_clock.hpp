@@ -59,6 +59,6 @@ class StepClock {
   int depth_ = 0;  // steps within steps
 };
 
-inline thread_local StepClock step_clock;
+inline constinit thread_local StepClock step_clock __attribute__((tls_model("initial-exec")));
 
 }  // namespace pyscope

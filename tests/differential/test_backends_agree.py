@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import threading
+import time
 import types
 import warnings
 from pathlib import Path
@@ -206,6 +207,9 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
                 said, kept = _run(code)
     finally:
         gc.enable()
+    deadline = time.monotonic() + 5  # a thread of the program's may still be on its way out
+    while threading.active_count() > before["threads alive"] and time.monotonic() < deadline:
+        time.sleep(0.001)
     assert _interpreter() == before
     assert said == untraced[0]
     assert recording.figures["faults"] == 0, recording.figures

@@ -61,6 +61,8 @@ class ReadSite:
     contents: tuple[Content, ...]
 
 
+_LONGEST_GUARD = 24  # steps, from the look whether any() is still the built-in one to the loop in its place
+
 _COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
 """What is decided or kept in one of these is decided for, or handed to, whoever runs it."""
 
@@ -170,6 +172,8 @@ class Sites:
         elif step.name == "SEND" and inside and step.target >= 0:
             at = step.target
             stack = [value] if sys.version_info < (3, 12) else [value, value]
+        elif step.name == "FOR_ITER" and inside and (end := self._end_of_call(index)) >= 0:
+            at, stack = end, [value]
         else:
             return _PLAIN
         walk = _Walk(self._steps)
@@ -181,6 +185,22 @@ class Sites:
             whole.returned |= use.returned
             whole.branches |= use.branches
         return ReadSite(tuple(walk.uses), tuple(walk.contents))
+
+    def _end_of_call(self, index: int) -> int:
+        """Where the result is, if a loop stands for a call: 3.14 makes one of any(), all() and tuple() of a generator
+        expression. -1 if it does not."""
+        before = self._steps[max(0, index - _LONGEST_GUARD) : index]
+        if self._steps[index].target < 0 or all(step.name != "LOAD_COMMON_CONSTANT" for step in before):
+            return -1
+        for at in range(self._steps[index].target, len(self._steps)):
+            step = self._steps[at]
+            if step.name == "JUMP_FORWARD":
+                return step.target
+            if step.name == "RETURN_VALUE":
+                return at
+            if step.name not in ("END_FOR", "POP_ITER", "LOAD_CONST", "CALL_INTRINSIC_1"):
+                break
+        return -1
 
     def _before_object(self, index: int) -> int:
         """The index of the step before those that put the object of an attribute access on the stack; -1 unknown."""
