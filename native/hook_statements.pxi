@@ -12,13 +12,13 @@ cdef class ConnectionFields:
 cdef class TransactionFields:
     cdef public int64_t number
     cdef public list loads
-    cdef public object first_run
+    cdef public object first_run, looks
 
 
 cdef class KnownFields:
     cdef public object relationship, template
     cdef public tuple names
-    cdef public int operation, load
+    cdef public int operation, load, asked_load
     cdef public bint entities, names_rows, orm, paged
     # As `names`, of this module's tables
     cdef uint64_t names_of
@@ -91,12 +91,13 @@ cdef class Statements:
     cdef dict connections, compiled
     cdef set sending
     cdef tuple asked
-    cdef uint64_t salt
+    cdef object salt
     cdef uint16_t kind
-    cdef int select, other
+    cdef int select, other, eager, most_looks
 
     def __init__(self, StatementsFields statements, emitter_active, *, probe, dict connections, dict compiled, set sending,
-                 known_of, fingerprint, purpose, identity, uint64_t salt, tuple asked, uint16_t kind, int select, int other):
+                 known_of, fingerprint, purpose, identity, salt, tuple asked, uint16_t kind, int select, int other, int eager,
+                 int most_looks):
         self.statements = statements
         self.emitter_active = emitter_active
         self.probe = probe
@@ -112,6 +113,8 @@ cdef class Statements:
         self.kind = kind
         self.select = select
         self.other = other
+        self.eager = eager
+        self.most_looks = most_looks
 
     def handing(self, original):
         """A dialect's method that hands a statement with its parameters to the driver, and tells of it."""
@@ -175,7 +178,11 @@ cdef class Statements:
             if known.orm:
                 options = context.execution_options.get("_sa_orm_load_options")
                 state = None if options is None else options._lazy_loaded_from
-                if state is None:
+                if state is None and (options is None or options._refresh_state is None):
+                    load = known.asked_load
+                    if load == self.eager:
+                        relationship = known.relationship
+                elif state is None:
                     load, relationship, parent, parent_statement = self.purpose(options, known, loads)
                 else:
                     load, relationship = known.load, known.relationship
@@ -184,7 +191,7 @@ cdef class Statements:
                     last, parent_statement = loads.last
                     if not last or last != run:
                         parent_statement = loads.template_of(run)
-            arguments = parent or self.fingerprint(statement, parameters)
+            arguments = parent or self.fingerprint_of(statement, parameters)
         if known.names_of != tables:
             known.template_name = intern_string(known.template)
             known.relationship_name = intern_string(known.relationship)
@@ -219,11 +226,18 @@ cdef class Statements:
             (<list>loads.sent[2]).append(known)
             (<list>loads.sent[3]).append(transaction)
             (<list>loads.sent[0]).append(run)  # last: what is found by its run is there
-            if not known.names_rows or load not in self.asked:
-                return 0
-        elif known.operation == self.other:
+        if known.operation == self.select:
+            if known.names_rows and load in self.asked:
+                values = parameters if compiled is None else context.compiled_parameters[0]
+                looks = transaction.looks
+                if not looks:
+                    transaction.looks = [(number, known, values, rows)]
+                elif len(<list?>looks) < self.most_looks:
+                    (<list>looks).append((number, known, values, rows))
             return 0
-        self.probe.follow(record, connection, known, number, transaction, parameters, context, rows, load)
+        if known.operation == self.other:
+            return 0
+        self.probe.follow(record, connection, known, number, transaction, parameters, context, rows)
         return 0
 
     cdef int64_t identity_of(self, state) except? -1:
@@ -232,8 +246,14 @@ cdef class Statements:
         if type(key) is tuple and type((<tuple>key)[1]) is tuple and len(<tuple>(<tuple>key)[1]) == 1:
             value = (<tuple>(<tuple>key)[1])[0]
             if type(value) is int:
-                return identity_number(self.salt, <uint64_t><PyObject*>(<tuple>key)[0], value)
+                return identity_number(<uint64_t>self.salt, <uint64_t><PyObject*>(<tuple>key)[0], value)
         return self.identity(state)
+
+    cdef int64_t fingerprint_of(self, statement, parameters) except? -1:
+        """`fingerprint`; most have one parameter, an integer."""
+        if type(parameters) is tuple and len(<tuple>parameters) == 1 and type((<tuple>parameters)[0]) is int:
+            return hash((self.salt, statement, 1, (<tuple>parameters)[0])) or 1
+        return self.fingerprint(statement, parameters)
 
 
 cdef bint refers_to(reference, target):

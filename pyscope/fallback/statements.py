@@ -32,12 +32,14 @@ class ConnectionFields:
 
 
 class TransactionFields:
-    """Of a transaction: its number, the loads of the threads that ran it, the number of its first run of loading."""
+    """Of a transaction: its number, the loads of the threads that ran it, the number of its first run of loading, and
+    the SELECTs in it that name rows: number, `Known`, values and the number of rows of each."""
 
-    __slots__ = ("first_run", "loads", "number")
+    __slots__ = ("first_run", "loads", "looks", "number")
 
     first_run: int
     loads: list[Any]
+    looks: list[tuple[int, Any, Any, int]] | tuple[()]
     number: int
 
 
@@ -45,6 +47,7 @@ class KnownFields:
     """Of a statement as such: `Known` says what."""
 
     __slots__ = (
+        "asked_load",
         "entities",
         "load",
         "names",
@@ -56,6 +59,7 @@ class KnownFields:
         "template",
     )
 
+    asked_load: int
     entities: bool
     load: int
     names: tuple[int, int, int]

@@ -133,7 +133,7 @@ class Transactions:
                 here.first = statement
             if transaction is not None and known.names_rows:
                 # Where the driver does not say whether it found any, it did, until the ORM knows better.
-                transaction.looked(statement, parameters, rows if rows >= 0 else 1)
+                transaction.looked(statement.number, statement.known, parameters, rows if rows >= 0 else 1)
             return
         if transaction is None or known.operation == _OTHER:
             return

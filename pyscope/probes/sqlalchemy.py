@@ -26,7 +26,6 @@ from pyscope.probes.sql import quiet
 from pyscope.probes.sql.fields import ConnectionFields, loaded
 from pyscope.probes.sql.known import Known, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads, Statement
-from pyscope.probes.sql.purpose import ASKED
 from pyscope.probes.sql.references import references
 from pyscope.probes.sql.statements import Statements
 from pyscope.probes.sql.telling import before, before_commit
@@ -36,6 +35,7 @@ from pyscope.probes.sql.transaction import Transaction
 __all__ = ["SQLAlchemyProbe"]
 
 _MOST_FLUSHED = 200
+_MOST_ENGINES = 200
 _HANDING = ("do_execute", "do_executemany", "do_execute_no_params")
 _STATEMENT = STATEMENT.kind
 _SELECT = int(Operation.SELECT)
@@ -47,19 +47,23 @@ class _Connection(ConnectionFields):
 
     __slots__ = ("committing", "database", "savepoints")
 
-    def __init__(self, connection: Any, of: weakref.ref[Any]) -> None:
+    def __init__(self, of: weakref.ref[Any], database: int, dialect: str) -> None:
         self.of = of
         self.number = emitter.next_id()
         self.savepoints = 0
         self.transaction = None
         self.committing: Transaction | None = None
-        engine = connection.engine
-        url = engine.url
-        name = url.database
-        if name in (None, "", ":memory:"):
-            name = str(id(engine.pool))
-        self.database = mixed("database", url.host, url.port, name)
-        self.dialect = engine.dialect.name
+        self.database = database
+        self.dialect = dialect
+
+
+def _database(engine: Any) -> int:
+    """A hash by which the connections of one database are known."""
+    url = engine.url
+    name = url.database
+    if name in (None, "", ":memory:"):
+        name = str(id(engine.pool))
+    return mixed("database", url.host, url.port, name)
 
 
 class SQLAlchemyProbe(Probe):
@@ -76,6 +80,7 @@ class SQLAlchemyProbe(Probe):
         self._handing: set[tuple[type, str]] = set()  # the methods that were found
         self._guard = threading.Lock()
         self._connections: dict[int, _Connection] = {}
+        self._databases: dict[int, tuple[weakref.ref[Any], int, str]] = {}  # and the dialects, by engine
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
         self._reference = references(self._connections)
@@ -195,17 +200,10 @@ class SQLAlchemyProbe(Probe):
         parameters: Any,
         context: Any,
         rows: int,
-        load: int,
     ) -> None:
-        """What a statement means for its transaction: rows that it names or changes."""
-        if known.operation != _SELECT and record.dialect == "sqlite" and _stands_alone(connection):
+        """What a statement that is no SELECT means for its transaction: rows that it changes."""
+        if record.dialect == "sqlite" and _stands_alone(connection):
             transaction.autocommit = True
-        by_hand = context.compiled is None
-        if known.operation == _SELECT:
-            if known.names_rows and load in ASKED:
-                values = parameters if by_hand else context.compiled_parameters[0]
-                transaction.looked(Statement(0, number, known, transaction), values, rows)
-            return
         sent = Statement(self._statements.new_run(), number, known, transaction)
         if known.operation == _UPDATE:
             self._here.loads.written = sent
@@ -214,7 +212,7 @@ class SQLAlchemyProbe(Probe):
             if transaction.batch is not None and transaction.batch() is context:
                 return  # one statement in several batches: its parameters are known
             transaction.batch = weakref.ref(context)
-        if by_hand:
+        if context.compiled is None:
             transaction.changed(sent, parameters if executemany else [parameters], rows)
         else:
             transaction.changed(sent, context.compiled_parameters, rows)
@@ -276,8 +274,14 @@ class SQLAlchemyProbe(Probe):
         dialect = type(connection.dialect)
         if dialect not in self._dialects:
             self._watch_dialect(dialect)
+        engine = connection.engine
+        known = self._databases.get(id(engine))
+        if known is None or known[0]() is not engine:
+            if len(self._databases) >= _MOST_ENGINES:
+                self._databases.clear()
+            known = self._databases[id(engine)] = weakref.ref(engine), _database(engine), engine.dialect.name
         of = self._reference(connection)
-        record = self._connections[of.identity] = _Connection(connection, of)
+        record = self._connections[of.identity] = _Connection(of, known[1], known[2])
         return record
 
     def started(self, record: _Connection, connection: Any) -> Transaction:

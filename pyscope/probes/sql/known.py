@@ -18,13 +18,13 @@ _MOST_KNOWN = 2000
 class Known(KnownFields):
     """A statement as such. `orm`: it is a SELECT of the ORM; `entities`: it loads instances.
 
-    `relationship`: "Class.attribute" where it stands for a relationship, which a lazy `load` then is of; `eager`: it
-    can also be an eager loader's. `columns`: attributes that it fills in an instance that is there.
-    `names_rows`: its condition names rows, or a group of them, by values. `names`: of a recording, by its
-    generation: the numbers of the template and the relationship.
+    `relationship`: "Class.attribute" where it stands for a relationship, which a lazy `load` then is of; `asked_load`:
+    what it is where it loads for no instance that is there: a get, a query, or an eager loader's. `columns`:
+    attributes that it fills in an instance that is there. `names_rows`: its condition names rows, or a group of them,
+    by values. `names`: of a recording, by its generation: the numbers of the template and the relationship.
     """
 
-    __slots__ = ("columns", "eager", "shape")
+    __slots__ = ("columns", "shape")
 
     def __init__(self, shape: Shape, text: str) -> None:
         self.shape = shape
@@ -34,9 +34,9 @@ class Known(KnownFields):
         self.orm = False
         self.paged = shape.paged
         self.entities = False
-        self.eager = False
         self.relationship = ""
         self.load = int(Load.NONE)
+        self.asked_load = int(Load.GET if shape.get else Load.QUERY)
         self.names_rows = bool(shape.table and (shape.equalities or shape.keys is not None))
         self.columns: frozenset[str] = frozenset()
 
@@ -76,7 +76,8 @@ def _look_at_origin(known: Known, origin: Any) -> None:
     known.entities = bool(getattr(origin, "_has_mapper_entities", True))
     known.columns = frozenset(getattr(origin.compile_options, "_only_load_props", None) or ())
     if not path.is_root:
-        known.eager = True
+        if not known.shape.get:
+            known.asked_load = int(Load.EAGER)
         prop = path[-1]
         if hasattr(prop, "uselist"):
             known.relationship = f"{prop.parent.class_.__name__}.{prop.key}"

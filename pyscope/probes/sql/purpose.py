@@ -60,9 +60,7 @@ def purpose(options: Any, known: Known, loads: Loads) -> tuple[int, str, int, st
             if load in (Load.DEFERRED, Load.SUBCLASS) and len(wanted) <= 3:
                 name = f"{name}.{'/'.join(sorted(wanted))}"
             return int(load), name, identity(state), loads.template_of(state.runid)
-    if known.shape.get:
-        return _GET, "", 0, ""
-    return (_EAGER, known.relationship, 0, "") if known.eager else (_QUERY, "", 0, "")
+    return known.asked_load, known.relationship if known.asked_load == _EAGER else "", 0, ""
 
 
 def _of_subclass(state: Any, wanted: Any) -> bool:

@@ -12,18 +12,19 @@ from time import perf_counter_ns
 from typing import Any
 
 from pyscope import backends, emitter
-from pyscope.events.sql import STATEMENT, Operation
+from pyscope.events.sql import STATEMENT, Load, Operation
 from pyscope.probes.sql import quiet
 from pyscope.probes.sql.fields import StatementsFields
 from pyscope.probes.sql.known import compiled_statements, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads
 from pyscope.probes.sql.purpose import ASKED, OF_PROGRAM, identity, purpose
 from pyscope.probes.sql.template import SALT, fingerprint
+from pyscope.probes.sql.transaction import MOST_READS
 
 __all__ = ["Statements"]
 
 _STATEMENT = STATEMENT.kind
-_OTHER, _SELECT = int(Operation.OTHER), int(Operation.SELECT)
+_OTHER, _SELECT, _EAGER = int(Operation.OTHER), int(Operation.SELECT), int(Load.EAGER)
 _compiled: Any = backends.native()
 
 
@@ -58,6 +59,8 @@ class Statements(StatementsFields):
             kind=_STATEMENT,
             select=_SELECT,
             other=_OTHER,
+            eager=_EAGER,
+            most_looks=MOST_READS,
         )
         return functools.wraps(original)(path.handing(original))
 
@@ -178,11 +181,14 @@ class Statements(StatementsFields):
                 statements.append(known)
                 transactions.append(transaction)
                 runs.append(run)  # last: what is found by its run is there
-                if not known.names_rows or load not in ASKED:
-                    return
-            elif operation == _OTHER:
+            if operation == _SELECT:
+                if known.names_rows and load in ASKED:
+                    values = parameters if compiled is None else context.compiled_parameters[0]
+                    transaction.looked(number, known, values, rows)
                 return
-            probe.follow(record, connection, known, number, transaction, parameters, context, rows, load)
+            if operation == _OTHER:
+                return
+            probe.follow(record, connection, known, number, transaction, parameters, context, rows)
         except Exception:
             probe.fault()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from pyscope import emitter
 from pyscope.events.sql import ROW, TRANSACTION, Operation, Step, Touch
@@ -14,7 +14,10 @@ from pyscope.probes.sql.loads import Loads, Statement
 from pyscope.probes.sql.shape import Shape, listed, value_of
 from pyscope.probes.sql.template import mixed, plain
 
-__all__ = ["Transaction", "row_of"]
+if TYPE_CHECKING:
+    from pyscope.probes.sql.known import Known
+
+__all__ = ["MOST_READS", "Transaction", "row_of"]
 
 MOST_READS = 1000
 MOST_WRITES = 1000
@@ -22,6 +25,7 @@ _MOST_LOOKS = 200
 _ROW = ROW.kind
 _TRANSACTION = TRANSACTION.kind
 
+_NO_LOADS: list[Loads] = []
 _bases: dict[str, str] = {}
 """Tables of subclasses in joined inheritance, to the table that has the row's identity."""
 
@@ -37,10 +41,10 @@ class _Touched(NamedTuple):
 class _Look(NamedTuple):
     """A SELECT with the values of its condition: which rows it names is found out only if that matters."""
 
-    statement: Statement
+    number: int
+    known: Known
     parameters: Any
     rows: int  # that the driver counted, -1 unknown
-    entities: bool
 
 
 _Item = TypeVar("_Item")
@@ -93,7 +97,6 @@ class Transaction(TransactionFields):
         "_begun",
         "_earlier",
         "_found_rows",
-        "_looks",
         "_writes",
         "autocommit",
         "batch",
@@ -116,7 +119,7 @@ class Transaction(TransactionFields):
         self.loads = [loads]
         self._begun = loads
         self.first_run = 0
-        self._looks: _Gathered[_Look] = ()
+        self.looks = ()
         self._earlier: _Gathered[tuple[Statement, Any]] = ()
         self._found_rows: _Gathered[tuple[Statement, str, int]] = ()
         self._writes: _Gathered[_Touched] = ()
@@ -146,21 +149,22 @@ class Transaction(TransactionFields):
 
     def answered(self, statement: Statement, rows: int) -> None:
         """How many rows a SELECT gave, where the driver did not say."""
-        looks = self._looks
-        if looks and looks[-1].statement is statement:
-            looks[-1] = looks[-1]._replace(rows=rows)
+        looks = self.looks
+        if looks and looks[-1][0] == statement.number:
+            looks[-1] = (*looks[-1][:3], rows)
 
     def moved(self, loads: Loads) -> None:
         """It goes on in another thread."""
+        if self.ended:
+            return
         if loads in self.loads:
             self.loads.remove(loads)
         self.loads.append(loads)
 
-    def looked(self, statement: Statement, parameters: Any, rows: int) -> None:
+    def looked(self, number: int, known: Known, parameters: Any, rows: int) -> None:
         """A SELECT was sent that names rows, or a group of them, by values."""
-        if len(self._looks) < MOST_READS:
-            look = _Look(statement, parameters, rows, statement.known.entities)
-            self._looks = _added(self._looks, look)
+        if len(self.looks) < MOST_READS:
+            self.looks = _added(self.looks, (number, known, parameters, rows))
 
     def changed(self, statement: Statement, parameters: Any, rows: int) -> None:
         """An INSERT, UPDATE or DELETE was sent, with the parameters of each execution."""
@@ -197,8 +201,8 @@ class Transaction(TransactionFields):
         values = dict(shape.values)
         looks = [
             look
-            for look in self._looks[-_MOST_LOOKS:]
-            if look.statement.known.shape.table == shape.table and look.statement.known.shape.exact
+            for look in map(_Look._make, self.looks[-_MOST_LOOKS:])
+            if look.known.shape.table == shape.table and look.known.shape.exact
         ]
         for each in parameters[: MOST_WRITES - len(self._writes)]:
             if shape.key is not None:
@@ -214,7 +218,7 @@ class Transaction(TransactionFields):
 
     def _checked(self, statement: Statement, inserted: Any, values: dict[str, Any], look: _Look) -> bool:
         """Whether a row was put where the transaction had looked before; told if it had counted, or found nothing."""
-        seen = look.statement.known.shape
+        seen = look.known.shape
         if not seen.equalities or not all(column in values for column, _ in seen.equalities):
             return False
         row = _group_of(self.database, seen.table, seen.equalities, look.parameters)
@@ -227,9 +231,9 @@ class Transaction(TransactionFields):
 
     def _found(self, look: _Look) -> bool:
         """Whether a SELECT found a row; where the driver does not say, whether instances were loaded by it."""
-        if look.rows >= 0 or not look.entities:
+        if look.rows >= 0 or not look.known.entities:
             return look.rows > 0
-        return any(statement.number == look.statement.number for statement, _ in self._loaded())
+        return any(statement.number == look.number for statement, _ in self._loaded())
 
     def _loaded(self) -> Iterator[tuple[Statement, Any]]:
         """The statements of this transaction with the states of the instances that they filled."""
@@ -268,12 +272,18 @@ class Transaction(TransactionFields):
         for statement, table, row in self._found_rows:
             self._tell_found(statement, table, row)
         checked = {write.row for write in self._writes if write.touch is Touch.INSERT_CHECKED}
-        for look in self._looks:
+        for look in map(_Look._make, self.looks):
             self._tell_look(look, checked)
         for write in self._writes:
             shape = write.shape
             self._tell(
-                write.statement, write.touch, shape.table, write.row, shape.sets, shape.computed, shape.guards
+                write.statement.number,
+                write.touch,
+                shape.table,
+                write.row,
+                shape.sets,
+                shape.computed,
+                shape.guards,
             )
 
     def tell_step(self, step: Step) -> None:
@@ -289,14 +299,15 @@ class Transaction(TransactionFields):
 
     def forget(self) -> None:
         """Drops what was gathered: it has ended."""
-        self._looks = self._writes = self._earlier = self._found_rows = self.savepoints = ()
+        self.looks = self._writes = self._earlier = self._found_rows = self.savepoints = ()
         self.ended = True
+        self.loads = _NO_LOADS
         self._begun.ended()
 
     def _tell_look(self, look: _Look, checked: set[int]) -> None:
-        statement, shape = look.statement, look.statement.known.shape
+        number, shape = look.number, look.known.shape
         if (
-            not look.entities
+            not look.known.entities
         ):  # of instances only those count that were filled: an old one keeps its old values
             keys: list[list[Any]] = []
             if shape.key is not None:
@@ -306,12 +317,12 @@ class Transaction(TransactionFields):
             touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY
             for key in keys:
                 self._tell(
-                    statement, touch, shape.table, row_of(self.database, shape.table, key), shape.condition
+                    number, touch, shape.table, row_of(self.database, shape.table, key), shape.condition
                 )
         if shape.exact and shape.equalities and (shape.aggregate or checked):
             group = _group_of(self.database, shape.table, shape.equalities, look.parameters)
             if shape.aggregate or group in checked:
-                self._tell(statement, Touch.READ_GROUP, shape.table, group, shape.condition)
+                self._tell(number, Touch.READ_GROUP, shape.table, group, shape.condition)
 
     def _tell_entity(self, statement: Statement, state: Any) -> None:
         mapper = state.manager.mapper
@@ -328,11 +339,11 @@ class Transaction(TransactionFields):
         shape = statement.known.shape
         by_key = shape.get or shape.key is not None
         touch = Touch.READ_LOCKED if shape.locked else Touch.READ_KEY if by_key else Touch.READ
-        self._tell(statement, touch, table, row, shape.condition)
+        self._tell(statement.number, touch, table, row, shape.condition)
 
     def _tell(
         self,
-        statement: Statement,
+        number: int,
         touch: Touch,
         table: str,
         row: int,
@@ -345,7 +356,7 @@ class Transaction(TransactionFields):
             emitter.emit(
                 _ROW,
                 self.number,
-                statement.number,
+                number,
                 int(touch),
                 intern(table),
                 row,
