@@ -147,6 +147,12 @@ class ProbeEvents:
         columns = [self._resolved(name, rows) for name in names]
         return map(_record(self.type.name, names)._make, zip(*columns, strict=True))
 
+    def tuples(self, *names: str) -> Iterator[tuple[Any, ...]]:
+        """These fields of all events, resolved as in `records`."""
+        if not len(self):
+            return iter(())
+        return zip(*(self._resolved(name, None) for name in names), strict=True)
+
     def _resolved(self, name: str, rows: NDArray[Any] | Sequence[int] | None) -> list[Any]:
         column = self[name]
         if isinstance(column, list):

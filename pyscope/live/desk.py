@@ -25,7 +25,7 @@ logger = logging.getLogger("pyscope.live")
 
 FINDINGS_EVERY_NS = 1_000_000_000
 FINDINGS_OVER_NS = 30_000_000_000
-FINDINGS_SHARE = 0.4  # of the desk's: nobody waits for them
+FINDINGS_SHARE = 0.2  # of the desk's: nobody waits for them
 _MOST_ANSWERS = 32
 
 

@@ -32,7 +32,7 @@ __all__ = ["Feed"]
 logger = logging.getLogger("pyscope.live")
 Result = TypeVar("Result")
 
-TICK = 0.025
+TICK = 0.03
 IDLE = 1.0
 RETRY = 0.5
 _REPLACED_EVERY = 20  # looks

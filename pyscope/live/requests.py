@@ -139,24 +139,30 @@ class RequestTable:
         return row
 
     def _begins(self, news: Slice) -> None:
-        for event in news.probe_events(SCOPE_BEGIN).records():
-            row = self._at(event.id)
-            row.kind, row.name, row.parent = event.label or "scope", event.name, event.parent
-            row.start_ns = event.time_ns
-            row.pid = news.pids[event.process]
-            row.thread = news.threads[event.thread].name
-            row.context = news.contexts.name(event.context) if event.context else None
-            self._changed[event.id] = None
+        begins = news.probe_events(SCOPE_BEGIN).tuples(
+            "id", "label", "name", "parent", "time_ns", "process", "thread", "context"
+        )
+        for identity, label, name, parent, time_ns, process, thread, context in begins:
+            row = self._at(identity)
+            row.kind, row.name, row.parent = label or "scope", name, parent
+            row.start_ns = time_ns
+            row.pid = news.pids[process]
+            row.thread = news.threads[thread].name
+            row.context = news.contexts.name(context) if context else None
+            self._changed[identity] = None
 
     def _ends(self, news: Slice) -> None:
-        for event in news.probe_events(SCOPE_END).records():
-            row = self._at(event.id)
-            row.end_ns = event.time_ns
+        ends = news.probe_events(SCOPE_END).tuples(
+            "id", "time_ns", "duration_ns", "route", "status", "cpu_ns", "outcome", "error"
+        )
+        for identity, time_ns, duration_ns, route, status, cpu_ns, outcome, error in ends:
+            row = self._at(identity)
+            row.end_ns = time_ns
             if not row.start_ns:
-                row.start_ns = event.time_ns - event.duration_ns
-            row.route, row.status, row.cpu_ns = event.route, event.status, event.cpu_ns
-            row.outcome, row.error = event.outcome or "returned", event.error
-            self._changed[event.id] = None
+                row.start_ns = time_ns - duration_ns
+            row.route, row.status, row.cpu_ns = route, status, cpu_ns
+            row.outcome, row.error = outcome or "returned", error
+            self._changed[identity] = None
             if row.kind == "request":
                 failed = row.status >= 500 or row.outcome == "raised"
                 self.ended.append(Ended(row.end_ns, max(0, row.end_ns - row.start_ns), failed))
@@ -195,10 +201,11 @@ def _pairs(events: Any, first: str, second: str) -> Iterable[tuple[int, int]]:
 
 def _by_scope(scopes: Any, spent: Any) -> Iterator[tuple[int, int, int]]:
     """Scope, the sum of what was spent in it, and how often; what belongs to no scope is left out."""
-    if not len(scopes):
-        return
-    found, where, counts = np.unique(scopes, return_inverse=True, return_counts=True)
-    sums = np.bincount(where, weights=spent)
-    for scope, total, count in zip(found.tolist(), sums.tolist(), counts.tolist(), strict=True):
+    found: dict[int, list[int]] = {}
+    for scope, one in zip(scopes.tolist(), spent.tolist(), strict=True):  # few: of one look
         if scope:
-            yield scope, int(total), count
+            sums = found.setdefault(scope, [0, 0])
+            sums[0] += one
+            sums[1] += 1
+    for scope, (total, count) in found.items():
+        yield scope, total, count
