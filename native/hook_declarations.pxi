@@ -40,6 +40,8 @@ cdef extern from "Python.h":
     int PyIter_Send(object, object, PyObject**) except -1
     int PYGEN_RETURN
     object PyLong_FromVoidPtr(void*)
+    int PyGC_Disable() noexcept
+    int PyGC_Enable() noexcept
     int Py_AddPendingCall(int (*)(void*) noexcept, void*) noexcept nogil
 
 cdef extern from "pythread.h":

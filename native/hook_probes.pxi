@@ -266,6 +266,20 @@ cdef uint32_t stack_here(int most) noexcept:
     return stack_at(&places)
 
 
+cdef object frames_of_threads = sys._current_frames
+
+
+def current_frames():
+    """`sys._current_frames()`, in which nothing is collected meanwhile: before 3.11.9 a collection there can stop the
+    program for good (python/cpython#106883). No other thread runs in between."""
+    cdef int collects = PyGC_Disable()
+    try:
+        return frames_of_threads()
+    finally:
+        if collects:
+            PyGC_Enable()
+
+
 # Whole stacks, by a hash of their places: what was seen before is found with one look. The code objects in it live on in
 # `held_codes`, so their addresses stay their own.
 cdef cppclass WholeStack:

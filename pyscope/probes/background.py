@@ -14,6 +14,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from pyscope.probes.frames import current_frames
+
 __all__ = ["Background"]
 
 
@@ -165,7 +167,7 @@ def _restart_later(_: object) -> int:
 
 
 def _is_in_fork(ident: int, caller: FrameType, instruction: int) -> bool:
-    frame = sys._current_frames().get(ident)
+    frame = current_frames().get(ident)
     while frame is not None and frame is not caller:
         frame = frame.f_back
     return frame is not None and frame.f_lasti == instruction

@@ -4,7 +4,7 @@ An event loop spends its life between two states: it waits in its selector, or i
 selector's `select` is replaced, in the class, to note when the loop comes back from it. A watchdog thread, which
 waits without the interpreter's lock and so takes no turn of a program that is on time, looks at loops that have
 been busy for a while: which callback runs (the frame of `Handle._run` is the same as at the last look), and where
-it stands (`sys._current_frames`). When the loop is back at its selector, it tells itself. A blocking call in C that
+it stands (`pyscope.probes.frames`). When the loop is back at its selector, it tells itself. A blocking call in C that
 keeps the GIL is seen when it lets go.
 """
 
@@ -14,7 +14,6 @@ import _thread
 import asyncio
 import functools
 import selectors
-import sys
 import time
 import weakref
 from asyncio.base_events import BaseEventLoop
@@ -27,6 +26,7 @@ from pyscope import emitter
 from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.probes import Probe
 from pyscope.probes.background import Background
+from pyscope.probes.frames import current_frames
 from pyscope.probes.patches import Patches
 from pyscope.probes.steps import LateLoops, LoopTimes, watched_select
 
@@ -141,7 +141,7 @@ class EventLoopProbe(Probe):
             now = time.perf_counter_ns()
             late = [loop for loop in loops if loop.busy_ns and now - loop.busy_ns >= LATE_NS]
             if late:
-                frames = sys._current_frames()
+                frames = current_frames()
                 for loop in late:
                     self._look(loop, frames.get(loop.thread), now)
                 del frames

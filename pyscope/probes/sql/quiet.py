@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from types import CodeType, FrameType
 
+from pyscope.probes.frames import current_frames
+
 __all__ = ["change", "inside", "let_pass"]
 
 _MOST_WAIT_S = 2.0
@@ -64,7 +66,7 @@ def inside() -> bool:
 
 def _dispatching() -> bool:
     own = threading.get_ident()
-    return any(_is_dispatching(frame) for ident, frame in sys._current_frames().items() if ident != own)
+    return any(_is_dispatching(frame) for ident, frame in current_frames().items() if ident != own)
 
 
 def _is_dispatching(frame: FrameType | None) -> bool:

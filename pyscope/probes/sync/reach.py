@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from types import CellType, FunctionType, MemberDescriptorType, ModuleType
 from typing import Any
 
+from pyscope.probes.frames import current_frames
 from pyscope.probes.sync.callers import in_standard_library, is_standard
 from pyscope.probes.sync.locks import RAW_LOCK, RAW_RLOCK, traced
 
@@ -230,7 +231,7 @@ class Reach:
 
     def _frames(self) -> None:
         """Locks in local variables of functions that run now cannot be replaced."""
-        for top in list(sys._current_frames().values()):
+        for top in list(current_frames().values()):
             frame = top
             while frame is not None:
                 own = not in_standard_library(frame) and is_own_module(
