@@ -211,7 +211,7 @@ def _blamed(trace: Trace, memory: _Memory, calls: _Work, low: int, top: int) -> 
     durations = calls.end - calls.begin
     for at in inside[np.argsort(durations[inside], kind="stable")].tolist():
         mine = resident[max(first[at], low) : behind[at]]
-        if len(mine) and mine.max() - mine[0] >= _MOST_OF_IT * growth:
+        if len(mine) and np.max(mine) - mine[0] >= _MOST_OF_IT * growth:
             return calling_stack(trace, int(calls.rows[at]))
     return ()
 

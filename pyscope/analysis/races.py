@@ -105,9 +105,9 @@ def _shared(accesses: Any) -> NDArray[np.intp]:
         return np.zeros(0, np.intp)
     strand = _strands(accesses)
     subject = _codes(accesses["object"], accesses["attribute"])
-    count = int(strand.max()) + 1
+    count = int(np.max(strand)) + 1
     pairs = np.unique(subject * count + strand)
-    strands = np.bincount(pairs // count, minlength=int(subject.max()) + 1)
+    strands = np.bincount(pairs // count, minlength=int(np.max(subject)) + 1)
     writes = np.isin(accesses["operation"], WRITES)
     written = np.bincount(subject[writes], minlength=len(strands)) > 0
     shared = ((strands > 1) & written)[subject]

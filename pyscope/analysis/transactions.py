@@ -178,7 +178,7 @@ class History:
         pairs = np.unique(
             inverse * len(distinct) + of
         )  # as one number each: many times faster than rows of two
-        users = np.bincount(pairs // len(distinct), minlength=int(inverse.max()) + 1)
+        users = np.bincount(pairs // len(distinct), minlength=int(np.max(inverse)) + 1)
         writers = np.bincount(inverse[written], minlength=len(users))
         group = self._rows["touch"] == Touch.READ_GROUP
         grouped = users[inverse] > 1

@@ -54,12 +54,12 @@ def lanes(trace: Trace) -> list[Lane]:
     if not len(thread):
         return []
     start = calls["start_ns"]
-    groups, which = np.unique(thread * (int(context.max()) + 1) + context, return_inverse=True)
+    groups, which = np.unique(thread * (int(np.max(context)) + 1) + context, return_inverse=True)
     first = np.full(len(groups), np.iinfo(np.int64).max)
     last = np.full(len(groups), np.iinfo(np.int64).min)
     np.minimum.at(first, which, start)
     np.maximum.at(last, which, start + calls["duration_ns"])
-    lane_of, names = _shared(trace, groups, int(context.max()) + 1, first, last)
+    lane_of, names = _shared(trace, groups, int(np.max(context)) + 1, first, last)
     lane = lane_of[which]
     order = np.lexsort((start, lane))  # stable: callers stay before those that they called at once
     bounds = np.searchsorted(lane[order], np.arange(len(names) + 1))

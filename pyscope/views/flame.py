@@ -89,7 +89,7 @@ def _levels(trace: Trace, start: int, end: int, placement: Placement) -> list[_L
     whole = parent is calls["parent"] and np.array_equal(above < 0, parent[rows] < 0)
     order, bounds = _by_depth(calls["depth"][rows] if whole else _depth(above))
     path = np.zeros(len(rows), np.int64)
-    names = int(function.max()) + 1
+    names = int(np.max(function)) + 1
     levels = []
     for depth in range(len(bounds) - 1):
         mine = order[bounds[depth] : bounds[depth + 1]]
@@ -111,7 +111,7 @@ def _levels(trace: Trace, start: int, end: int, placement: Placement) -> list[_L
 
 def _numbered(keys: NDArray[np.int64], names: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """As np.unique with the inverse, without sorting where a table of all possible keys is small."""
-    size = (int(keys.max()) // names + 1) * names
+    size = (int(np.max(keys)) // names + 1) * names
     if size > 4 * len(keys) + 1_000_000:
         distinct, numbers = np.unique(keys, return_inverse=True)
         return distinct, numbers
@@ -128,7 +128,7 @@ def _depth(above: NDArray[np.int64]) -> NDArray[np.int64]:
     depth = (above >= 0).astype(np.int64)
     jump = above.copy()
     going = np.flatnonzero(jump >= 0)
-    while len(going) and int(depth.max()) <= len(above):  # more: callers that go round in a circle
+    while len(going) and int(np.max(depth)) <= len(above):  # more: callers that go round in a circle
         at = jump[going]
         depth[going] += depth[at]
         jump[going] = jump[at]
