@@ -95,9 +95,8 @@ class ProbeEvents:
         self._names = names
         self._order: tuple[str, ...] = (*COMMON, *event.numbers, *event.texts)
         self._columns: dict[str, Any] = {}
-        self._own: dict[
-            str, NDArray[np.int64]
-        ] = {}  # ids of the processes' own tables: numbered through when asked for
+        # Ids of the processes' own tables: numbered through when they are asked for.
+        self._own: dict[str, NDArray[np.int64]] = {}
         if found is None:
             for name in COMMON:
                 self._columns[name] = np.zeros(0, _DTYPES.get(name, np.int32))
