@@ -49,11 +49,11 @@ class Line:
         self._connection = connection
         self._guard = _thread.allocate_lock()
 
-    def write(self, head: str, body: str) -> None:
-        """One line. A service that has gone ends the process."""
+    def write(self, *lines: tuple[str, str]) -> None:
+        """Lines, each a head and a body, for which the service wakes once. One that has gone ends the process."""
         with self._guard:
             try:
-                self._connection.sendall(f"{head} {body}\n".encode())
+                self._connection.sendall("".join(f"{head} {body}\n" for head, body in lines).encode())
             except OSError:
                 os._exit(0)
 
@@ -69,11 +69,11 @@ class Outlet:
 
     def put(self, messages: list[tuple[Message, str]]) -> None:
         """Writes messages."""
-        for _, text in messages:
-            self._line.write(self._head, text)
+        lines = [(self._head, text) for _, text in messages]
         if self._head != "all":
-            self._line.write("welcomed", self._head)
+            lines.append(("welcomed", self._head))
             self.gone = True
+        self._line.write(*lines)
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def main() -> None:
 
                 def answered(done: Any, number: int = number) -> None:
                     status, answer = done.result()
-                    line.write(f"answer {number} {status}", answer)
+                    line.write((f"answer {number} {status}", answer))
 
                 feed.ask(told["what"], *told["arguments"]).add_done_callback(answered)
     os._exit(0)

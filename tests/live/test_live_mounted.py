@@ -97,7 +97,8 @@ def test_the_dashboard_does_not_show_itself(port: int) -> None:
 def test_without_viewers_it_has_no_thread_until_someone_comes() -> None:
     before = threading.active_count(), psutil.Process().num_threads()
     dashboard = Dashboard(OwnSource(), TOKEN)
-    assert (threading.active_count(), psutil.Process().num_threads()) == before
+    assert threading.active_count() <= before[0]  # fewer: some test's before it may be on its way out
+    assert psutil.Process().num_threads() <= before[1]
     dashboard.close()
 
 
