@@ -21,6 +21,7 @@ from pyscope.live.source import Kind, Located
 
 __all__ = ["main"]
 
+TICK = 0.04  # seconds: each look that finds something wakes the service
 SHARE = 0.15  # of one core
 
 
@@ -82,7 +83,7 @@ def main() -> None:
     connection = socket.socket(fileno=os.dup(0))
     line = Line(connection)
     source = ToldSource(f"process {os.getppid()}")
-    feed = Feed(source, lambda described: {"type": "described", "source": described}, share=SHARE)
+    feed = Feed(source, lambda described: {"type": "described", "source": described}, tick=TICK, share=SHARE)
     everyone: Outlet | None = None
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with connection.makefile("rb") as lines:
