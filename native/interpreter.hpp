@@ -21,10 +21,10 @@
 #endif
 #undef Py_BUILD_CORE
 
-#include "opcode.h"
-
 #include <cstddef>
 #include <cstdint>
+
+#include "opcode.h"
 
 namespace pyscope {
 
