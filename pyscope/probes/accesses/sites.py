@@ -361,18 +361,11 @@ class _Walk:
             if called is not None:
                 return called
         elif name == "BINARY_SUBSCR" and taken[0] == ("value", 0):
-            return (
-                self._content(at, _R, None, False)
-                if _is_slice(taken[1])
-                else self._content(at, _R, taken[1], True)
-            )
+            return self._content(at, _R, taken[1], True)
         elif name in ("STORE_SUBSCR", "DELETE_SUBSCR") and taken[-2] == ("value", 0):
             if name == "STORE_SUBSCR":
                 self._keep(taken[:1])
-            if _is_slice(taken[-1]):
-                self._content(at, _W, None, False)
-            else:
-                self._content(at, _W, taken[-1], True)
+            self._content(at, _W, taken[-1], True)
             return None
         elif name == "CONTAINS_OP" and taken[1] == ("value", 0):
             label = self._content(at, _R, taken[0], True)
@@ -456,6 +449,8 @@ class _Walk:
         check: int | None = None,
         lazy: bool = False,
     ) -> tuple[Any, ...]:
+        if _is_slice(key):
+            key, keyed = None, False
         made = self._made.get((at, operation))
         if made is None:
             made = self._made[at, operation] = len(self.uses)
