@@ -228,7 +228,7 @@ def with_viewers(mounted: str, load: Paced, seconds: float) -> None:
 
 @contextlib.contextmanager
 def viewers(address: str | None, count: int, heard: Callable[[Any], None] = len) -> Iterator[None]:
-    """So many that read all messages, in threads of this process."""
+    """So many that read all messages, in threads of this process; compressed, where a browser would have them so."""
     stop = threading.Event()
 
     def read(connection: Any) -> None:
@@ -245,7 +245,6 @@ def viewers(address: str | None, count: int, heard: Callable[[Any], None] = len)
                     f"ws{address.removeprefix('http')}ws",
                     additional_headers={"Authorization": f"Bearer {TOKEN}"},
                     max_size=None,
-                    compression=None,
                 )
             )
             threads.append(threading.Thread(target=read, args=(connection,), daemon=True))

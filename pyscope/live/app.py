@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable
 from importlib.resources import files
@@ -18,6 +17,7 @@ from pyscope.live.controls import Controls
 from pyscope.live.feed import Feed
 from pyscope.live.hub import Message, Viewer
 from pyscope.live.questions import Refused
+from pyscope.live.relay import Relay
 from pyscope.live.remote import RemoteFeed
 
 __all__ = ["build"]
@@ -186,44 +186,32 @@ def _socket(app: FastAPI, feed: Feed | RemoteFeed) -> None:
     @app.websocket("/ws")
     async def socket(websocket: WebSocket) -> None:
         await websocket.accept()
-        viewer = Viewer(asyncio.get_running_loop())
-        if not feed.hub.join(viewer):
-            await websocket.close(1013, "too many viewers")
-            return
-        feed.start()
-        sending = asyncio.create_task(_send(websocket, viewer))
-        try:
-            while not sending.done():
-                receiving = asyncio.ensure_future(websocket.receive())
-                await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-                if not receiving.done():
-                    receiving.cancel()
-                    break
-                message = receiving.result()
-                if message["type"] == "websocket.disconnect":
-                    break
-                _heard(viewer, message.get("text"))
-        except (WebSocketDisconnect, RuntimeError):
-            pass
-        finally:
-            feed.hub.leave(viewer)
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+        with feed.viewer() as viewer:
+            if viewer is None:
+                await websocket.close(1013, "too many viewers")
+            else:
+                await _serve(websocket, viewer)
 
 
-async def _send(websocket: WebSocket, viewer: Viewer) -> None:
+async def _serve(websocket: WebSocket, viewer: Viewer | Relay) -> None:
+    sending = asyncio.create_task(_send(websocket, viewer))
+    try:
+        while not sending.done():
+            receiving = asyncio.ensure_future(websocket.receive())
+            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
+            if not receiving.done():
+                receiving.cancel()
+                break
+            if receiving.result()["type"] == "websocket.disconnect":
+                break
+    except (WebSocketDisconnect, RuntimeError):
+        pass
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send(websocket: WebSocket, viewer: Viewer | Relay) -> None:
     while not viewer.gone:
         for text in await viewer.take():
             await websocket.send_text(text)
-
-
-def _heard(viewer: Viewer, text: str | None) -> None:
-    """What a page says: which view it shows. Anything else is ignored."""
-    if text is None or len(text) > _LONGEST_WORD:
-        return
-    try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        return
-    if isinstance(message, dict) and message.get("type") == "view" and isinstance(message.get("name"), str):
-        viewer.view = message["name"][:100]

@@ -7,11 +7,13 @@ reaches the program: it is told on the page, and tried again.
 from __future__ import annotations
 
 import _thread
+import asyncio
+import contextlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -21,7 +23,7 @@ from pyscope.live.describe import nothing
 from pyscope.live.desk import Desk
 from pyscope.live.finished import Finished
 from pyscope.live.following import Following
-from pyscope.live.hub import Hub, Message
+from pyscope.live.hub import Hub, Message, Viewer
 from pyscope.live.questions import QUESTIONS, Refused
 from pyscope.live.source import Source
 from pyscope.probes.background import Background
@@ -75,6 +77,19 @@ class Feed:
         self._retry_at = 0.0
         self._looks = 0
         self._last_error = ""
+
+    @contextlib.contextmanager
+    def viewer(self) -> Iterator[Viewer | None]:
+        """A viewer more while the block runs, whose event loop is the running one; None where there are too many."""
+        viewer = Viewer(asyncio.get_running_loop())
+        if not self.hub.join(viewer):
+            yield None
+            return
+        self.start()
+        try:
+            yield viewer
+        finally:
+            self.hub.leave(viewer)
 
     # life
 

@@ -10,9 +10,9 @@ import _thread
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-__all__ = ["Hub", "Message", "Unread", "Viewer", "Watcher", "encoded", "merged"]
+__all__ = ["Hub", "Message", "Viewer", "encoded", "merged"]
 
 Message = dict[str, Any]
 
@@ -22,29 +22,15 @@ _APPENDS = {"metrics": ("samples", 120), "state": ("changes", 300)}
 MOST_VIEWERS = 64
 
 
-class Unread(dict[str, Any]):
-    """A message of which only the JSON is known; it is parsed where it has to be merged with others."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def read(self) -> Message:
-        """The message."""
-        found: Message = json.loads(self._text)
-        return found
-
-
 def encoded(message: Message) -> str:
     """A message as JSON text."""
     return json.dumps(message, separators=(",", ":"))
 
 
 class Viewer:
-    """One browser. `view`: the name of what it shows, as it said; `welcomed`: whether it has got the whole state."""
+    """One browser, whose event loop is `loop`. `welcomed`: whether it has got the whole state."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.view = ""
         self.welcomed = False
         self.gone = False
         self._loop = loop
@@ -53,9 +39,12 @@ class Viewer:
         self._waiting: list[tuple[Message, str | None]] = []
         self._called = False
 
-    def put(self, messages: list[tuple[Message, str]]) -> None:
-        """Adds messages with their JSON; called by any thread."""
+    def put(self, messages: list[tuple[Message, str]], *, whole: bool = False) -> None:
+        """Adds messages with their JSON; called by any thread. `whole`: they are all of the state, and what waits is
+        of before."""
         with self._guard:
+            if whole:
+                self._waiting.clear()
             self._waiting += messages
             if len(self._waiting) > _LONGEST:
                 self._waiting = [(message, None) for message in merged(self._waiting)]
@@ -80,11 +69,8 @@ class Viewer:
 def merged(waiting: list[tuple[Message, Any]]) -> list[Message]:
     """One message of each type, in the order in which the types came first; bounded."""
     found: dict[str, Message] = {}
-    for waits, _ in waiting:
-        message = waits.read() if isinstance(waits, Unread) else waits
+    for message, _ in waiting:
         kind = message["type"]
-        if kind == "hello":
-            found.clear()  # all of the state follows it
         before = found.get(kind)
         if before is None:
             found[kind] = message
@@ -103,25 +89,15 @@ def merged(waiting: list[tuple[Message, Any]]) -> list[Message]:
     return list(found.values())
 
 
-class Watcher(Protocol):
-    """Who gets messages: a viewer, or what stands for one."""
-
-    welcomed: bool
-    gone: bool
-
-    def put(self, messages: list[tuple[Message, str]]) -> None:
-        """Takes messages with their JSON."""
-
-
 class Hub:
     """All viewers of one dashboard. `changed` is called when one has come or gone."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self._guard = _thread.allocate_lock()
-        self._viewers: list[Watcher] = []
+        self._viewers: list[Viewer] = []
         self._changed = changed
 
-    def join(self, viewer: Watcher) -> bool:
+    def join(self, viewer: Viewer) -> bool:
         """Adds a viewer; False where there are too many."""
         with self._guard:
             self._viewers = [one for one in self._viewers if not one.gone]
@@ -131,7 +107,7 @@ class Hub:
         self._changed()
         return True
 
-    def leave(self, viewer: Watcher) -> None:
+    def leave(self, viewer: Viewer) -> None:
         """Takes a viewer out."""
         viewer.gone = True
         with self._guard:
@@ -140,7 +116,7 @@ class Hub:
         self._changed()
 
     @property
-    def viewers(self) -> list[Watcher]:
+    def viewers(self) -> list[Viewer]:
         """Those that are there."""
         with self._guard:
             return [viewer for viewer in self._viewers if not viewer.gone]
@@ -153,7 +129,7 @@ class Hub:
         messages = [(message, encoded(message)) for message in state()]
         for viewer in new:
             viewer.welcomed = True
-            viewer.put(messages)
+            viewer.put(messages, whole=True)
 
     def publish(self, messages: list[Message]) -> None:
         """Sends messages to all that have the state that these change."""

@@ -1,12 +1,13 @@
 """The process that reads for a mounted dashboard, so that the service only passes messages on.
 
-It is told over a socket, line by line, what to read and who has come; it answers with messages. It ends when the
-service does, or closes the socket. See `pyscope.live.remote` for the other end.
+It is told over a socket, line by line, what to read and what is asked; with the line for a viewer comes a socket, on
+which it writes what that viewer is to see. It ends when the service does, or closes the first socket. See
+`pyscope.live.remote` for the other end.
 """
 
 from __future__ import annotations
 
-import _thread
+import asyncio
 import json
 import os
 import socket
@@ -16,13 +17,15 @@ import time
 from typing import Any
 
 from pyscope.live.feed import Feed
-from pyscope.live.hub import Message
+from pyscope.live.hub import Viewer
 from pyscope.live.source import Kind, Located
 
 __all__ = ["main"]
 
 TICK = 0.04  # seconds: each look that finds something wakes the service
 SHARE = 0.15  # of one core
+_PIECE = 1 << 16
+_MOST_ENDS = 64  # at once
 
 
 class ToldSource:
@@ -43,76 +46,96 @@ class ToldSource:
         return "nothing is being recorded in this process"
 
 
-class Line:
-    """The socket's sending side; a full one makes the reader wait, and so look less often."""
+class Reader:
+    """Serves one service: `connection` is what it tells over."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._guard = _thread.allocate_lock()
+        self._source = ToldSource(f"process {os.getppid()}")
+        self._feed = Feed(
+            self._source, lambda described: {"type": "described", "source": described}, tick=TICK, share=SHARE
+        )
+        self._viewers: set[asyncio.Task[None]] = set()
+        self._rest = b""
+        self._ends: list[int] = []
 
-    def write(self, *lines: tuple[str, str]) -> None:
-        """Lines, each a head and a body, for which the service wakes once. One that has gone ends the process."""
-        with self._guard:
-            try:
-                self._connection.sendall("".join(f"{head} {body}\n" for head, body in lines).encode())
-            except OSError:
-                os._exit(0)
+    async def serve(self) -> None:
+        """Until the service closes the socket."""
+        self._loop = asyncio.get_running_loop()
+        self._ended = self._loop.create_future()
+        self._loop.add_reader(self._connection, self._hear)
+        await self._ended
+
+    def _hear(self) -> None:
+        data, ends, _, _ = socket.recv_fds(self._connection, _PIECE, _MOST_ENDS)
+        if not data:
+            self._loop.remove_reader(self._connection)
+            self._ended.set_result(None)
+            return
+        self._ends += ends
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._told(json.loads(line))
+
+    def _told(self, what: dict[str, Any]) -> None:
+        if "located" in what:
+            place = what["located"]
+            self._source.located = None if place is None else Located(place["path"], place["ring"])
+            self._feed.look_again()
+            return
+        if "viewer" in what:
+            task = self._loop.create_task(self._show(socket.socket(fileno=self._ends.pop(0))))
+            self._viewers.add(task)
+            task.add_done_callback(self._viewers.discard)
+        elif "ask" in what:
+            number = what["ask"]
+
+            def answered(done: Any) -> None:
+                status, answer = done.result()
+                self._answer(f"{number} {status} {answer}\n".encode())
+
+            self._feed.ask(what["what"], *what["arguments"]).add_done_callback(answered)
+        self._feed.start()
+
+    def _answer(self, line: bytes) -> None:
+        """Called by the desk's thread, which answers one question at a time."""
+        try:
+            self._connection.sendall(line)
+        except OSError:  # the service has gone
+            os._exit(0)
+
+    async def _show(self, end: socket.socket) -> None:
+        """Writes what a viewer is to see, until the service closes its socket."""
+        stream, writer = await asyncio.open_unix_connection(sock=end)
+        viewer = Viewer(self._loop)
+        self._feed.hub.join(viewer)
+        writing = self._loop.create_task(_write(viewer, writer))
+        try:
+            while await stream.read(1 << 10):
+                pass
+        except OSError:
+            pass
+        finally:
+            self._feed.hub.leave(viewer)
+            writing.cancel()
+            writer.close()
 
 
-class Outlet:
-    """A viewer of the feed that writes what it gets to the line: `head` says for whom."""
-
-    def __init__(self, line: Line, head: str, *, welcomed: bool) -> None:
-        self.welcomed = welcomed
-        self.gone = False
-        self._line = line
-        self._head = head
-
-    def put(self, messages: list[tuple[Message, str]]) -> None:
-        """Writes messages."""
-        lines = [(self._head, text) for _, text in messages]
-        if self._head != "all":
-            lines.append(("welcomed", self._head))
-            self.gone = True
-        self._line.write(*lines)
+async def _write(viewer: Viewer, writer: asyncio.StreamWriter) -> None:
+    """A look's messages in one piece. Where the service does not read, they wait in the viewer, and are merged."""
+    while True:
+        writer.write("".join(f"{text}\n" for text in await viewer.take()).encode())
+        try:
+            await writer.drain()
+        except OSError:
+            return
 
 
 def main() -> None:
     """Reads for the service at the other end of the socket whose descriptor is the standard input's."""
     sys.setswitchinterval(0.001)  # what looks must not wait for what analyses
-    connection = socket.socket(fileno=os.dup(0))
-    line = Line(connection)
-    source = ToldSource(f"process {os.getppid()}")
-    feed = Feed(source, lambda described: {"type": "described", "source": described}, tick=TICK, share=SHARE)
-    everyone: Outlet | None = None
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    with connection.makefile("rb") as lines:
-        for text in lines:
-            told: dict[str, Any] = json.loads(text)
-            if "located" in told:
-                place = told["located"]
-                source.located = None if place is None else Located(place["path"], place["ring"])
-                feed.look_again()
-            elif "welcome" in told:
-                feed.hub.join(Outlet(line, str(told["welcome"]), welcomed=False))
-                feed.start()
-            elif "viewers" in told:
-                if told["viewers"] and everyone is None:
-                    everyone = Outlet(line, "all", welcomed=True)
-                    feed.hub.join(everyone)
-                    feed.start()
-                elif not told["viewers"] and everyone is not None:
-                    feed.hub.leave(everyone)
-                    everyone = None
-            elif "ask" in told:
-                number = told["ask"]
-                feed.start()
-
-                def answered(done: Any, number: int = number) -> None:
-                    status, answer = done.result()
-                    line.write((f"answer {number} {status}", answer))
-
-                feed.ask(told["what"], *told["arguments"]).add_done_callback(answered)
+    asyncio.run(Reader(socket.socket(fileno=os.dup(0))).serve())
     os._exit(0)
 
 

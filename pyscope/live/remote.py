@@ -1,10 +1,13 @@
 """The service's end of a dashboard whose reading is done by a process of its own (`pyscope.live.reader`).
 
-The service has one thread that passes lines on while someone looks, and neither decodes events nor makes JSON of them.
+The service begins and ends that process and hands it a socket for each viewer, on which it writes what the viewer's
+handler passes on (`pyscope.live.relay`). The service neither decodes events nor makes JSON of them, and has one thread,
+which sleeps unless something is asked.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import itertools
 import json
@@ -15,14 +18,15 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
 from pyscope import children
 from pyscope.live.describe import nothing
 from pyscope.live.desk import Desk
-from pyscope.live.hub import Hub, Message, Unread, Watcher, encoded
+from pyscope.live.hub import MOST_VIEWERS, Message, encoded
+from pyscope.live.relay import Relay
 from pyscope.live.source import OwnSource
 from pyscope.probes.background import Background
 from pyscope.views.values import ms
@@ -48,7 +52,6 @@ class RemoteFeed:
 
     def __init__(self, hello: Callable[[dict[str, Any]], Message], *, resting: float) -> None:
         self.source = OwnSource()
-        self.hub = Hub(self._wake)
         self._hello = hello
         self._resting = resting
         self._thread = Background(self._run, self._fault, self._wake)
@@ -57,25 +60,65 @@ class RemoteFeed:
 
     def _begin_anew(self) -> None:
         self._pid = os.getpid()
+        self._guard = _thread.allocate_lock()
+        self._viewers: set[Relay] = set()
+        self._newcomers: deque[socket.socket] = deque()
         self._connection: socket.socket | None = None
         self._reader = 0
         self._rest = b""
         self._located: Any = ()
-        self._counted = -1
         self._wakes = os.pipe()
         os.set_blocking(self._wakes[0], False)
         os.set_blocking(self._wakes[1], False)
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[tuple[int, str]]] = {}
         self._to_ask: deque[dict[str, Any]] = deque()
-        self._newcomers: dict[int, Watcher] = {}
         self.described = nothing(self.source)
-        self._status: Message = _status("waiting", "the dashboard is being started")
+        self._status = _status("waiting", "the dashboard is being started")
+
+    # viewers
+
+    @contextlib.contextmanager
+    def viewer(self) -> Iterator[Relay | None]:
+        """A viewer more while the block runs, whose event loop is the running one; None where there are too many."""
+        viewer = Relay(self._hand_over, self._first, self._lost, self._seen)
+        with self._guard:
+            welcome = len(self._viewers) < MOST_VIEWERS
+            if welcome:
+                self._viewers.add(viewer)
+        self.start()
+        try:
+            yield viewer if welcome else None
+        finally:
+            with self._guard:
+                self._viewers.discard(viewer)
+            viewer.close()
+
+    def _hand_over(self, end: socket.socket) -> None:
+        self._newcomers.append(end)
+        self._wake()
+
+    def _first(self) -> list[str]:
+        return [encoded(self._hello(self.described)), self._status]
+
+    def _lost(self) -> str:
+        self._status = _status("error", "the process that reads has ended; it is started again")
+        return self._status
+
+    def _seen(self, line: bytes) -> str:
+        """A message as viewers get it. Its text is read only where the service has a part in it."""
+        text = line.decode()
+        if text.startswith('{"type":"described"'):
+            self.described = json.loads(text)["source"]
+            return encoded(self._hello(self.described))
+        if text.startswith('{"type":"status"'):
+            self._status = text
+        return text
 
     # life
 
     def start(self) -> None:
-        """Begins to pass on, if it does not yet."""
+        """Begins to serve, if it does not yet."""
         if self._pid != os.getpid():  # a worker that was forked: the reader is its parent's
             if self._connection is not None:
                 self._connection.close()
@@ -87,6 +130,8 @@ class RemoteFeed:
         """Ends, the reader too."""
         self._thread.stop()
         self._end_reader()
+        while self._newcomers:
+            self._newcomers.popleft().close()
         self._desk.close()
 
     def look_again(self) -> None:
@@ -103,40 +148,26 @@ class RemoteFeed:
     def _run(self) -> None:
         left_at = time.monotonic()
         while not self._thread.stopping:
-            viewers = self.hub.viewers
-            if viewers:
+            if self._viewers:
                 left_at = time.monotonic()
-            elif time.monotonic() - left_at > self._resting and not self.hub.viewers:
+            elif time.monotonic() - left_at > self._resting:
                 self._end_reader()
-                return
-            if self._connection is None:
-                self._begin_reader()
-                self.hub.start_over()
+                if not self._viewers:
+                    return
             try:
-                found = self.source.locate()
-                if found != self._located:
-                    self._located = found
-                    place = None if found is None else {"path": found.path, "ring": found.ring}
-                    self._tell({"located": place})
-                for viewer in viewers:
-                    if not viewer.welcomed and viewer not in self._newcomers.values():
-                        self._welcome(viewer)
-                while self._to_ask:
-                    self._tell(self._to_ask.popleft())
-                if len(viewers) != self._counted:
-                    self._counted = len(viewers)
-                    self._tell({"viewers": self._counted})
-                self._pass_on()
+                if self._connection is None:
+                    self._begin_reader()
+                self._tell_all()
+                self._hear()
             except (OSError, EOFError) as error:
                 self._end_reader()
                 if self._thread.stopping:
                     return
                 logger.warning("the process that reads for the live dashboard has ended (%s)", error)
-                self._say(_status("error", "the process that reads has ended; it is started again"))
                 self._thread.pause(_AGAIN_AFTER)
 
     def _begin_reader(self) -> None:
-        self._rest, self._located, self._counted = b"", (), -1
+        self._rest, self._located = b"", ()
         own, its = socket.socketpair()
         try:
             environment = dict(os.environ)
@@ -158,7 +189,6 @@ class RemoteFeed:
         connection, self._connection = self._connection, None
         asked, self._asked = self._asked, {}
         self._to_ask.clear()
-        self._newcomers.clear()
         if connection is not None:
             connection.close()
         for future in asked.values():
@@ -168,14 +198,33 @@ class RemoteFeed:
                 os.waitpid(self._reader, 0)
             self._reader = 0
 
-    # lines
+    # what the reader is told, and its answers
 
-    def _tell(self, what: dict[str, Any]) -> None:
+    def _tell_all(self) -> None:
+        found = self.source.locate()
+        if found != self._located:
+            self._located = found
+            place = None if found is None else {"path": found.path, "ring": found.ring}
+            self._tell({"located": place})
+        while self._newcomers:
+            end = self._newcomers.popleft()
+            try:
+                self._tell({"viewer": True}, end)
+            finally:
+                end.close()
+        while self._to_ask:
+            self._tell(self._to_ask.popleft())
+
+    def _tell(self, what: dict[str, Any], *ends: socket.socket) -> None:
+        """A line, with the sockets that belong to it."""
         assert self._connection is not None
-        self._connection.sendall(encoded(what).encode() + b"\n")
+        line = encoded(what).encode() + b"\n"
+        if ends:
+            line = line[socket.send_fds(self._connection, [line], [end.fileno() for end in ends]) :]
+        self._connection.sendall(line)
 
-    def _pass_on(self) -> None:
-        """Waits for lines, and passes on what is whole."""
+    def _hear(self) -> None:
+        """Waits for answers, or to be woken."""
         connection = self._connection
         assert connection is not None
         both: list[Any] = [connection, self._wakes[0]]
@@ -189,54 +238,11 @@ class RemoteFeed:
         if not data:
             raise EOFError("it closed the line")
         *lines, self._rest = (self._rest + data).split(b"\n")
-        batch: list[tuple[Message, str]] = []
         for line in lines:
-            head, _, body = line.partition(b" ")
-            if head == b"all":
-                batch.append(self._message(body.decode()))
-                continue
-            self._hand_out(batch)
-            batch = []
-            if head == b"answer":
-                number, status, text = body.split(b" ", 2)
-                future = self._asked.pop(int(number), None)
-                if future is not None:
-                    future.set_result((int(status), text.decode()))
-            elif head == b"welcomed":
-                viewer = self._newcomers.pop(int(body), None)
-                if viewer is not None:
-                    viewer.welcomed = True
-            elif int(head) in self._newcomers:
-                self._newcomers[int(head)].put([self._message(body.decode())])
-        self._hand_out(batch)
-
-    def _hand_out(self, messages: list[tuple[Message, str]]) -> None:
-        if messages:
-            for viewer in self.hub.viewers:
-                if viewer.welcomed:
-                    viewer.put(messages)
-
-    def _message(self, text: str) -> tuple[Message, str]:
-        """A message as viewers get it. Its text is read only where the service has a part in it."""
-        if text.startswith('{"type":"described"'):
-            self.described = json.loads(text)["source"]
-            hello = self._hello(self.described)
-            return hello, encoded(hello)
-        if text.startswith('{"type":"status"'):
-            self._status = json.loads(text)
-        return Unread(text), text
-
-    def _welcome(self, viewer: Watcher) -> None:
-        number = next(self._numbers)
-        self._newcomers[number] = viewer
-        hello = self._hello(self.described)
-        viewer.put([(hello, encoded(hello)), (self._status, encoded(self._status))])
-        self._tell({"welcome": number})
-
-    def _say(self, status: Message) -> None:
-        self._status = status
-        for viewer in self.hub.viewers:
-            viewer.put([(status, encoded(status))])
+            number, status, text = line.split(b" ", 2)
+            future = self._asked.pop(int(number), None)
+            if future is not None:
+                future.set_result((int(status), text.decode()))
 
     # for requests
 
@@ -254,5 +260,5 @@ class RemoteFeed:
         return future
 
 
-def _status(state: str, message: str) -> Message:
-    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}
+def _status(state: str, message: str) -> str:
+    return encoded({"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())})

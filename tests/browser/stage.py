@@ -41,7 +41,6 @@ class Stage:
         self.service = service or Service()
         self.answers = Answers(self.service)
         self.greeting: list[Message] = list(self.service.all())
-        self.heard: list[Message] = []
         self.posted: list[tuple[str, str]] = []
         self.url = ""
         self.refusing = False
@@ -85,7 +84,7 @@ class Stage:
         self._viewers.add(socket)
         try:
             while True:
-                self.heard.append(json.loads(await socket.receive_text()))
+                await socket.receive_text()
         except (WebSocketDisconnect, RuntimeError):
             pass
         finally:

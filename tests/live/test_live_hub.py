@@ -88,11 +88,27 @@ def test_of_a_browser_that_takes_nothing_the_queue_does_not_grow() -> None:
     assert asyncio.run(run()) < 1 << 20
 
 
-def test_a_new_hello_makes_what_waits_obsolete() -> None:
-    old = {"type": "traces", "requests": [{"id": "1"}]}
-    new = {"type": "hello"}
-    later = {"type": "traces", "requests": [{"id": "2"}]}
-    assert merged([(old, None), (new, None), (later, None)]) == [new, later]
+def test_what_waits_is_obsolete_once_the_whole_state_is_sent_anew() -> None:
+    async def run() -> list[dict[str, Any]]:
+        hub = Hub(lambda: None)
+        viewer = Viewer(asyncio.get_running_loop())
+        hub.join(viewer)
+        hub.welcome(lambda: [{"type": "hello", "source": "old"}])
+        hub.publish([{"type": "traces", "requests": [{"id": "1"}]}])
+        hub.start_over()
+        hub.welcome(lambda: [{"type": "hello", "source": "new"}])
+        hub.publish([{"type": "traces", "requests": [{"id": "2"}]}])
+        return [json.loads(text) for text in await viewer.take()]
+
+    new = {"type": "hello", "source": "new"}
+    assert asyncio.run(run()) == [new, {"type": "traces", "requests": [{"id": "2"}]}]
+
+
+def test_a_source_that_is_described_anew_loses_nothing_of_what_waits() -> None:
+    rows = [{"type": "traces", "requests": [{"id": str(number)}]} for number in range(20)]
+    killed = {"type": "hello", "source": {"state": "killed"}}
+    together = {"type": "traces", "requests": [{"id": str(number)} for number in range(20)]}
+    assert merged([(message, None) for message in [*rows, killed]]) == [together, killed]
 
 
 def test_a_newcomer_gets_the_whole_state_before_any_change() -> None:

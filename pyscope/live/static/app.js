@@ -141,7 +141,6 @@
     useEffect(() => PyScope.listenToKeys(() => setHelp(true)), []);
     // With the change itself, not after the next frame: a "/" typed in between would lose the search field its focus.
     useLayoutEffect(() => {
-      PyScope.source.view(view);
       main.current.scrollTop = 0;
       if (before.current !== view) main.current.focus({ preventScroll: true });
       before.current = view;

@@ -32,7 +32,6 @@
 
     constructor() {
       this.attempts = 0;
-      this.shown = null;
       addEventListener("online", () => this.retry());
       document.addEventListener("visibilitychange", () => document.hidden || this.retry());
     }
@@ -54,7 +53,6 @@
         if (message.type === "hello") {
           this.attempts = 0;
           store.set("connection", { state: "live" });
-          if (this.shown) this.say(this.shown);
         }
         store.take(message);
       };
@@ -79,16 +77,6 @@
     /** Try now instead of later; nothing while connected. */
     retry() {
       if (this.timer) this.connect();
-    }
-
-    /** Tells the server which view is shown, so that it need not work out the rest. */
-    view(name) {
-      this.shown = { type: "view", name };
-      this.say(this.shown);
-    }
-
-    say(message) {
-      if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
     }
 
     async get(path, parameters = {}) {
@@ -124,8 +112,6 @@
     }
 
     retry() {}
-
-    view() {}
 
     async get(path, parameters = {}) {
       const waterfall = /^api\/requests\/(.+)$/.exec(path);
