@@ -61,29 +61,38 @@ set_next(<PyTypeObject*>Steps, steps_next)
 
 
 cdef class LoopTimes:
-    """Since when an event loop runs callbacks (0: it waits), and the frame in which it was last seen to."""
+    """Since when an event loop runs callbacks (0: it waits), the frame in which it was last seen to, and whether its
+    selector has gone."""
     cdef public int64_t busy_ns
     cdef public object run
+    cdef public bint gone
 
     def __init__(self):
         self.busy_ns = 0
         self.run = None
+        self.gone = False
 
 
 def watched_select(original, dict loops, meet, late, int64_t lag_ns):
     """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late`
-    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
+    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`; one that has gone is
+    taken out of it, and its `gone` set."""
+    cdef PyObject* last_selector = NULL
+    cdef LoopTimes last = None
 
     def select(selector, timeout=None):
-        cdef LoopTimes loop
+        nonlocal last_selector, last
+        cdef LoopTimes loop = last
         cdef int64_t busy, end
-        known = loops.get(PyLong_FromVoidPtr(<void*>selector))
-        if known is None:
-            known = meet(selector)
-        times = (<tuple>known)[1]
-        if times is None:
-            return original(selector, timeout)
-        loop = <LoopTimes>times
+        if <PyObject*>selector != last_selector or loop.gone:
+            known = loops.get(PyLong_FromVoidPtr(<void*>selector))
+            if known is None:
+                known = meet(selector)
+            times = (<tuple>known)[1]
+            if times is None:
+                return original(selector, timeout)
+            loop = <LoopTimes?>times
+            last_selector, last = <PyObject*>selector, loop
         busy = loop.busy_ns
         if busy:
             end = monotonic_ns()

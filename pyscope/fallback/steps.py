@@ -60,13 +60,15 @@ class Steps:
 
 
 class LoopTimes:
-    """Since when an event loop runs callbacks (0: it waits), and the frame in which it was last seen to."""
+    """Since when an event loop runs callbacks (0: it waits), the frame in which it was last seen to, and whether its
+    selector has gone."""
 
-    __slots__ = ("busy_ns", "run")
+    __slots__ = ("busy_ns", "gone", "run")
 
     def __init__(self) -> None:
         self.busy_ns = 0
         self.run: FrameType | None = None
+        self.gone = False
 
 
 def watched_select(
@@ -77,7 +79,8 @@ def watched_select(
     lag_ns: int,
 ) -> Callable[..., Any]:
     """A selector's `select` that notes in `loops[id(selector)][1]` when the loop comes back from it, and tells `late`
-    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`."""
+    of rounds that took longer than `lag_ns`. `meet` answers for a selector that is not in `loops`; one that has gone is
+    taken out of it, and its `gone` set."""
     now = perf_counter_ns
 
     def select(selector: Any, timeout: float | None = None) -> Any:

@@ -103,7 +103,13 @@ class EventLoopProbe(Probe):
             running = asyncio._get_running_loop()
             if running is None or getattr(running, "_selector", None) is not selector:
                 return _nothing, None
-            known = weakref.ref(selector, lambda _: loops.pop(key, None)), _Loop(running)
+            loop = _Loop(running)
+
+            def forget(_: object) -> None:
+                loop.gone = True
+                loops.pop(key, None)
+
+            known = weakref.ref(selector, forget), loop
             loops[key] = known
             self._late_loops.ring()
             self._watchdog.start()

@@ -247,6 +247,29 @@ def test_a_selector_that_is_not_known_is_only_passed_on(steps: Any) -> None:
 
 
 @BOTH
+def test_each_selector_has_its_own_loop_and_one_at_the_address_of_one_that_has_gone_another(steps: Any) -> None:
+    one, other = object(), object()
+    loops: dict[int, Any] = {}
+
+    def meet(met: object) -> tuple[None, Any]:
+        loops[id(met)] = None, steps.LoopTimes()
+        return loops[id(met)]  # type: ignore[no-any-return]
+
+    select = steps.watched_select(lambda selector, timeout: None, loops, meet, None, 10**18)
+    for selector in (one, other, one, one):
+        select(selector)
+        times = loops[id(selector)][1]
+        assert times.busy_ns > 0
+        times.busy_ns = 0
+    select(one)
+    _, gone = loops.pop(id(one))
+    gone.gone, gone.busy_ns = True, 0
+    select(one)  # another selector, for all that is known
+    assert loops[id(one)][1].busy_ns > 0
+    assert gone.busy_ns == 0
+
+
+@BOTH
 def test_an_error_of_the_selector_comes_out_and_the_loop_counts_as_busy(steps: Any) -> None:
     def original(selector: object, timeout: float | None = None) -> None:
         raise Given("no selector")
