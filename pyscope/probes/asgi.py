@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from types import ModuleType, TracebackType
+from types import CoroutineType, ModuleType, TracebackType
 from typing import Any, ClassVar
 
 from pyscope import emitter
@@ -121,9 +121,10 @@ class _Request:
         scope[_MARK] = self._told.id
         try:
             awaitable: Any = app(scope, receive, _noting(self._told, send))
-            self.steps = Steps(awaitable if isinstance(awaitable, Coroutine) else awaitable.__await__())
+            is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
+            self.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
         except BaseException as error:
-            self.leave(error)
+            self.__exit__(type(error), error, None)
             raise
 
     def __enter__(self) -> None:
@@ -132,10 +133,6 @@ class _Request:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.leave(error)
-
-    def leave(self, error: BaseException | None) -> None:
-        """The request has ended, by `error` or well."""
         told, scope = self._told, self._scope
         told.cpu_ns = 0 if self.steps is None else self.steps.cpu_ns
         try:
