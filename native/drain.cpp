@@ -19,6 +19,7 @@ namespace {
 constexpr uint32_t kCycleMs = 100;  // a fuller ring wakes it before
 constexpr int64_t kClockEveryNs = 100'000'000;
 constexpr int64_t kPartsEveryNs = 1'000'000'000;
+constexpr double kLongestEnd = 10;  // seconds
 
 timespec in_seconds(double seconds) {
   timespec until;
@@ -64,17 +65,20 @@ void Drain::start() {
 
 void* Drain::run(void* self) {
   prctl(PR_SET_NAME, "pyscope-drain");
-  auto* drain = static_cast<Drain*>(self);
-  try {
-    drain->loop();
-  } catch (...) {
-    drain->failed_.store(ENOMEM, std::memory_order_release);
-  }
-  pthread_mutex_lock(&drain->mutex_);
-  drain->over_ = true;
-  pthread_cond_broadcast(&drain->ended_);
-  pthread_mutex_unlock(&drain->mutex_);
+  static_cast<Drain*>(self)->run_here();
   return nullptr;
+}
+
+void Drain::run_here() noexcept {
+  try {
+    loop();
+  } catch (...) {
+    failed_.store(ENOMEM, std::memory_order_release);
+  }
+  pthread_mutex_lock(&mutex_);
+  over_ = true;
+  pthread_cond_broadcast(&ended_);
+  pthread_mutex_unlock(&mutex_);
 }
 
 void Drain::wait(uint32_t milliseconds) {
@@ -86,11 +90,13 @@ void Drain::wait(uint32_t milliseconds) {
 }
 
 void Drain::loop() {
+  // What this thread had taken before is not the drain's; what an earlier thread of the drain took is.
+  const int64_t cpu_base = static_cast<int64_t>(cpu_ns()) - clock_ns(CLOCK_THREAD_CPUTIME_ID);
   int64_t clock_due = 0, parts_due = clock_ns(CLOCK_MONOTONIC) + kPartsEveryNs;
   for (;;) {
     pthread_mutex_lock(&mutex_);
     const bool stopping = stop_;
-    const bool pausing = pausing_;
+    const bool pausing = leaving_ = pausing_;
     pthread_mutex_unlock(&mutex_);
     if (pausing) break;
 
@@ -98,7 +104,7 @@ void Drain::loop() {
     if (now >= clock_due || stopping) {
       ring_->publish_clock(read_clock_pair());
       clock_due = now + kClockEveryNs;
-      cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
+      cpu_ns_.store(static_cast<uint64_t>(cpu_base + clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
     }
     // After a failed write recording is over; the stop tries once more to save what the ring holds.
     if (saver_ && (!failed() || stopping)) {
@@ -118,7 +124,7 @@ void Drain::loop() {
     }
     wait(kCycleMs);
   }
-  cpu_ns_.store(static_cast<uint64_t>(clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
+  cpu_ns_.store(static_cast<uint64_t>(cpu_base + clock_ns(CLOCK_THREAD_CPUTIME_ID)), std::memory_order_relaxed);
 }
 
 bool Drain::cycle(bool all) {
@@ -168,31 +174,52 @@ void Drain::adopt_dead_parts() {
 }
 
 bool Drain::finish(double timeout_seconds) {
-  resume();
-  if (!started_) return true;
+  std::lock_guard lock(changing_);
+  const bool threadless = paused_ && !go_on();
+  if (!started_ && !threadless) return true;
   pthread_mutex_lock(&mutex_);
   stop_ = true;
   pthread_mutex_unlock(&mutex_);
-  return end(timeout_seconds);
+  if (!threadless) return end(timeout_seconds);
+  paused_ = false;
+  run_here();  // what is left is written all the same
+  return true;
 }
 
 bool Drain::pause(double timeout_seconds) {
+  std::lock_guard lock(changing_);
   if (!started_) return true;
   pthread_mutex_lock(&mutex_);
   pausing_ = true;
   pthread_mutex_unlock(&mutex_);
-  const bool ended = end(timeout_seconds);
+  bool ended = end(timeout_seconds);
   pthread_mutex_lock(&mutex_);
   pausing_ = false;
+  const bool leaving = leaving_;
   pthread_mutex_unlock(&mutex_);
-  if (ended) paused_.store(true, std::memory_order_release);
+  if (!ended && leaving) ended = end(kLongestEnd);  // too late to take it back, and it has nothing to wait for
+  if (ended) paused_ = true;
   return ended;
 }
 
-void Drain::resume() {
-  if (!paused_.exchange(false)) return;
-  over_ = false;
-  start();
+bool Drain::resume() noexcept {
+  std::unique_lock lock(changing_, std::try_to_lock);
+  if (!lock) return false;
+  return !paused_ || go_on();
+}
+
+// Begins the thread that `pause` has ended; false where that fails.
+bool Drain::go_on() noexcept {
+  pthread_mutex_lock(&mutex_);
+  over_ = leaving_ = false;
+  pthread_mutex_unlock(&mutex_);
+  try {
+    start();
+  } catch (const std::system_error&) {
+    return false;
+  }
+  paused_ = false;
+  return true;
 }
 
 bool Drain::catch_up(double timeout_seconds) {

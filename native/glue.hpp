@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
+#include <memory>
 #include <system_error>
 
 #include "drain.hpp"
@@ -218,6 +220,23 @@ inline RecordingFile* make_recording_file(const std::string& path, const Process
     return nullptr;
   }
 }
+
+inline Drain* start_drain(RingFile* ring, RecordingFile* file, const std::string& parts_prefix, void (*on_failure)()) {
+  try {
+    auto drain = std::make_unique<Drain>(ring, file, parts_prefix);
+    drain->set_on_failure(on_failure);
+    drain->start();
+    return drain.release();
+  } catch (const std::exception& error) {
+    raise_os_error(error);
+    return nullptr;
+  }
+}
+
+// Of `hook.life`; to be waited for without the GIL.
+inline void lock_life() { hook.life.lock(); }
+inline bool lock_life_for(double seconds) { return hook.life.try_lock_for(std::chrono::duration<double>(seconds)); }
+inline void unlock_life() { hook.life.unlock(); }
 
 inline StepBegin begin_step() { return step_clock.begin(); }
 inline int64_t end_step(const StepBegin& begin) { return step_clock.end(begin); }

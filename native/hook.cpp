@@ -52,6 +52,7 @@ void measure_stack(ThreadRing* ring) {
 // runs in the child before os.register_at_fork's handlers, so this must be a pthread handler.
 void after_fork_in_child() {
   new (&hook.rings_mutex) std::mutex();
+  new (&hook.life) std::recursive_timed_mutex();
   for (ThreadRing* ring : hook.rings) {
     ring->close(false);
     if (ring != thread_ring) delete ring;
@@ -78,7 +79,8 @@ void install_fork_handlers() {
   // below no stack is: the first look at a thread opens its ring
   no_ring.stack_floor = reinterpret_cast<char*>(~uintptr_t{0});
   pthread_key_create(&thread_end_key, thread_ended);
-  pthread_atfork(nullptr, nullptr, after_fork_in_child);
+  // A thread that ends changes the list of rings without the GIL: not while a child gets its copy.
+  pthread_atfork([] { hook.rings_mutex.lock(); }, [] { hook.rings_mutex.unlock(); }, after_fork_in_child);
 }
 
 ThreadRing* open_thread_ring(Frame* first) {

@@ -82,6 +82,7 @@ struct Hook {
   std::vector<ThreadRing*> rings;
   std::vector<PyObject*> left;  // references of threads that ended, without the GIL perhaps: the next thread drops them
   uint32_t threads = 0;
+  std::recursive_timed_mutex life;  // whoever ends the recording, or uses what that takes down, without the GIL
 };
 
 extern Hook hook;

@@ -16,6 +16,7 @@ from libcpp.string cimport string
 from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
+import os
 import sys
 from importlib.machinery import ModuleSpec
 
@@ -31,6 +32,7 @@ cdef RecordingFile* recording_file = NULL
 cdef Drain* drain = NULL
 cdef str backend_in_use = None
 cdef bint flight_mode = False
+DEF LONGEST_PAUSE = 0.2  # seconds
 
 
 cdef list fault_notes = []  # where the first faults arose
@@ -107,8 +109,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     """
     global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, faults_lately
     cdef RingOptions options
-    cdef bint everything
-    cdef int kind
+    cdef bint everything, made
     if ring_file != NULL:
         raise RuntimeError("already recording")
     if not in_main_interpreter():
@@ -147,13 +148,13 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     try:
         if file_path is not None:
             recording_file = make_recording_file(file_path.encode("utf-8", "surrogateescape"), options.info, options.meta)
-        drain = new Drain(ring_file, recording_file, parts_prefix.encode("utf-8", "surrogateescape"))
         hook.windowed = False
         if c_calls and backend != "setprofile":
             hook.windowed = keep is not None
             hook.window.store(0 if keep is not None else 1)
-        drain.set_on_failure(on_write_failure)
-        drain.start()
+        drain = start_drain(
+            ring_file, recording_file, parts_prefix.encode("utf-8", "surrogateescape"), on_write_failure
+        )
         flight_mode = flight
         hook.file = ring_file
         hook.generation += 1
@@ -171,8 +172,18 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         install(backend, everything, c_calls, c_calls and backend != "setprofile")
         backend_in_use = backend
     except BaseException:
+        made = recording_file != NULL
         abandon_start()
+        if made:
+            unlink_quietly(file_path)
         raise
+
+
+cdef unlink_quietly(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 cdef int uninstall_soon(void* _) noexcept:
@@ -202,8 +213,12 @@ cdef void abandon_start() noexcept:
     close_all_rings()
     hook.file = NULL
     hook.window.store(0)
+    if drain != NULL and not drain.finish(5.0):
+        drain = NULL  # it still uses them
+        recording_file = NULL
+        ring_file.unlink()
+        ring_file = NULL
     if drain != NULL:
-        drain.finish(5.0)
         del drain
         drain = NULL
     if recording_file != NULL:
@@ -239,15 +254,24 @@ def stop(double timeout=10.0):
     """Uninstalls the hook, waits for the drain and seals the file. Returns a dict of figures.
 
     state: "stopped"; "write_failed" (`error` is the errno) and "stalled" (the drain did not end within `timeout`
-    seconds) keep the ring file, so that nothing is lost.
+    seconds) keep the ring file, so that nothing is lost. RuntimeError when not recording.
     """
+    clean = uninstall()
+    with nogil:
+        lock_life()
+    try:
+        if ring_file == NULL:
+            raise RuntimeError("not recording")
+        return end_recording(clean, timeout)
+    finally:
+        unlock_life()
+
+
+cdef dict end_recording(bint clean, double timeout):
     global ring_file, recording_file, drain, held_types
     cdef cbool over
     cdef Summary summary
     cdef dict figures
-    if ring_file == NULL:
-        raise RuntimeError("not recording")
-    clean = uninstall()
     with nogil:
         over = drain.finish(timeout)
     figures = {
@@ -296,18 +320,25 @@ def stop(double timeout=10.0):
 
 
 cdef void resume_drain() noexcept nogil:
-    if drain != NULL:
-        drain.resume()
+    if drain != NULL and not drain.resume():
+        ring_file.call_on_next_seal(resume_drain)
 
 
 def pause_before_fork():
     """Ends the drain thread for the time of a fork; the next full page brings it back."""
-    cdef cbool ended
-    if drain != NULL:
-        with nogil:
-            ended = drain.pause(0.2)
-        if ended:
-            ring_file.call_on_next_seal(resume_drain)
+    cdef cbool mine, ended = False
+    with nogil:
+        mine = lock_life_for(LONGEST_PAUSE)
+    if not mine:  # another thread is ending the recording
+        return
+    try:
+        if drain != NULL:
+            with nogil:
+                ended = drain.pause(LONGEST_PAUSE)
+            if ended:
+                ring_file.call_on_next_seal(resume_drain)
+    finally:
+        unlock_life()
 
 
 def ring_meta(str ring_path):
@@ -348,11 +379,16 @@ def dump(str path):
 
     Returns (pages, events). Raises OSError when it cannot be written, RuntimeError when not recording."""
     cdef AdoptReport report
-    if ring_file == NULL:
-        raise RuntimeError("not recording")
     cdef string where = path.encode("utf-8", "surrogateescape")
     with nogil:
-        report = dump_ring(ring_file[0], where)
+        lock_life()
+    try:
+        if ring_file == NULL:
+            raise RuntimeError("not recording")
+        with nogil:
+            report = dump_ring(ring_file[0], where)
+    finally:
+        unlock_life()
     return report.pages, report.events
 
 

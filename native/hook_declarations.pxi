@@ -180,16 +180,13 @@ cdef extern from "recording_file.hpp" namespace "pyscope" nogil:
 
 cdef extern from "drain.hpp" namespace "pyscope" nogil:
     cppclass Drain:
-        Drain(RingFile*, RecordingFile*, string) except +
         cbool catch_up(double) noexcept
-        void start() except +
-        bint finish(double)
-        bint pause(double)
-        void resume()
+        bint finish(double) noexcept
+        bint pause(double) noexcept
+        bint resume() noexcept
         bint failed()
         int error()
         Summary summary(ProcessState)
-        void set_on_failure(void (*)() noexcept nogil)
         uint64_t cpu_ns()
 
 cdef extern from "hook.hpp" namespace "pyscope":
@@ -348,6 +345,10 @@ cdef extern from "glue.hpp" namespace "pyscope":
     RingFile* make_ring_file(const RingOptions&) except NULL
     RingFile* attach_ring(const string&, bint) except NULL
     RecordingFile* make_recording_file(const string&, const ProcessInfo&, const string&) except NULL
+    Drain* start_drain(RingFile*, RecordingFile*, const string&, void (*)() noexcept nogil) except NULL
+    void lock_life() noexcept nogil
+    bint lock_life_for(double) noexcept nogil
+    void unlock_life() noexcept nogil
     void fill_info(ProcessInfo*, bytes, bytes, uint32_t, bint, const string&)
     int64_t monotonic_ns() noexcept nogil
     int64_t load_relaxed(const int64_t*) noexcept nogil

@@ -20,10 +20,11 @@ def clock():
 
 def catch_up():
     """Waits until the drain thread has written the pages that are full now, so that its work can be told apart."""
-    cdef Drain* working = drain
-    if working != NULL:
-        with nogil:
-            working.catch_up(10.0)
+    with nogil:
+        lock_life()
+        if drain != NULL:
+            drain.catch_up(10.0)
+        unlock_life()
 
 
 def install_empty(str backend):

@@ -19,7 +19,9 @@ namespace {
 
 }  // namespace
 
-RingFile::RingFile(const RingOptions& options) : path_(options.path) {
+// What the other constructor has made whole is taken down again where this one throws.
+RingFile::RingFile(const RingOptions& options) : RingFile() {
+  path_ = options.path;
   const size_t table_bytes = (options.bytes / 8) & ~size_t{4095};
   const size_t pages = (options.bytes - table_bytes - kRingHeaderBytes) / kPageBytes;
   const size_t pages_offset = (kRingHeaderBytes + table_bytes + 4095) & ~size_t{4095};
@@ -30,42 +32,38 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
   fd_ = ::open(unfinished.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd_ < 0) fail(errno, "cannot create the ring file " + path_);
   // In full, before the start: a store to a sparse map on a full disk is a SIGBUS for the host.
-  if (int error = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes))) {
-    ::close(fd_);
-    ::unlink(unfinished.c_str());
-    fd_ = -1;
-    fail(error, "cannot allocate " + std::to_string(bytes) + " bytes for the ring file " + path_);
-  }
+  const int unallocated = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
   struct flock lock{};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_len = 1;
-  if (::fcntl(fd_, F_OFD_SETLK, &lock) != 0) {
-    const int error = errno;
-    ::close(fd_);
-    ::unlink(unfinished.c_str());
-    fd_ = -1;
-    fail(error, "cannot lock the ring file " + path_);
-  }
   try {
-    map(bytes, true, true);
+    if (unallocated)
+      fail(unallocated, "cannot allocate " + std::to_string(bytes) + " bytes for the ring file " + path_);
+    if (::fcntl(fd_, F_OFD_SETLK, &lock) != 0) fail(errno, "cannot lock the ring file " + path_);
+    begin(options, bytes, table_bytes, pages);
+    if (::rename(unfinished.c_str(), path_.c_str()) != 0) fail(errno, "cannot name the ring file " + path_);
   } catch (...) {
     ::unlink(unfinished.c_str());
     throw;
   }
+}
+
+void RingFile::begin(const RingOptions& options, size_t bytes, size_t table_bytes, size_t pages) {
+  map(bytes, true, true);
   header_->version = kFormatVersion;
   header_->page_bytes = kPageBytes;
   header_->page_count = static_cast<uint32_t>(pages);
   header_->table_offset = kRingHeaderBytes;
   header_->table_bytes = table_bytes;
-  header_->pages_offset = pages_offset;
+  header_->pages_offset = bytes - pages * kPageBytes;
   header_->file_bytes = bytes;
   header_->info = options.info;
   const size_t meta = std::min(options.meta.size(), table_bytes / 2);
   std::memcpy(reinterpret_cast<uint8_t*>(header_) + kRingHeaderBytes + table_bytes - meta, options.meta.data(), meta);
   header_->meta_bytes.store(meta);
   publish_clock(options.info.start2);
-  pages_ = reinterpret_cast<uint8_t*>(header_) + pages_offset;
+  pages_ = reinterpret_cast<uint8_t*>(header_) + header_->pages_offset;
   flight_ = options.info.flight != 0;
   free_ = std::make_unique<PageStack>(static_cast<uint32_t>(pages));
   full_ = std::make_unique<PageQueue>(static_cast<uint32_t>(pages));
@@ -75,13 +73,6 @@ RingFile::RingFile(const RingOptions& options) : path_(options.path) {
     free_->push(i);
   }
   std::atomic_ref<uint64_t>(header_->magic).store(kRingMagic, std::memory_order_release);
-  if (::rename(unfinished.c_str(), path_.c_str()) != 0) {
-    const int error = errno;
-    ::unlink(unfinished.c_str());
-    ::munmap(header_, mapped_);
-    ::close(fd_);
-    fail(error, "cannot name the ring file " + path_);
-  }
 }
 
 RingFile* RingFile::attach(const std::string& path, bool writable) {

@@ -95,6 +95,7 @@ class RingFile {
  private:
   RingFile() = default;
   void map(size_t bytes, bool populate, bool writable);
+  void begin(const RingOptions& options, size_t bytes, size_t table_bytes, size_t pages);
 
   std::string path_;
   int fd_ = -1;

@@ -6,6 +6,7 @@ started by subprocess) record into parts `<path>.<pid>-<id>.part`, which the sto
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import datetime
@@ -41,6 +42,7 @@ recover = parts.recover
 STOP_TIMEOUT = 10.0  # seconds the stop waits for a stalled disk
 
 _recording: Recording | None = None
+_changing = _thread.RLock()  # held by whoever starts or stops: one thread's start waits for another's stop
 
 
 class Recording:
@@ -161,9 +163,10 @@ def stop() -> None:
     Raises NotRecording when none is in progress. Warns (PyScopeWarning) of what could not be saved and of module
     globs that matched nothing.
     """
-    if _recording is None:
+    recording = _recording
+    if recording is None:
         raise NotRecording("no recording is in progress: call pyscope.start first")
-    _stop(_recording)
+    _stop(recording)
 
 
 class record:
@@ -180,7 +183,8 @@ class record:
 
     def __exit__(self, *_: object) -> None:
         if self._recording is not None and _recording is self._recording:
-            _stop(self._recording)
+            with contextlib.suppress(NotRecording):  # another thread was first
+                _stop(self._recording)
 
 
 def dump(path: str | os.PathLike[str]) -> str:
@@ -201,6 +205,8 @@ def dump(path: str | os.PathLike[str]) -> str:
         _native().dump(target)
     except OSError as error:
         raise RecorderError(f"the dump {target} could not be written: {error}") from error
+    except RuntimeError:  # another thread has stopped it meanwhile
+        raise NotRecording("the recording has ended: there is nothing to dump") from None
     return target
 
 
@@ -218,6 +224,13 @@ def _begin(
     identity: bytes = b"",
     parent: int = 0,
     reselectable: bool = False,
+) -> Recording:
+    with _changing:
+        return _begin_alone(settings, path, identity=identity, parent=parent, reselectable=reselectable)
+
+
+def _begin_alone(
+    settings: config.Settings, path: str | None, *, identity: bytes, parent: int, reselectable: bool
 ) -> Recording:
     global _recording
     if _recording is not None:
@@ -244,7 +257,9 @@ def _begin(
     recording.identity = identity or os.urandom(16)
     process_id = recording.process_id = os.urandom(16)
     meta = _meta(recording)
-    # Everything that runs Python code comes before the hook: it would stand in the recording.
+    # Everything that runs Python code comes before the hook: it would stand in the recording. And what a forked child
+    # asks for as well is known before: another thread may hold a lock of the standard library's in a fork.
+    selection.library_prefixes()
     atexit.register(_stop_at_exit)
     recording.probes = probes.acquire(settings.probes)
     if settings.children:
@@ -267,6 +282,18 @@ def _begin(
         raise
     emitter.connect(_sink(recording))
     return recording
+
+
+_ADVICE: dict[int, str] = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+        "Choose a folder that can be written.",
+    ),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or choose another folder."),
+    errno.EAGAIN: "Allow the process more threads: ulimit -u, or the container's limit of processes.",
+    errno.EFBIG: "Choose a smaller ring_mb (PYSCOPE_RING_MB), or allow larger files: ulimit -f.",
+    errno.EMFILE: "Allow the process more open files: ulimit -n.",
+}
 
 
 class _NativeSink:
@@ -321,9 +348,8 @@ def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: 
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) and "ring file" in str(error):
                 refusals.append(f"{folder}: {os.strerror(error.errno)}")
                 continue
-            raise RecorderError(
-                f"recording cannot start: {error}. Choose a folder that can be written."
-            ) from error
+            advice = _ADVICE.get(error.errno or 0, "")
+            raise RecorderError(f"recording cannot start: {error}. {advice}".rstrip()) from error
         if costs is not None and settings.budget is not None:
             recording.governor = Governor(
                 native,
@@ -369,11 +395,20 @@ def _meta(recording: Recording) -> bytes:
 
 
 def _stop_at_exit() -> None:
-    if _recording is not None:
-        _stop(_recording)
+    recording = _recording
+    if recording is not None:
+        with contextlib.suppress(NotRecording):
+            _stop(recording)
 
 
 def _stop(recording: Recording) -> None:
+    with _changing:
+        if recording is not _recording:
+            raise NotRecording("this recording has ended already")
+        _stop_alone(recording)
+
+
+def _stop_alone(recording: Recording) -> None:
     global _recording
     if recording.active and recording.backend not in ("python", "none"):
         if recording.governor is not None:
@@ -448,7 +483,8 @@ def resume_governor() -> None:
 
 def forget_in_forked_child() -> Recording | None:
     """The parent's recording as this forked child inherited it, detached; None if there was none."""
-    global _recording
+    global _recording, _changing
+    _changing = _thread.RLock()  # another thread of the parent may have held it
     recording, _recording = _recording, None
     if recording is None or not recording.active:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sys
@@ -38,7 +39,8 @@ def names_of(module: Mapping[str, Any]) -> tuple[str, ...]:
     return (first,)
 
 
-def library_prefixes() -> list[str]:
+@functools.cache
+def library_prefixes() -> tuple[str, ...]:
     """The folders (each ending in a separator) whose code is the standard library or installed packages.
 
     With `modules=None` code below them is not recorded. A program kept inside such a folder is
@@ -57,4 +59,4 @@ def library_prefixes() -> list[str]:
             for spelling in (folder, os.path.realpath(folder)):
                 found.append(os.path.join(spelling, ""))
     base = os.path.join(sys.base_prefix, "lib", f"python{sys.version_info[0]}.{sys.version_info[1]}", "")
-    return sorted({*found, base})
+    return tuple(sorted({*found, base}))

@@ -18,7 +18,7 @@ class Codes:
     """Decides once for each code object. `libraries`: where code lies that is the user's own only if it is named."""
 
     def __init__(self, settings: config.Settings, writer: RecordingWriter) -> None:
-        self.libraries = tuple(selection.library_prefixes())
+        self.libraries = selection.library_prefixes()
         self._writer = writer
         self._matched: set[str] = set()
         self._codes: dict[CodeType, int | None] = {}

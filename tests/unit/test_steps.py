@@ -247,7 +247,9 @@ def test_a_selector_that_is_not_known_is_only_passed_on(steps: Any) -> None:
 
 
 @BOTH
-def test_each_selector_has_its_own_loop_and_one_at_the_address_of_one_that_has_gone_another(steps: Any) -> None:
+def test_each_selector_has_its_own_loop_and_one_at_the_address_of_one_that_has_gone_another(
+    steps: Any,
+) -> None:
     one, other = object(), object()
     loops: dict[int, Any] = {}
 

@@ -64,7 +64,7 @@ class Places:
 
     def __init__(self) -> None:
         self._code: dict[int, tuple[CodeType, Sites | None]] = {}  # None: not the program's own
-        self._libraries = tuple(library_prefixes())
+        self._libraries = library_prefixes()
 
     def read(self, label: str, frame: FrameType) -> ReadPlan | None:
         """Of a read that `frame`, or a frame further out, has made. None if the program is not in it."""

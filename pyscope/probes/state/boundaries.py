@@ -85,7 +85,7 @@ class Boundaries:
         self._look = look
         self._changed: list[tuple[type, str, FunctionType, Boundary]] = []
         self._classes: dict[int, type] = {}
-        self._libraries = tuple(library_prefixes())
+        self._libraries = library_prefixes()
 
     def place(self, kind: type) -> None:
         """Makes boundaries of the methods that a class has from the program itself, its bases included."""
