@@ -18,7 +18,7 @@ from pyscope import backends, config
 if TYPE_CHECKING:
     from pyscope.recorder import Recording
 
-__all__ = ["follow", "leave", "start_if_child"]
+__all__ = ["follow", "leave", "start_if_child", "watch_forks"]
 
 VARIABLE = "PYSCOPE_CHILD_OF"
 FOLDER = str(Path(__file__).with_name("_child"))
@@ -30,14 +30,23 @@ _before: dict[str, str | None] | None = None
 _fork_hook_installed = False
 
 
-def follow(recording: Recording) -> None:
-    """From now on the children of this process record too."""
-    global _before, _fork_hook_installed
+def watch_forks() -> None:
+    """From now on a fork finds none of the recorder's threads at work, and the child lets go of the recording.
+
+    To be called before probes begin: what is registered later runs earlier before a fork, and the last page of a
+    probe's thread, which ends for a fork too, would wake the drain again.
+    """
+    global _fork_hook_installed
     if not _fork_hook_installed:
         os.register_at_fork(
             before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
         )
         _fork_hook_installed = True
+
+
+def follow(recording: Recording) -> None:
+    """From now on the children of this process record too."""
+    global _before
     root = _root(recording)
     _before = {name: os.environ.get(name) for name in (VARIABLE, "PYTHONPATH")}
     os.environ[VARIABLE] = json.dumps(

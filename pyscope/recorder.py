@@ -261,6 +261,7 @@ def _begin_alone(
     # asks for as well is known before: another thread may hold a lock of the standard library's in a fork.
     selection.library_prefixes()
     atexit.register(_stop_at_exit)
+    children.watch_forks()
     recording.probes = probes.acquire(settings.probes)
     if settings.children:
         children.follow(recording)

@@ -187,4 +187,4 @@ def _after_fork_in_child() -> None:
     global _forking
     _forking = None
     _paused.clear()
-    _alive.clear()
+    _alive.intersection_update([thread for thread in _alive if thread.alive])  # begun in the child by now

@@ -305,3 +305,31 @@ def test_children_are_left_alone_when_they_are_not_wanted(programs: Programs) ->
     """)
     assert calls(programs, "leaf") == [1]
     assert programs.left_behind() == []
+
+
+FORKS_NOW_AND_THEN = """
+    import os, time
+    import pyscope
+
+    def work(): pass
+
+    def main(probes, children):
+        with pyscope.record("run.pyscope", modules=["__main__"], probes=probes, children=children, ring_mb=4):
+            for _ in range(4):
+                pid = os.fork()
+                if pid == 0: os._exit(0)
+                os.waitpid(pid, 0)
+                for _ in range(100):
+                    work()
+                    time.sleep(0.001)
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12 on Python warns of a fork beside other threads")
+@pytest.mark.parametrize("probes", ["[]", '["resources"]', '["auto"]'])
+@pytest.mark.parametrize("children", [True, False])
+def test_no_thread_of_the_recorder_s_is_there_when_the_program_forks(
+    programs: Programs, probes: str, children: bool
+) -> None:
+    done = programs.run(f"{FORKS_NOW_AND_THEN}\n    main({probes}, {children})\n", flags=("-W", "always"))
+    assert "multi-threaded" not in done.stderr
