@@ -66,9 +66,14 @@ ClockPair latest_clock(const RingHeader& header) {
 
 }  // namespace
 
-RecordingFile::RecordingFile(const std::string& path, const ProcessInfo& info, const std::string& meta) : info_(info) {
+RecordingFile::RecordingFile(const std::string& path, const ProcessInfo& info, const std::string& meta)
+    : path_(path), info_(info) {
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   if (fd_ < 0) fail(errno, "cannot create the recording " + path);
+  if (!remember()) {
+    ::close(fd_);
+    fail(EINVAL, "cannot write a recording into " + path + ", which is no file");
+  }
   auto block = std::make_unique<ProcessBlock>();
   std::memset(static_cast<void*>(block.get()), 0, sizeof(ProcessBlock));
   block->header = block_header(BlockType::Process, &info_, sizeof(info_));
@@ -97,6 +102,8 @@ RecordingFile* RecordingFile::reopen(const std::string& path) {
   std::unique_ptr<RecordingFile> file(new RecordingFile());
   file->fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file->fd_ < 0) fail(errno, "cannot open the recording " + path);
+  file->path_ = path;
+  if (!file->remember()) throw std::runtime_error(path + " is not a recording");
   struct stat status{};
   if (::fstat(file->fd_, &status) != 0) fail(errno, "cannot read the recording " + path);
   const uint64_t size = static_cast<uint64_t>(status.st_size);
@@ -126,10 +133,34 @@ RecordingFile* RecordingFile::reopen(const std::string& path) {
 }
 
 RecordingFile::~RecordingFile() {
+  if (is_ours()) ::close(fd_);
+}
+
+bool RecordingFile::remember() {
+  struct stat status{};
+  if (::fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) return false;
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
+  return true;
+}
+
+bool RecordingFile::is_ours() const {
+  struct stat status{};
+  return fd_ >= 0 && ::fstat(fd_, &status) == 0 && status.st_dev == device_ && status.st_ino == inode_;
+}
+
+bool RecordingFile::held() {
+  if (is_ours()) return true;
+  fd_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+  if (is_ours()) return true;
   if (fd_ >= 0) ::close(fd_);
+  fd_ = -1;
+  error_ = EBADF;
+  return false;
 }
 
 bool RecordingFile::write_at(uint64_t offset, const void* data, size_t bytes) {
+  if (!held()) return false;
   const auto* from = static_cast<const uint8_t*>(data);
   while (bytes > 0) {
     const ssize_t n = ::pwrite(fd_, from, bytes, static_cast<off_t>(offset));
@@ -168,8 +199,8 @@ bool RecordingFile::append_in_place(BlockType type, uint8_t* block, size_t paylo
 }
 
 bool RecordingFile::take_back() {
-  torn_ = ::ftruncate(fd_, static_cast<off_t>(offset_)) != 0;
-  if (torn_) error_ = errno;
+  torn_ = !held() || ::ftruncate(fd_, static_cast<off_t>(offset_)) != 0;
+  if (torn_) error_ = fd_ < 0 ? EBADF : errno;
   return !torn_;
 }
 

@@ -36,7 +36,12 @@ class RecordingFile {
   RecordingFile() = default;
   bool write_at(uint64_t offset, const void* data, size_t bytes);
   bool take_back();  // what was written behind the last whole block
+  bool remember();  // which file `fd_` is
+  bool is_ours() const;
+  bool held();  // whether `fd_` is this file still: a program may close every descriptor that it finds
+  std::string path_;
   int fd_ = -1;
+  uint64_t device_ = 0, inode_ = 0;
   uint64_t offset_ = 0;
   int error_ = 0;
   bool torn_ = false;  // it could not be taken back: over a quota not even that is allowed everywhere

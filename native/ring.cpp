@@ -113,6 +113,10 @@ void RingFile::map(size_t bytes, bool populate, bool writable) {
   if (at == MAP_FAILED) fail(errno, "cannot map the ring file " + path_);
   mapped_ = bytes;
   header_ = static_cast<RingHeader*>(at);
+  // The mapping keeps the file, and its lock. A program that closes the descriptors that it has inherited, as a daemon
+  // does, would have ours for another file.
+  ::close(fd_);
+  fd_ = -1;
 }
 
 std::string RingFile::meta() const {

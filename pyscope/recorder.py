@@ -414,7 +414,8 @@ def _stop_alone(recording: Recording) -> None:
     if recording.active and recording.backend not in ("python", "none"):
         if recording.governor is not None:
             recording.governor.stop()
-        _native().uninstall()  # before any Python code of ours
+        probes.last_look(recording.probes)
+        _native().uninstall()  # before any more Python code of ours
     _recording = None
     atexit.unregister(_stop_at_exit)
     if not recording.active:

@@ -19,7 +19,7 @@ from pyscope import breaker
 from pyscope.errors import ConfigError, MissingExtra, PyScopeWarning
 from pyscope.probes import on_import
 
-__all__ = ["AUTOMATIC", "Probe", "acquire", "installed", "names", "release"]
+__all__ = ["AUTOMATIC", "Probe", "acquire", "installed", "last_look", "names", "release"]
 
 MOST_FAULTS = 10
 
@@ -49,6 +49,9 @@ class Probe:
 
     def deepen(self) -> None:
         """Somebody asks for this probe by its name, not as one of all: what it watches may cost more now."""
+
+    def last_look(self) -> None:
+        """Tells what it waits for otherwise; called once more before a recording ends."""
 
     def fault(self) -> None:
         """Counts an error of the probe itself, where it was caught. Too many, and the probe removes itself.
@@ -152,6 +155,17 @@ def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
             if name in wanted and name in _installed:
                 _deepen(_installed[name])
     return chosen
+
+
+def last_look(held: Iterable[str]) -> None:
+    """The recording ends: probes tell what they have not told yet, while events still go into it."""
+    for name in held:
+        probe = _installed.get(name)
+        if probe is not None and probe.active:
+            try:
+                probe.last_look()
+            except Exception:
+                probe.fault()
 
 
 def release(held: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from pyscope.events.resources import MAILBOX_SAMPLE, PROCESS_SAMPLE, THREAD_SAMP
 from pyscope.probes import Probe, actors
 from pyscope.probes.background import Background
 from pyscope.probes.classes import type_name
+from pyscope.probes.descriptors import Descriptor
 
 __all__ = ["ResourcesProbe"]
 
@@ -162,17 +163,20 @@ class _Process:
         self._exact = peak_was_reset or young
         self._cpu_ns = self._cpu()
         self._at_ns = time.perf_counter_ns()
-        try:
-            self._status = os.open(f"/proc/{pid}/status", os.O_RDONLY)
-        except OSError:  # no Linux
-            self._status = -1
+        self._status = self._open_status()
         self._first_peak = self._memory()[1]
 
     def close(self) -> None:
         """Ends it."""
-        if self._status >= 0:
-            os.close(self._status)
-            self._status = -1
+        if self._status is not None:
+            self._status.close()
+            self._status = None
+
+    def _open_status(self) -> Descriptor | None:
+        try:
+            return Descriptor(os.open(f"/proc/{self._pid}/status", os.O_RDONLY))
+        except OSError:  # no Linux
+            return None
 
     def sample(self, tick: int) -> bool:
         """Emits a sample. False when the process has ended."""
@@ -202,9 +206,11 @@ class _Process:
 
     def _memory(self) -> tuple[int, int]:
         """Resident memory now and at most, in bytes; 0 for what the kernel does not say."""
-        if self._status < 0:
+        if self._status is not None and not self._status.held:
+            self._status = self._open_status()
+        if self._status is None:
             return self._process.memory_info().rss, 0
-        status = os.pread(self._status, 4096, 0)
+        status = os.pread(self._status.number, 4096, 0)
         return _kilobytes(status, b"VmRSS:") * 1024, _kilobytes(status, b"VmHWM:") * 1024
 
     def _cpu(self) -> int:

@@ -325,7 +325,9 @@ FORKS_NOW_AND_THEN = """
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="from 3.12 on Python warns of a fork beside other threads")
+@pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="from 3.12 on Python warns of a fork beside other threads"
+)
 @pytest.mark.parametrize("probes", ["[]", '["resources"]', '["auto"]'])
 @pytest.mark.parametrize("children", [True, False])
 def test_no_thread_of_the_recorder_s_is_there_when_the_program_forks(

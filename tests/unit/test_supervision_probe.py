@@ -11,6 +11,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +303,24 @@ def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -
             "child_shutdown",
             "killed by SIGTERM, asked to by the program",
         )
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_child_that_an_executor_asks_to_end_afterwards_was_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    with (
+        watching(
+            tmp_path, "supervision"
+        ) as watch,  # ends at once: who has died since the last look is told too
+        pytest.raises(BrokenProcessPool),
+        ProcessPoolExecutor(1, context) as executor,
+    ):
+        executor.submit(killed).result()
+    [ended] = [event for event in of(watch, "multiprocessing") if event.kind != "child_started"]
+    assert (ended.kind, ended.reason) == ("child_terminated", "killed by SIGKILL")
 
 
 def crash() -> None:

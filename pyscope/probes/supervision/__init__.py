@@ -98,6 +98,9 @@ class SupervisionProbe(Probe):
             self._hooks.uninstall()
             self._processes.stop()
 
+    def last_look(self) -> None:
+        self._processes.last_look()
+
     def watch(self, supervisor: object) -> None:
         """Listens to a supervisor, given itself or by its actor's reference or proxy. Once is enough.
 

@@ -7,6 +7,7 @@ code is read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import multiprocessing.process
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 
 from pyscope import emitter
 from pyscope.probes.background import Background
+from pyscope.probes.descriptors import Descriptor
 from pyscope.probes.patches import Patches
 
 __all__ = ["ChildProcesses"]
@@ -29,6 +31,7 @@ __all__ = ["ChildProcesses"]
 MOST_CHILDREN = 1000  # watched at a time; the death of others is not told
 GRACE = 1.0  # seconds for the program to note a return code that it was the first to read
 TICK = 0.02
+LONGEST_WAIT = 1.0  # seconds: what wakes it may have been closed by the program
 _POLITE = (signal.SIGTERM, signal.SIGINT)
 """By which a program ends a child in order. One that it has to kill did not end so."""
 
@@ -47,12 +50,12 @@ class ChildProcesses:
     def __init__(self, tell: Callable[..., None], fault: Callable[[], None]) -> None:
         self._tell = tell
         self._fault = fault
-        self._new: deque[tuple[int, _Child]] = deque()
-        self._living: dict[int, _Child] = {}
+        self._new: deque[tuple[Descriptor, _Child]] = deque()
+        self._living: dict[int, tuple[Descriptor, _Child]] = {}  # by the number of the pidfd
         self._watched: set[int] = set()
         self._codes: dict[int, int] = {}  # what the program read
-        self._asked: set[int] = set()  # whom the program asked to end
-        self._wake = -1
+        self._asked: dict[int, set[int]] = {}  # whom the program asked to end, by which signals
+        self._wake: Descriptor | None = None
         self._pid = 0
         self._late: list[tuple[_Child, int]] = []  # dead, their codes not yet known, and looks to go
         self._thread = Background(self._wait, fault, self._awake)
@@ -69,30 +72,37 @@ class ChildProcesses:
         patches.replace(subprocess.Popen, "send_signal", functools.partial(self._asks, patches))
         patches.replace(popen_fork.Popen, "_send_signal", functools.partial(self._asks, patches))
 
-    def stop(self) -> None:
-        """Ends the thread; children live on."""
-        if self._pid == os.getpid() and self._wake >= 0:
+    def last_look(self) -> None:
+        """Ends the thread, and tells who has died since it looked."""
+        if self._pid == os.getpid() and self._wake is not None:
             self._thread.stop()
+            for number, _ in self._renewed().poll(0):
+                if number in self._living:
+                    self._look_at(number)
             self._look_up(give_up=True)
-            os.close(self._wake)
+
+    def stop(self) -> None:
+        """Ends; children live on."""
+        self.last_look()
         self._forget()
 
     def _awake(self) -> None:
-        os.eventfd_write(self._wake, 1)
+        wake = self._wake
+        if wake is not None and wake.held:
+            os.eventfd_write(wake.number, 1)
 
     def _forget(self) -> None:
-        for fd in [*self._living, *(fd for fd, _ in self._new)]:
-            try:
-                os.close(fd)
-            except OSError:
-                pass
+        for descriptor, _ in [*self._living.values(), *self._new]:
+            descriptor.close()
+        if self._wake is not None:
+            self._wake.close()
         self._living = {}
         self._late = []
         self._watched.clear()
         self._codes.clear()
         self._asked.clear()
         self._new.clear()
-        self._wake = -1
+        self._wake = None
 
     def _popen(self, patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
@@ -127,8 +137,10 @@ class ChildProcesses:
     def _asks(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def send(popen: Any, number: Any) -> Any:
-            if patches.on and popen.pid in self._watched and number in _POLITE:
-                self._asked.add(popen.pid)  # before it: the end may come at once
+            if patches.on and popen.pid in self._watched and number in _POLITE and not _has_ended(popen.pid):
+                self._asked.setdefault(popen.pid, set()).add(
+                    int(number)
+                )  # before it: the end may come at once
             return original(popen, number)
 
         return send
@@ -145,11 +157,14 @@ class ChildProcesses:
                 self._pid = os.getpid()
             if len(self._living) + len(self._new) >= MOST_CHILDREN:
                 return
-            if self._wake < 0:
-                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            if self._wake is None:
+                self._wake = _eventfd()
             self._watched.add(pid)
             self._new.append(
-                (os.pidfd_open(pid), _Child(pid, supervisor, name, stack, _return_code_of(holder)))
+                (
+                    Descriptor(os.pidfd_open(pid)),
+                    _Child(pid, supervisor, name, stack, _return_code_of(holder)),
+                )
             )
             self._thread.start()
             self._awake()
@@ -162,38 +177,47 @@ class ChildProcesses:
     # The thread
 
     def _wait(self) -> None:
-        poll = select.poll()
-        wake = self._wake
-        for fd in [wake, *self._living]:
-            poll.register(fd, select.POLLIN)
         while not self._thread.stopping:
-            for fd, _ in poll.poll(TICK * 1000 if self._late else None):
-                if fd == wake:
-                    self._take_news(poll)
-                else:
-                    poll.unregister(fd)
-                    self._look_at(fd)
+            poll = self._renewed()
+            for number, _ in poll.poll((TICK if self._late else LONGEST_WAIT) * 1000):
+                if number in self._living:
+                    self._look_at(number)
             self._look_up()
 
-    def _take_news(self, poll: select.poll) -> None:
-        try:
-            os.eventfd_read(self._wake)
-        except BlockingIOError:
-            pass
+    def _renewed(self) -> select.poll:
+        """What is to be waited for: children that have come since are taken in; what the program has closed is opened
+        anew."""
+        wake = self._wake
+        if wake is None or not wake.held:
+            wake = self._wake = _eventfd()
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(wake.number)
         while self._new:
-            fd, child = self._new.popleft()
-            self._living[fd] = child
-            poll.register(fd, select.POLLIN)
+            descriptor, child = self._new.popleft()
+            self._living[descriptor.number] = descriptor, child
+        for number, (descriptor, child) in list(self._living.items()):
+            if not descriptor.held:
+                del self._living[number]
+                try:
+                    descriptor = Descriptor(os.pidfd_open(child.pid))
+                    self._living[descriptor.number] = descriptor, child
+                except OSError:
+                    self._late.append((child, round(GRACE / TICK)))
+        poll = select.poll()
+        for number in [wake.number, *self._living]:
+            poll.register(number, select.POLLIN)
+        return poll
 
-    def _look_at(self, fd: int) -> None:
+    def _look_at(self, number: int) -> None:
         """A child has died."""
-        child = self._living.pop(fd)
-        try:
-            status = os.waitid(os.P_PIDFD, fd, os.WEXITED | os.WNOWAIT | os.WNOHANG)
-        except ChildProcessError:  # the program was faster, or it is somebody else's child
-            status = None
-        finally:
-            os.close(fd)
+        descriptor, child = self._living.pop(number)
+        status = None
+        if descriptor.held:
+            with contextlib.suppress(
+                ChildProcessError
+            ):  # the program was faster, or it is somebody else's child
+                status = os.waitid(os.P_PIDFD, number, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            descriptor.close()
         if status is None:
             self._late.append((child, round(GRACE / TICK)))
         else:
@@ -216,12 +240,24 @@ class ChildProcesses:
     def _ended(self, child: _Child, code: int | None) -> None:
         self._watched.discard(child.pid)
         self._codes.pop(child.pid, None)
-        asked = child.pid in self._asked
-        self._asked.discard(child.pid)
-        in_order = code == 0 or (asked and code != -signal.SIGKILL)
+        signals = self._asked.pop(child.pid, ())
+        asked = bool(signals) and (code is None or code >= 0 or -code in signals)
+        in_order = code == 0 or asked
         kind = "child_shutdown" if in_order else "child_terminated"
         reason = _in_words(code) + (", asked to by the program" if asked and code else "")
         self._tell(kind, child.supervisor, child.name, reason, pid=child.pid, stack=child.stack)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child is dead already: executors ask all of theirs to end once one has been killed."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except OSError:
+        return True
+
+
+def _eventfd() -> Descriptor:
+    return Descriptor(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
 
 
 def _in_words(code: int | None) -> str:
