@@ -6,10 +6,11 @@ The processes do nothing for it, not even notice: one that hangs can be dumped a
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +84,13 @@ def mapped_ring(pid: int) -> MappedRing | None:
 def dump(pid: int, path: str | os.PathLike[str], *, children: bool = True) -> list[Dumped]:
     """Writes what the flight recorder of the process `pid` holds to `path`; the process goes on recording.
 
-    `children`: those of its descendants that record too come into the same recording, as for a server with workers.
+    `children`: those of its descendants that record too come into the same recording, as for a server with workers; and
+    what killed ones have left.
     A recording at `path` is replaced, once the new one is whole. Returns a row for each process. Raises
     NotRecording if none of them is being recorded, RecorderError if they may not be read, do not record in flight mode,
     or the recording cannot be written.
     """
-    target = os.path.abspath(os.fspath(path))
+    target = os.path.realpath(os.fspath(path))
     parts.check_replaceable(target)
     rings = _rings(pid, children)
     native = backends.native()
@@ -133,7 +135,7 @@ def _rings(pid: int, children: bool) -> Sequence[MappedRing]:
     rings = [ring for ring in found if ring is not None]
     flight = [ring for ring in rings if ring.meta.get("mode") == "flight"]
     if flight:
-        return flight
+        return [*flight, *(_of_the_dead(flight[0]) if children else ())]
     if rings:
         raise RecorderError(
             f"process {rings[0].pid} records in stream mode, all of it into {rings[0].meta.get('path')}: open that "
@@ -144,6 +146,20 @@ def _rings(pid: int, children: bool) -> Sequence[MappedRing]:
         f"{' and no child of it is' if children else ''}: start it with pyscope run --mode flight, or call "
         "pyscope.start(mode='flight') in it. (The pure-Python backend has no ring to dump.)"
     )
+
+
+def _of_the_dead(ring: MappedRing) -> Iterator[MappedRing]:
+    """The rings that killed processes of the same recording have left beside a living one's."""
+    native = backends.native()
+    recording = ring.meta.get("recording")
+    if native is None or not recording:
+        return
+    for path in sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(ring.path)), "pyscope-*.ring"))):
+        meta = _meta(path)
+        if meta.get("recording") == recording and meta.get("mode") == "flight":
+            with contextlib.suppress(OSError, ValueError):
+                if not native.owner_alive(path):
+                    yield MappedRing(int(os.path.basename(path).split("-")[2]), path, meta)
 
 
 def _owner(pid: int) -> str:

@@ -87,6 +87,8 @@ def check_replaceable(path: str) -> None:
         return
     if os.path.isdir(path):
         raise RecorderError(f"recording cannot start: {path} is a folder. Name a file in it.")
+    if not os.path.isfile(path):
+        raise RecorderError(f"recording cannot start: {path} is a device, a pipe or a socket. Name a file.")
     if not os.access(path, os.W_OK):
         raise RecorderError(f"recording cannot start: {path} cannot be written. Choose another path.")
     if os.path.getsize(path) == 0:
@@ -245,8 +247,9 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
 def seal_left_behind(folder: str) -> None:
     """Seals the rings that this user's killed processes left in `folder` into their recordings.
 
-    So a service that is killed and restarted again and again does not fill the memory with rings. Of flight
-    recorders without a file the rings stay for an hour; `pyscope.load` reads them.
+    So a service that is killed and restarted again and again does not fill the memory with rings. Where there is no
+    recording for a ring, it stays for an hour: that of a flight recorder, which `pyscope.load` reads, or one whose file
+    has been moved or lies in another container.
     """
     native = backends.native()
     if native is None:
@@ -263,7 +266,8 @@ def seal_left_behind(folder: str) -> None:
             meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             path = meta.get("path")
             head = _head(path) if path else None
-            if path and head is not None and head.ring_path == ring:
+            replaced = head is not None and head.ring_path != ring
+            if path and head is not None and not replaced:
                 _seal(path, head)
-            elif meta.get("mode") != "flight" or time.time() - os.stat(ring).st_mtime > 3600:
-                os.unlink(ring)  # it died before it had a file, or the file was deleted
+            elif (replaced and meta.get("mode") != "flight") or time.time() - os.stat(ring).st_mtime > 3600:
+                os.unlink(ring)

@@ -388,6 +388,7 @@ def _meta(recording: Recording) -> bytes:
             "modules": None if settings.modules is None else list(settings.modules),
             "exclude": list(settings.exclude),
             "path": recording.path,
+            "recording": recording.identity.hex(),
             "ring_bytes": ring_place.size_bytes(settings, child=recording.is_child),
             "pyscope": __version__,
             "started": datetime.datetime.now(datetime.UTC).isoformat(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -174,3 +175,11 @@ def test_every_error_is_of_pyscope_errors() -> None:
     for name in errors.__all__:
         kind = getattr(errors, name)
         assert issubclass(kind, errors.PyScopeWarning if name == "PyScopeWarning" else errors.PyScopeError)
+
+
+def test_a_pipe_is_no_place_for_a_recording_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(errors.RecorderError, match=r"a device, a pipe or a socket\. Name a file"):
+        pyscope.start(pipe, modules=[__name__])
+    assert pipe.is_fifo()

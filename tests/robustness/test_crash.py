@@ -17,6 +17,7 @@ import pytest
 from programs import NATIVE, Programs
 
 import pyscope
+from pyscope import parts
 
 KILLS = 100
 
@@ -250,6 +251,26 @@ def test_a_recording_of_a_killed_process_is_not_overwritten(programs: Programs) 
     pyscope.recover(programs.folder)
     programs.run(source, code=-9)  # sealed: replaced
     assert programs.left_behind() != []
+
+
+def test_the_ring_of_a_recording_that_has_been_moved_waits_for_it(programs: Programs) -> None:
+    programs.run(
+        """
+        import os, pyscope
+        def leaf(): pass
+        pyscope.start("moved.pyscope", modules=["__main__"])
+        for _ in range(100): leaf()
+        os.kill(os.getpid(), 9)
+        """,
+        code=-9,
+    )
+    elsewhere = programs.folder / "elsewhere"
+    elsewhere.mkdir()
+    (programs.folder / "moved.pyscope").rename(elsewhere / "moved.pyscope")
+    parts.seal_left_behind(str(programs.rings))  # as the next recording does
+    pyscope.recover(elsewhere)
+    assert returned(pyscope.load(elsewhere / "moved.pyscope"), "leaf") == 100
+    assert programs.left_behind() == []
 
 
 def test_a_ring_is_mapped_and_locked_only_while_its_process_lives(programs: Programs) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -212,3 +213,30 @@ def test_a_process_that_only_reads_rings_is_not_taken_for_a_recorded_one(start: 
         assert attach.mapped_ring(os.getpid()) is None
         with pytest.raises(NotRecording, match="is not being recorded"):
             attach.dump(os.getpid(), "never.pyscope", children=False)
+
+
+def test_what_a_killed_worker_did_is_in_the_dump(start: Start, tmp_path: Path) -> None:
+    service = start("--mode", "flight", workers=2)
+    [killed, *_] = [
+        int(pid) for pid in Path(f"/proc/{service.pid}/task/{service.pid}/children").read_text().split()
+    ]
+    os.kill(killed, 9)
+    while "zombie" not in Path(f"/proc/{killed}/status").read_text():
+        time.sleep(0.01)
+    rows = attach.dump(service.pid, tmp_path / "dump.pyscope")
+    assert killed in {row.pid for row in rows}
+    trace = pyscope.load(tmp_path / "dump.pyscope")
+    assert len(trace.find(function="work")) == 30 + 40 + 40
+
+
+def test_a_dump_goes_where_a_link_points_and_never_in_place_of_a_device(start: Start, tmp_path: Path) -> None:
+    service = start("--mode", "flight")
+    (tmp_path / "link.pyscope").symlink_to(tmp_path / "target.pyscope")
+    attach.dump(service.pid, tmp_path / "link.pyscope")
+    assert (tmp_path / "link.pyscope").is_symlink()
+    assert len(pyscope.load(tmp_path / "target.pyscope").find(function="work")) == 30
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(RecorderError, match="a device, a pipe or a socket"):
+        attach.dump(service.pid, pipe)
+    assert pipe.is_fifo()

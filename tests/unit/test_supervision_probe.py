@@ -305,6 +305,16 @@ def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -
         )
 
 
+@pytest.mark.parametrize(("error", "told"), [(KeyboardInterrupt(), 0), (ValueError("of the program"), 1)])
+def test_an_interrupt_from_the_keyboard_is_no_crash_of_the_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException, told: int
+) -> None:
+    with watching(tmp_path, "supervision") as watch:
+        sys.excepthook(type(error), error, None)
+    assert len(of(watch, "interpreter")) == told
+    assert type(error).__name__ in capsys.readouterr().err
+
+
 def killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -56,9 +56,14 @@ class ExceptionHooks:
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         try:
-            self._tell(
-                "child_terminated", "interpreter", "MainThread", described(error), stack=_stack_of(traceback)
-            )
+            if not issubclass(kind, KeyboardInterrupt):  # somebody ended it
+                self._tell(
+                    "child_terminated",
+                    "interpreter",
+                    "MainThread",
+                    described(error),
+                    stack=_stack_of(traceback),
+                )
         except Exception:
             fault("supervision")
         self._main_hook(kind, error, traceback)
