@@ -33,9 +33,6 @@ _TYPES = {
 }
 _MOST_FUNCTIONS = 2000
 _LONGEST_WORD = 4096
-_AROUND_NS = (
-    100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
-)
 
 
 def build(feed: Feed | RemoteFeed, controls: Controls) -> FastAPI:

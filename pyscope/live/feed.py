@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from pyscope.codec import preferred
 from pyscope.errors import PyScopeError
-from pyscope.live.describe import nothing
+from pyscope.live.describe import nothing, status
 from pyscope.live.desk import Desk
 from pyscope.live.finished import Finished
 from pyscope.live.following import Following
@@ -27,7 +27,7 @@ from pyscope.live.hub import Hub, Message, Viewer
 from pyscope.live.questions import QUESTIONS, Refused
 from pyscope.live.source import Source
 from pyscope.probes.background import Background
-from pyscope.views.values import ms, text
+from pyscope.views.values import text
 
 __all__ = ["Feed"]
 
@@ -73,7 +73,7 @@ class Feed:
         self._guard = _thread.allocate_lock()  # of what the thread changes and requests read
         self._woken = _thread.allocate_lock()
         self._shown: Following | Finished | None = None
-        self._status: Message = _status("waiting", self.source.waiting())
+        self._status: Message = status("waiting", self.source.waiting())
         self._retry_at = 0.0
         self._looks = 0
         self._last_error = ""
@@ -146,7 +146,7 @@ class Feed:
         with self._guard:
             self._show(None)
         self._retry_at = time.monotonic() + RETRY
-        self._say(_status("error", message))
+        self._say(status("error", message))
 
     # looking
 
@@ -172,7 +172,7 @@ class Feed:
         self._retry_at = time.monotonic() + RETRY
         located = self.source.locate()
         if located is None:
-            self._say(_status("waiting", self.source.waiting()))
+            self._say(status("waiting", self.source.waiting()))
             return
         following = Following(self.source, located, self._codec)
         now_ns = time.time_ns()
@@ -180,14 +180,14 @@ class Feed:
         self._last_error = ""
         if following.alive or located.ring:
             self._show(following)
-            self._say(_status("live", f"recording {self.source.name}"))
+            self._say(status("live", f"recording {self.source.name}"))
         else:
             following.close()
-            self._say(_status("waiting", f"reading {self.source.name}"))
+            self._say(status("waiting", f"reading {self.source.name}"))
             finished = Finished(self.source, located)
             finished.state()
             self._show(finished)
-            self._say(_status("ended", "the recording has ended"))
+            self._say(status("ended", "the recording has ended"))
         self.hub.start_over()
 
     def _follow(self, following: Following, now_ns: int) -> None:
@@ -224,9 +224,9 @@ class Feed:
         if self._status["state"] == "live":
             state = following.described.get("state")
             self._say(
-                _status("ended", "the recording has ended")
+                status("ended", "the recording has ended")
                 if state == "stopped"  # "recovered": somebody has sealed the ring of a killed process since
-                else _status("lost", "the process has died: what it did until then is shown")
+                else status("lost", "the process has died: what it did until then is shown")
             )
 
     def _show(self, what: Following | Finished | None) -> None:
@@ -234,10 +234,10 @@ class Feed:
             self._shown.close()
         self._shown = what
 
-    def _say(self, status: Message) -> None:
-        if (status["state"], status["message"]) != (self._status["state"], self._status["message"]):
-            self._status = status
-            self.hub.publish([status])
+    def _say(self, said: Message) -> None:
+        if (said["state"], said["message"]) != (self._status["state"], self._status["message"]):
+            self._status = said
+            self.hub.publish([said])
 
     def _welcome(self) -> list[Message]:
         with self._guard:
@@ -289,7 +289,3 @@ class Feed:
         """Reads what is shown, while nothing changes it."""
         with self._guard:
             return what(self._shown)
-
-
-def _status(state: str, message: str) -> Message:
-    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}

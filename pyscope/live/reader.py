@@ -18,6 +18,7 @@ from typing import Any
 
 from pyscope.live.feed import Feed
 from pyscope.live.hub import Viewer
+from pyscope.live.lines import Lines
 from pyscope.live.source import Kind, Located
 
 __all__ = ["main"]
@@ -56,7 +57,7 @@ class Reader:
             self._source, lambda described: {"type": "described", "source": described}, tick=TICK, share=SHARE
         )
         self._viewers: set[asyncio.Task[None]] = set()
-        self._rest = b""
+        self._arriving = Lines()
         self._ends: list[int] = []
 
     async def serve(self) -> None:
@@ -73,8 +74,7 @@ class Reader:
             self._ended.set_result(None)
             return
         self._ends += ends
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        for line in self._arriving.take(data):
             self._told(json.loads(line))
 
     def _told(self, what: dict[str, Any]) -> None:
@@ -144,7 +144,3 @@ def _end_with(service: int) -> None:
     while os.getppid() == service:
         time.sleep(2)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

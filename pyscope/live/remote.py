@@ -23,13 +23,13 @@ from concurrent.futures import Future
 from typing import Any
 
 from pyscope import children
-from pyscope.live.describe import nothing
+from pyscope.live.describe import nothing, status
 from pyscope.live.desk import Desk
 from pyscope.live.hub import MOST_VIEWERS, Message, encoded
+from pyscope.live.lines import Lines
 from pyscope.live.relay import Relay
 from pyscope.live.source import OwnSource
 from pyscope.probes.background import Background
-from pyscope.views.values import ms
 
 __all__ = ["RemoteFeed"]
 
@@ -65,7 +65,7 @@ class RemoteFeed:
         self._newcomers: deque[socket.socket] = deque()
         self._connection: socket.socket | None = None
         self._reader = 0
-        self._rest = b""
+        self._arriving = Lines()
         self._located: Any = ()
         self._wakes = os.pipe()
         os.set_blocking(self._wakes[0], False)
@@ -74,7 +74,7 @@ class RemoteFeed:
         self._asked: dict[int, Future[tuple[int, str]]] = {}
         self._to_ask: deque[dict[str, Any]] = deque()
         self.described = nothing(self.source)
-        self._status = _status("waiting", "the dashboard is being started")
+        self._status = encoded(status("waiting", "the dashboard is being started"))
 
     # viewers
 
@@ -102,7 +102,7 @@ class RemoteFeed:
         return [encoded(self._hello(self.described)), self._status]
 
     def _lost(self) -> str:
-        self._status = _status("error", "the process that reads has ended; it is started again")
+        self._status = encoded(status("error", "the process that reads has ended; it is started again"))
         return self._status
 
     def _seen(self, line: bytes) -> str:
@@ -167,7 +167,7 @@ class RemoteFeed:
                 self._thread.pause(_AGAIN_AFTER)
 
     def _begin_reader(self) -> None:
-        self._rest, self._located = b"", ()
+        self._arriving, self._located = Lines(), ()
         own, its = socket.socketpair()
         try:
             environment = dict(os.environ)
@@ -237,12 +237,11 @@ class RemoteFeed:
         data = connection.recv(_PIECE)
         if not data:
             raise EOFError("it closed the line")
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            number, status, text = line.split(b" ", 2)
+        for line in self._arriving.take(data):
+            number, code, text = line.split(b" ", 2)
             future = self._asked.pop(int(number), None)
             if future is not None:
-                future.set_result((int(status), text.decode()))
+                future.set_result((int(code), text.decode()))
 
     # for requests
 
@@ -258,7 +257,3 @@ class RemoteFeed:
         self._to_ask.append({"ask": number, "what": what, "arguments": arguments})
         self._wake()
         return future
-
-
-def _status(state: str, message: str) -> str:
-    return encoded({"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())})
