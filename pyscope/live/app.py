@@ -94,7 +94,6 @@ def _file(folder: Any, name: str) -> Response:
 
 def _views(app: FastAPI, feed: Feed | RemoteFeed) -> None:
     async def answered(what: str, *arguments: Any) -> Response:
-        feed.start()
         status, text = await asyncio.wrap_future(feed.ask(what, *arguments))
         return Response(text, status, media_type="application/json")
 

@@ -58,8 +58,6 @@ class Feed:
         resting: float | None = None,
     ) -> None:
         self.source = source
-        self.hub = Hub(self._wake)
-        self.desk = Desk(share / 2)
         self._tick = tick
         self._share = share
         self._resting = resting
@@ -69,7 +67,8 @@ class Feed:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._pid = os.getpid()
+        self.hub = Hub(self._wake)
+        self.desk = Desk(self._share / 2)
         self._guard = _thread.allocate_lock()  # of what the thread changes and requests read
         self._woken = _thread.allocate_lock()
         self._shown: Following | Finished | None = None
@@ -77,16 +76,24 @@ class Feed:
         self._retry_at = 0.0
         self._looks = 0
         self._last_error = ""
+        self._left_at = time.monotonic()
+        self._pid = os.getpid()
+
+    def _know_forks(self) -> None:
+        """In a worker that was forked: what its parent looked at, its viewers and its locks are not its own."""
+        if self._pid != os.getpid():
+            self._begin_anew()
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[Viewer | None]:
         """A viewer more while the block runs, whose event loop is the running one; None where there are too many."""
+        self._know_forks()
         viewer = Viewer(asyncio.get_running_loop())
         if not self.hub.join(viewer):
             yield None
             return
-        self.start()
         try:
+            self.start()
             yield viewer
         finally:
             self.hub.leave(viewer)
@@ -95,13 +102,14 @@ class Feed:
 
     def start(self) -> None:
         """Begins to look, if it does not yet."""
-        if self._pid != os.getpid():  # a worker that was forked: what its parent looked at is not its own
-            self._begin_anew()
+        self._know_forks()
+        self._left_at = time.monotonic()
         self._thread.start()
         self._wake()
 
     def stop(self) -> None:
         """Ends."""
+        self._know_forks()
         self._thread.stop()
         with self._guard:
             self._show(None)
@@ -117,16 +125,16 @@ class Feed:
         logger.exception("the live dashboard stopped looking; it goes on when someone opens it again")
 
     def _run(self) -> None:
-        left_at = time.monotonic()
         while not self._thread.stopping:
             began, cpu = time.perf_counter(), time.thread_time()
             watched = bool(self.hub.viewers)
             if watched:
-                left_at = time.monotonic()
-            elif self._resting is not None and time.monotonic() - left_at > self._resting:
+                self._left_at = time.monotonic()
+            elif self._is_idle():
                 with self._guard:
                     self._show(None)
-                if not self.hub.viewers:
+                self.desk.rest()
+                if self._thread.rest(self._is_idle):
                     return
             try:
                 self._step()
@@ -135,6 +143,11 @@ class Feed:
             spent = time.thread_time() - cpu
             pause = (self._tick if watched else IDLE) - (time.perf_counter() - began)
             self._woken.acquire(timeout=max(pause, spent * (1 / self._share - 1), 0.001))
+
+    def _is_idle(self) -> bool:
+        if self._resting is None or self.hub.viewers:
+            return False
+        return time.monotonic() - self._left_at > self._resting
 
     def _failed(self, error: Exception) -> None:
         """Something went wrong: it is told on the page, and in the log once."""
@@ -254,6 +267,7 @@ class Feed:
 
     def look_again(self) -> None:
         """Something was started or stopped: do not wait to see it."""
+        self._know_forks()
         self._retry_at = 0.0
         self._wake()
 
@@ -265,10 +279,12 @@ class Feed:
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Has something done apart from the looking, one after another."""
+        self.start()  # it ends the desk's thread when it rests
         return self.desk.submit(work)
 
     def ask(self, what: str, *arguments: Any) -> Future[tuple[int, str]]:
         """A question of `pyscope.live.questions`; the answer is a status and JSON."""
+        self.start()
         return self.desk.submit(self._answer, what, arguments)
 
     def _answer(self, what: str, arguments: tuple[Any, ...]) -> tuple[int, str]:

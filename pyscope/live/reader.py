@@ -87,6 +87,7 @@ class Reader:
             task = self._loop.create_task(self._show(socket.socket(fileno=self._ends.pop(0))))
             self._viewers.add(task)
             task.add_done_callback(self._viewers.discard)
+            self._feed.start()
         elif "ask" in what:
             number = what["ask"]
 
@@ -95,7 +96,6 @@ class Reader:
                 self._answer(f"{number} {status} {answer}\n".encode())
 
             self._feed.ask(what["what"], *what["arguments"]).add_done_callback(answered)
-        self._feed.start()
 
     def _answer(self, line: bytes) -> None:
         """Called by the desk's thread, which answers one question at a time."""

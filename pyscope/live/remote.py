@@ -51,43 +51,59 @@ class RemoteFeed:
     """
 
     def __init__(self, hello: Callable[[dict[str, Any]], Message], *, resting: float) -> None:
-        self.source = OwnSource()
         self._hello = hello
         self._resting = resting
         self._thread = Background(self._run, self._fault, self._wake)
-        self._desk = Desk(1.0)
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._pid = os.getpid()
-        self._guard = _thread.allocate_lock()
+        self.source = OwnSource()
+        self._desk = Desk(1.0)
+        self._guard = _thread.allocate_lock()  # of the viewers, and of what is asked
         self._viewers: set[Relay] = set()
         self._newcomers: deque[socket.socket] = deque()
         self._connection: socket.socket | None = None
         self._reader = 0
         self._arriving = Lines()
         self._located: Any = ()
-        self._wakes = os.pipe()
-        os.set_blocking(self._wakes[0], False)
-        os.set_blocking(self._wakes[1], False)
+        self._wakes: tuple[socket.socket, ...] = ()  # a pair, while the thread runs
+        self._left_at = time.monotonic()
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[tuple[int, str]]] = {}
         self._to_ask: deque[dict[str, Any]] = deque()
         self.described = nothing(self.source)
         self._status = encoded(status("waiting", "the dashboard is being started"))
+        self._pid = os.getpid()
+
+    def _know_forks(self) -> None:
+        """In a worker that was forked: the reader and the viewers are its parent's, and so is who holds the guard."""
+        if self._pid != os.getpid():
+            if self._connection is not None:
+                self._connection.close()
+            self._let_go()
+            self._begin_anew()
+
+    def _let_go(self) -> None:
+        """Closes what wakes the thread, and the sockets of viewers that no reader has got."""
+        while self._newcomers:
+            self._newcomers.popleft().close()
+        wakes, self._wakes = self._wakes, ()
+        for end in wakes:
+            end.close()
 
     # viewers
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[Relay | None]:
         """A viewer more while the block runs, whose event loop is the running one; None where there are too many."""
+        self._know_forks()
         viewer = Relay(self._hand_over, self._first, self._lost, self._seen)
         with self._guard:
             welcome = len(self._viewers) < MOST_VIEWERS
             if welcome:
                 self._viewers.add(viewer)
-        self.start()
         try:
+            self.start()
             yield viewer if welcome else None
         finally:
             with self._guard:
@@ -95,6 +111,7 @@ class RemoteFeed:
             viewer.close()
 
     def _hand_over(self, end: socket.socket) -> None:
+        self._know_forks()
         self._newcomers.append(end)
         self._wake()
 
@@ -119,52 +136,64 @@ class RemoteFeed:
 
     def start(self) -> None:
         """Begins to serve, if it does not yet."""
-        if self._pid != os.getpid():  # a worker that was forked: the reader is its parent's
-            if self._connection is not None:
-                self._connection.close()
-            self._begin_anew()
+        self._know_forks()
+        self._left_at = time.monotonic()
         self._thread.start()
         self._wake()
 
     def stop(self) -> None:
         """Ends, the reader too."""
+        self._know_forks()
         self._thread.stop()
         self._end_reader()
-        while self._newcomers:
-            self._newcomers.popleft().close()
+        self._let_go()
         self._desk.close()
 
     def look_again(self) -> None:
         """Something was started or stopped: do not wait to see it."""
+        self._know_forks()
         self._wake()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._wakes[1], b"x")
+            for end in self._wakes[1:]:
+                end.send(b"x")
 
     def _fault(self) -> None:
         logger.exception("the live dashboard stopped; it goes on when someone opens it again")
 
     def _run(self) -> None:
-        left_at = time.monotonic()
         while not self._thread.stopping:
             if self._viewers:
-                left_at = time.monotonic()
-            elif time.monotonic() - left_at > self._resting:
+                self._left_at = time.monotonic()
+            elif self._is_idle():
                 self._end_reader()
-                if not self._viewers:
+                self._let_go()
+                self._desk.rest()
+                if self._thread.rest(self._is_idle):
                     return
             try:
-                if self._connection is None:
-                    self._begin_reader()
-                self._tell_all()
-                self._hear()
+                self._step()
             except (OSError, EOFError) as error:
                 self._end_reader()
                 if self._thread.stopping:
                     return
                 logger.warning("the process that reads for the live dashboard has ended (%s)", error)
                 self._thread.pause(_AGAIN_AFTER)
+
+    def _is_idle(self) -> bool:
+        return not self._viewers and time.monotonic() - self._left_at > self._resting
+
+    def _step(self) -> None:
+        if not self._wakes:
+            self._wakes = socket.socketpair()
+            for end in self._wakes:
+                end.setblocking(False)
+        if self._connection is None and (self._viewers or self._asked):
+            self._begin_reader()
+        if self._connection is not None:
+            self._tell_all()
+        self._hear()
 
     def _begin_reader(self) -> None:
         self._arriving, self._located = Lines(), ()
@@ -187,16 +216,21 @@ class RemoteFeed:
 
     def _end_reader(self) -> None:
         connection, self._connection = self._connection, None
-        asked, self._asked = self._asked, {}
-        self._to_ask.clear()
         if connection is not None:
             connection.close()
-        for future in asked.values():
-            future.set_result((503, json.dumps({"error": "the process that reads has ended; ask again"})))
+        self._refuse()
         if self._reader:
             with contextlib.suppress(OSError):
                 os.waitpid(self._reader, 0)
             self._reader = 0
+
+    def _refuse(self) -> None:
+        """Nobody answers what has been asked."""
+        with self._guard:
+            asked, self._asked = self._asked, {}
+            self._to_ask.clear()
+        for future in asked.values():
+            _answer(future, 503, json.dumps({"error": "the process that reads has ended; ask again"}))
 
     # what the reader is told, and its answers
 
@@ -225,14 +259,12 @@ class RemoteFeed:
 
     def _hear(self) -> None:
         """Waits for answers, or to be woken."""
-        connection = self._connection
-        assert connection is not None
-        both: list[Any] = [connection, self._wakes[0]]
-        ready, _, _ = select.select(both, [], [], _LOCATE_EVERY)
-        if self._wakes[0] in ready:
-            with contextlib.suppress(OSError):
-                os.read(self._wakes[0], 4096)
-        if connection not in ready:
+        connection, wakes = self._connection, self._wakes[0]
+        waited: list[Any] = [wakes] if connection is None else [wakes, connection]
+        ready, _, _ = select.select(waited, [], [], _LOCATE_EVERY)
+        if wakes in ready:
+            wakes.recv(4096)
+        if connection is None or connection not in ready:
             return
         data = connection.recv(_PIECE)
         if not data:
@@ -241,19 +273,27 @@ class RemoteFeed:
             number, code, text = line.split(b" ", 2)
             future = self._asked.pop(int(number), None)
             if future is not None:
-                future.set_result((int(code), text.decode()))
+                _answer(future, int(code), text.decode())
 
     # for requests
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Has something done in this process, one after another."""
+        self.start()  # it ends the desk's thread when it rests
         return self._desk.submit(work)
 
     def ask(self, what: str, *arguments: Any) -> Future[tuple[int, str]]:
         """A question of `pyscope.live.questions`; the answer is a status and JSON."""
+        self._know_forks()
         future: Future[tuple[int, str]] = Future()
-        number = next(self._numbers)
-        self._asked[number] = future
-        self._to_ask.append({"ask": number, "what": what, "arguments": arguments})
-        self._wake()
+        with self._guard:
+            number = next(self._numbers)
+            self._asked[number] = future
+            self._to_ask.append({"ask": number, "what": what, "arguments": arguments})
+        self.start()
         return future
+
+
+def _answer(future: Future[tuple[int, str]], code: int, text: str) -> None:
+    if future.set_running_or_notify_cancel():  # False: whoever asked has gone
+        future.set_result((code, text))
