@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -30,13 +31,18 @@ from pyscope.live.lines import Lines
 from pyscope.live.relay import Relay
 from pyscope.live.source import OwnSource
 from pyscope.probes.background import Background
+from pyscope.views.values import text
 
 __all__ = ["RemoteFeed"]
 
 logger = logging.getLogger("pyscope.live")
 
 _LOCATE_EVERY = 0.25  # seconds
-_AGAIN_AFTER = 1.0  # seconds, where the reader ended by itself
+_AGAIN_AFTER = 1.0  # seconds, where something went wrong; each time twice as long, as long as
+_AGAIN_AT_MOST = 30.0
+_STEADY = 10.0  # seconds of life show that the reader can live
+_LEAVE = 1.0  # seconds in which it ends by itself, once it is not needed
+_ENDED = "the process that reads has ended; it is started again"
 _PIECE = 1 << 18
 _CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pyscope.live.reader import main; main()"
@@ -68,6 +74,9 @@ class RemoteFeed:
         self._located: Any = ()
         self._wakes: tuple[socket.socket, ...] = ()  # a pair, while the thread runs
         self._left_at = time.monotonic()
+        self._began_at = self._retry_at = 0.0
+        self._again_after = _AGAIN_AFTER
+        self._last_error = ""
         self._numbers = itertools.count(1)
         self._asked: dict[int, Future[tuple[int, str]]] = {}
         self._to_ask: deque[dict[str, Any]] = deque()
@@ -84,12 +93,15 @@ class RemoteFeed:
             self._begin_anew()
 
     def _let_go(self) -> None:
-        """Closes what wakes the thread, and the sockets of viewers that no reader has got."""
-        while self._newcomers:
-            self._newcomers.popleft().close()
+        self._drop_newcomers()
         wakes, self._wakes = self._wakes, ()
         for end in wakes:
             end.close()
+
+    def _drop_newcomers(self) -> None:
+        """Closes the sockets of viewers that no reader has got: they are told how it is, and come again."""
+        while self._newcomers:
+            self._newcomers.popleft().close()
 
     # viewers
 
@@ -119,18 +131,19 @@ class RemoteFeed:
         return [encoded(self._hello(self.described)), self._status]
 
     def _lost(self) -> str:
-        self._status = encoded(status("error", "the process that reads has ended; it is started again"))
+        if self._connection is not None:  # the thread has not noticed yet
+            self._status = encoded(status("error", _ENDED))
         return self._status
 
     def _seen(self, line: bytes) -> str:
         """A message as viewers get it. Its text is read only where the service has a part in it."""
-        text = line.decode()
-        if text.startswith('{"type":"described"'):
-            self.described = json.loads(text)["source"]
+        message = line.decode()
+        if message.startswith('{"type":"described"'):
+            self.described = json.loads(message)["source"]
             return encoded(self._hello(self.described))
-        if text.startswith('{"type":"status"'):
-            self._status = text
-        return text
+        if message.startswith('{"type":"status"'):
+            self._status = message
+        return message
 
     # life
 
@@ -161,6 +174,7 @@ class RemoteFeed:
 
     def _fault(self) -> None:
         logger.exception("the live dashboard stopped; it goes on when someone opens it again")
+        self._end_reader()
 
     def _run(self) -> None:
         while not self._thread.stopping:
@@ -172,17 +186,35 @@ class RemoteFeed:
                 self._desk.rest()
                 if self._thread.rest(self._is_idle):
                     return
+            if time.monotonic() < self._retry_at:
+                self._refuse()
+                self._thread.pause(_LOCATE_EVERY)
+                continue
             try:
                 self._step()
-            except (OSError, EOFError) as error:
-                self._end_reader()
-                if self._thread.stopping:
-                    return
-                logger.warning("the process that reads for the live dashboard has ended (%s)", error)
-                self._thread.pause(_AGAIN_AFTER)
+            except Exception as error:
+                self._failed(error)
 
     def _is_idle(self) -> bool:
         return not self._viewers and time.monotonic() - self._left_at > self._resting
+
+    def _failed(self, error: Exception) -> None:
+        """Something went wrong: it is told on the page, in the log once, and tried again."""
+        steady = self._connection is not None and time.monotonic() - self._began_at > _STEADY
+        self._end_reader()
+        if self._thread.stopping:
+            return
+        if steady:
+            self._again_after, self._last_error = _AGAIN_AFTER, ""
+        self._retry_at = time.monotonic() + self._again_after
+        self._again_after = min(2 * self._again_after, _AGAIN_AT_MOST)
+        ended = isinstance(error, EOFError | ConnectionError)
+        message = _ENDED if ended else text(f"the reading cannot go on: {type(error).__name__}: {error}")
+        if message != self._last_error:
+            self._last_error = message
+            logger.warning("the live dashboard: %s", message, exc_info=None if ended else error)
+            self._status = encoded(status("error", message))
+            self._drop_newcomers()
 
     def _step(self) -> None:
         if not self._wakes:
@@ -197,19 +229,25 @@ class RemoteFeed:
 
     def _begin_reader(self) -> None:
         self._arriving, self._located = Lines(), ()
+        self._began_at = time.monotonic()
         own, its = socket.socketpair()
         try:
+            path = [entry for entry in sys.path if isinstance(entry, str)]
             environment = dict(os.environ)
             environment.pop(children.VARIABLE, None)  # it is no part of the recording
             self._reader = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-P", "-c", _CODE, json.dumps(sys.path)],
+                [sys.executable, "-P", "-c", _CODE, json.dumps(path)],
                 environment,
+                setsigmask=[signal.SIGINT],  # Ctrl-C is meant for the service, whose end is the reader's
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, its.fileno(), 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
                 ],
             )
+        except BaseException:
+            own.close()
+            raise
         finally:
             its.close()
         self._connection = own
@@ -217,12 +255,13 @@ class RemoteFeed:
     def _end_reader(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)  # a child that was forked may hold it open
             connection.close()
         self._refuse()
-        if self._reader:
-            with contextlib.suppress(OSError):
-                os.waitpid(self._reader, 0)
-            self._reader = 0
+        reader, self._reader = self._reader, 0
+        if reader:
+            _wait_for(reader)
 
     def _refuse(self) -> None:
         """Nobody answers what has been asked."""
@@ -260,20 +299,23 @@ class RemoteFeed:
     def _hear(self) -> None:
         """Waits for answers, or to be woken."""
         connection, wakes = self._connection, self._wakes[0]
-        waited: list[Any] = [wakes] if connection is None else [wakes, connection]
-        ready, _, _ = select.select(waited, [], [], _LOCATE_EVERY)
-        if wakes in ready:
+        waited = [wakes] if connection is None else [wakes, connection]
+        poll = select.poll()  # select.select takes no descriptors from 1024 on
+        for end in waited:
+            poll.register(end, select.POLLIN)
+        ready = [descriptor for descriptor, _ in poll.poll(_LOCATE_EVERY * 1000)]
+        if wakes.fileno() in ready:
             wakes.recv(4096)
-        if connection is None or connection not in ready:
+        if connection is None or connection.fileno() not in ready:
             return
         data = connection.recv(_PIECE)
         if not data:
             raise EOFError("it closed the line")
         for line in self._arriving.take(data):
-            number, code, text = line.split(b" ", 2)
+            number, code, answer = line.split(b" ", 2)
             future = self._asked.pop(int(number), None)
             if future is not None:
-                _answer(future, int(code), text.decode())
+                _answer(future, int(code), answer.decode())
 
     # for requests
 
@@ -294,6 +336,20 @@ class RemoteFeed:
         return future
 
 
-def _answer(future: Future[tuple[int, str]], code: int, text: str) -> None:
+def _answer(future: Future[tuple[int, str]], code: int, answer: str) -> None:
     if future.set_running_or_notify_cancel():  # False: whoever asked has gone
-        future.set_result((code, text))
+        future.set_result((code, answer))
+
+
+def _wait_for(reader: int) -> None:
+    """Until it has ended, which it does by itself unless it hangs."""
+    end = time.monotonic() + _LEAVE
+    try:
+        while os.waitpid(reader, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(reader, signal.SIGKILL)
+                os.waitpid(reader, 0)
+                return
+            time.sleep(0.01)
+    except OSError:  # the program waits for any child, and has met this one
+        pass

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import logging
 import os
+import resource
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -40,7 +46,7 @@ def answered(feed: RemoteFeed) -> tuple[int, str]:
 # --- forks ---------------------------------------------------------------------------------------
 
 _PROGRAM = """
-import asyncio, os, time
+import asyncio, os, signal, time
 from pyscope.live.remote import RemoteFeed
 
 feed = RemoteFeed(lambda described: {"type": "hello", "source": described}, resting=0.5)
@@ -64,6 +70,7 @@ def of_a_worker(body):
     pid = os.fork()
     if pid == 0:
         code = 1
+        signal.alarm(60)
         try:
             body()
             feed.stop()
@@ -175,3 +182,94 @@ def test_a_dashboard_that_is_closed_keeps_no_descriptor() -> None:
 def test_one_who_asks_and_goes_away_ends_nothing_for_others(feed: RemoteFeed) -> None:
     feed.ask("queries").cancel()
     assert answered(feed)[0] == 409
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def told_until(feed: RemoteFeed, words: str) -> list[dict[str, Any]]:
+    """What a viewer is told, until some words come."""
+
+    async def look() -> list[dict[str, Any]]:
+        told: list[str] = []
+        with feed.viewer() as viewer:
+            assert viewer is not None
+            async with asyncio.timeout(ANSWER_WITHIN):
+                while not told or words not in told[-1]:
+                    told += await viewer.take()
+        return [json.loads(message) for message in told]
+
+    return asyncio.run(look())
+
+
+def test_a_service_with_thousands_of_descriptors_is_served(feed: RemoteFeed) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+    held: list[int] = []
+    try:
+        while not held or held[-1] < 1100:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        told_until(feed, "nothing is being recorded")
+        assert answered(feed)[0] == 409
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_is_no_text_in_sys_path_is_left_out(feed: RemoteFeed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/tmp")])
+    told_until(feed, "nothing is being recorded")
+
+
+def test_a_process_that_cannot_be_begun_is_told_of_in_the_log_once_and_tried_again(
+    feed: RemoteFeed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    executable = sys.executable
+    monkeypatch.setattr(sys, "executable", "/nonexistent/python")
+    before = len(os.listdir("/proc/self/fd"))
+    with caplog.at_level(logging.WARNING, "pyscope.live"):
+        told = told_until(feed, "/nonexistent/python")
+        assert (told[0]["type"], told[-1]["state"]) == ("hello", "error")
+        assert answered(feed)[0] == 503
+        first = feed._began_at
+        wait_until(lambda: feed._began_at > first or answered(feed)[0] != 503)
+        assert told_until(feed, "/nonexistent/python")[1]["state"] == "error"
+    assert len(caplog.records) == 1
+    assert len(os.listdir("/proc/self/fd")) <= before + 4  # what wakes the thread; a viewer's, on its way out
+    monkeypatch.setattr(sys, "executable", executable)
+    told_until(feed, "nothing is being recorded")
+
+
+def test_any_fault_of_the_thread_is_told_and_what_is_asked_is_answered(
+    feed: RemoteFeed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feed, "_tell_all", fail)
+        assert "a defect" in told_until(feed, "a defect")[-1]["message"]
+        assert answered(feed)[0] == 503
+    told_until(feed, "nothing is being recorded")
+
+
+def test_a_reader_that_hangs_is_ended_within_seconds() -> None:
+    feed = a_feed()
+    answered(feed)
+    reader = feed._reader
+    os.kill(reader, signal.SIGSTOP)
+    began = time.monotonic()
+    feed.stop()
+    assert time.monotonic() - began < 10
+    assert not os.path.exists(f"/proc/{reader}")
+
+
+def test_an_interrupt_from_the_terminal_is_none_of_the_readers_business(feed: RemoteFeed) -> None:
+    answered(feed)
+    reader = feed._reader
+    os.kill(reader, signal.SIGINT)
+    for _ in range(5):  # it would take some milliseconds to end
+        time.sleep(0.1)
+        assert answered(feed)[0] == 409
+        assert feed._reader == reader
