@@ -160,14 +160,8 @@ def _controls(app: FastAPI, feed: Feed | RemoteFeed, controls: Controls) -> None
 
     @app.get("/api/download")
     async def download() -> Response:
-        described = feed.described
-        if not described["path"]:
-            raise Refused(409, "there is no recording to download")
-        ring = str(described["path"]).endswith(".ring")
         try:
-            name, pieces = await asyncio.wrap_future(
-                feed.submit(lambda: controls.download(described["path"], ring=ring))
-            )
+            name, pieces = await asyncio.wrap_future(feed.submit(lambda: controls.download(feed.located())))
         except PyScopeError as error:
             raise Refused(409, str(error)) from None
         quoted = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)

@@ -25,7 +25,7 @@ from pyscope.live.finished import Finished
 from pyscope.live.following import Following
 from pyscope.live.hub import Hub, Message, Viewer
 from pyscope.live.questions import QUESTIONS, Refused
-from pyscope.live.source import Source
+from pyscope.live.source import Located, Source
 from pyscope.probes.background import Background
 from pyscope.views.values import text
 
@@ -276,6 +276,11 @@ class Feed:
         """The source, as in a message of type "hello"."""
         shown = self._shown
         return nothing(self.source) if shown is None else shown.described
+
+    def located(self) -> Located | None:
+        """The recording that is shown, or would be if someone came. Raises PyScopeError."""
+        path = self.described["path"]
+        return Located(path, path.endswith(".ring")) if path else self.source.locate()
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Has something done apart from the looking, one after another."""

@@ -29,7 +29,7 @@ from pyscope.live.desk import Desk
 from pyscope.live.hub import MOST_VIEWERS, Message, encoded
 from pyscope.live.lines import Lines
 from pyscope.live.relay import Relay
-from pyscope.live.source import OwnSource
+from pyscope.live.source import Located, OwnSource
 from pyscope.probes.background import Background
 from pyscope.views.values import text
 
@@ -318,6 +318,11 @@ class RemoteFeed:
                 _answer(future, int(code), answer.decode())
 
     # for requests
+
+    def located(self) -> Located | None:
+        """The recording in progress, whether or not anyone has looked; else the one that viewers were told of last."""
+        path = self.described["path"]
+        return self.source.locate() or (Located(path, path.endswith(".ring")) if path else None)
 
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Has something done in this process, one after another."""
