@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from importlib.resources import files
@@ -22,6 +23,8 @@ from pyscope.live.remote import RemoteFeed
 
 __all__ = ["build"]
 
+logger = logging.getLogger("pyscope.live")
+
 PROTOCOL_VERSION = 1
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -33,6 +36,7 @@ _TYPES = {
 }
 _MOST_FUNCTIONS = 2000
 _LONGEST_WORD = 4096
+_GONE = (WebSocketDisconnect, RuntimeError)  # RuntimeError: the connection has been closed meanwhile
 
 
 def build(feed: Feed | RemoteFeed, controls: Controls) -> FastAPI:
@@ -184,24 +188,31 @@ def _socket(app: FastAPI, feed: Feed | RemoteFeed) -> None:
 
 
 async def _serve(websocket: WebSocket, viewer: Viewer | Relay) -> None:
-    sending = asyncio.create_task(_send(websocket, viewer))
+    tasks = [asyncio.create_task(_send(websocket, viewer)), asyncio.create_task(_receive(websocket))]
     try:
-        while not sending.done():
-            receiving = asyncio.ensure_future(websocket.receive())
-            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
-                break
-            if receiving.result()["type"] == "websocket.disconnect":
-                break
-    except (WebSocketDisconnect, RuntimeError):
-        pass
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.warning("the live dashboard has lost a viewer", exc_info=outcome)
 
 
 async def _send(websocket: WebSocket, viewer: Viewer | Relay) -> None:
     while not viewer.gone:
-        for text in await viewer.take():
-            await websocket.send_text(text)
+        texts = await viewer.take()
+        try:
+            for text in texts:
+                await websocket.send_text(text)
+        except _GONE:
+            return
+
+
+async def _receive(websocket: WebSocket) -> None:
+    """Until the browser has gone: what it sends is ignored."""
+    try:
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+    except _GONE:
+        pass

@@ -68,7 +68,10 @@ class Reader:
         await self._ended
 
     def _hear(self) -> None:
-        data, ends, _, _ = socket.recv_fds(self._connection, _PIECE, _MOST_ENDS)
+        try:
+            data, ends, _, _ = socket.recv_fds(self._connection, _PIECE, _MOST_ENDS)
+        except OSError:  # it has gone without reading an answer
+            data, ends = b"", []
         if not data:
             self._loop.remove_reader(self._connection)
             self._ended.set_result(None)
@@ -108,7 +111,11 @@ class Reader:
         """Writes what a viewer is to see, until the service closes its socket."""
         stream, writer = await asyncio.open_unix_connection(sock=end)
         viewer = Viewer(self._loop)
-        self._feed.hub.join(viewer)
+        if not self._feed.hub.join(
+            viewer
+        ):  # those who left a moment ago are still there: the service asks again
+            writer.close()
+            return
         writing = self._loop.create_task(_write(viewer, writer))
         try:
             while await stream.read(1 << 10):

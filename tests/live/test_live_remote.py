@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +23,8 @@ import pytest
 from viewing import wait_until
 
 from pyscope.live.feed import Feed
+from pyscope.live.hub import MOST_VIEWERS
+from pyscope.live.reader import Reader
 from pyscope.live.remote import RemoteFeed
 from pyscope.live.source import OwnSource
 
@@ -182,6 +186,51 @@ def test_a_dashboard_that_is_closed_keeps_no_descriptor() -> None:
 def test_one_who_asks_and_goes_away_ends_nothing_for_others(feed: RemoteFeed) -> None:
     feed.ask("queries").cancel()
     assert answered(feed)[0] == 409
+
+
+# --- the other end -------------------------------------------------------------------------------
+
+
+def test_the_reader_ends_with_a_service_that_has_not_read_its_answers() -> None:
+    unhandled: list[Any] = []  # would be printed where the service prints
+
+    async def run() -> None:
+        own, its = socket.socketpair()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(context))
+        with its:
+            serving = asyncio.create_task(Reader(its).serve())
+            await asyncio.sleep(0)
+            its.sendall(b"1 200 {}\n")
+            own.close()  # with that unread, the other end gets an error for the end
+            await asyncio.wait_for(serving, 30)
+
+    asyncio.run(run())
+    assert not unhandled
+
+
+def test_the_reader_closes_the_socket_of_a_viewer_too_many() -> None:
+    async def run() -> None:
+        own, its = socket.socketpair()
+        viewers, ends = zip(*(socket.socketpair() for _ in range(MOST_VIEWERS + 1)), strict=True)
+        with own, its, contextlib.ExitStack() as held:
+            for one in (*viewers, *ends):
+                held.enter_context(one)
+            reader = Reader(its)
+            serving = asyncio.create_task(reader.serve())
+            await asyncio.sleep(0)
+            for number in range(MOST_VIEWERS + 1):
+                socket.send_fds(own, [b'{"viewer":true}\n'], [ends[number].fileno()])
+                ends[number].close()
+                while len(reader._feed.hub.viewers) < min(number + 1, MOST_VIEWERS):
+                    await asyncio.sleep(0.001)
+            viewers[-1].setblocking(False)
+            loop = asyncio.get_running_loop()
+            assert await asyncio.wait_for(loop.sock_recv(viewers[-1], 1), 30) == b""
+            own.close()
+            await asyncio.wait_for(serving, 30)
+            reader._feed.stop()
+
+    asyncio.run(run())
 
 
 # --- what goes wrong -----------------------------------------------------------------------------
