@@ -44,8 +44,8 @@ class Feed:
     """Follows a source for one dashboard.
 
     `hello`: makes the first message from what is described. `tick`: seconds from one look to the next. `share`: how
-    much of one core the looking may take; beyond it looks become rarer. `resting`: seconds without a viewer after which
-    it ends, until someone comes; None: it never does.
+    much of one core the looking may take; beyond it looks become rarer. `resting`: seconds without a viewer or a
+    question after which it ends, until someone comes; None: it never does.
     """
 
     def __init__(

@@ -52,8 +52,8 @@ _CODE = (
 class RemoteFeed:
     """A feed as `pyscope.live.feed.Feed` is one, of this process's own recording.
 
-    `hello`: makes the first message from what is described. `resting`: seconds without a viewer after which the reader
-    is ended, until someone comes.
+    `hello`: makes the first message from what is described. `resting`: seconds without a viewer or a
+    question after which the reader and all threads are ended, until someone comes.
     """
 
     def __init__(self, hello: Callable[[dict[str, Any]], Message], *, resting: float) -> None:
@@ -201,20 +201,18 @@ class RemoteFeed:
     def _failed(self, error: Exception) -> None:
         """Something went wrong: it is told on the page, in the log once, and tried again."""
         steady = self._connection is not None and time.monotonic() - self._began_at > _STEADY
+        ended = isinstance(error, EOFError | ConnectionError)
+        message = _ENDED if ended else text(f"the reading cannot go on: {type(error).__name__}: {error}")
+        self._status = encoded(status("error", message))
         self._end_reader()
-        if self._thread.stopping:
-            return
+        self._drop_newcomers()
         if steady:
             self._again_after, self._last_error = _AGAIN_AFTER, ""
         self._retry_at = time.monotonic() + self._again_after
         self._again_after = min(2 * self._again_after, _AGAIN_AT_MOST)
-        ended = isinstance(error, EOFError | ConnectionError)
-        message = _ENDED if ended else text(f"the reading cannot go on: {type(error).__name__}: {error}")
-        if message != self._last_error:
+        if message != self._last_error and not self._thread.stopping:
             self._last_error = message
             logger.warning("the live dashboard: %s", message, exc_info=None if ended else error)
-            self._status = encoded(status("error", message))
-            self._drop_newcomers()
 
     def _step(self) -> None:
         if not self._wakes:

@@ -303,6 +303,14 @@ def test_any_fault_of_the_thread_is_told_and_what_is_asked_is_answered(
     told_until(feed, "nothing is being recorded")
 
 
+def test_a_reader_that_ends_again_is_told_of_again(feed: RemoteFeed) -> None:
+    for _ in range(2):
+        told_until(feed, "nothing is being recorded")
+        os.kill(feed._reader, signal.SIGKILL)
+        wait_until(lambda: not feed._reader)
+        assert json.loads(feed._status)["state"] == "error"
+
+
 def test_a_reader_that_hangs_is_ended_within_seconds() -> None:
     feed = a_feed()
     answered(feed)
