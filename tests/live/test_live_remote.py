@@ -120,7 +120,7 @@ feed.stop()
 
 
 def test_what_is_asked_while_it_goes_to_rest_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = a_feed(resting=2.0)
+    feed = a_feed(resting=4.0)
     late: list[Future[tuple[int, str]]] = []
     end_reader = feed._end_reader
 
@@ -137,11 +137,11 @@ def test_what_is_asked_while_it_goes_to_rest_is_answered(monkeypatch: pytest.Mon
 
 
 def test_questions_keep_the_reader() -> None:
-    feed = a_feed(resting=1.0)
+    feed = a_feed(resting=3.0)
     answered(feed)
     reader, pause = feed._reader, threading.Event()
     for _ in range(4):
-        pause.wait(0.5)
+        pause.wait(0.9)
         answered(feed)
     assert feed._reader == reader
     wait_until(lambda: not feed._thread.alive)
