@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from importlib.resources import files
@@ -22,6 +23,8 @@ from pyscope.live.remote import RemoteFeed
 
 __all__ = ["build"]
 
+logger = logging.getLogger("pyscope.live")
+
 PROTOCOL_VERSION = 1
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -33,9 +36,7 @@ _TYPES = {
 }
 _MOST_FUNCTIONS = 2000
 _LONGEST_WORD = 4096
-_AROUND_NS = (
-    100_000_000  # the recorder's clock is known ever more precisely: times of before are a little off
-)
+_GONE = (WebSocketDisconnect, RuntimeError)  # RuntimeError: the connection has been closed meanwhile
 
 
 def build(feed: Feed | RemoteFeed, controls: Controls) -> FastAPI:
@@ -97,7 +98,6 @@ def _file(folder: Any, name: str) -> Response:
 
 def _views(app: FastAPI, feed: Feed | RemoteFeed) -> None:
     async def answered(what: str, *arguments: Any) -> Response:
-        feed.start()
         status, text = await asyncio.wrap_future(feed.ask(what, *arguments))
         return Response(text, status, media_type="application/json")
 
@@ -164,14 +164,8 @@ def _controls(app: FastAPI, feed: Feed | RemoteFeed, controls: Controls) -> None
 
     @app.get("/api/download")
     async def download() -> Response:
-        described = feed.described
-        if not described["path"]:
-            raise Refused(409, "there is no recording to download")
-        ring = str(described["path"]).endswith(".ring")
         try:
-            name, pieces = await asyncio.wrap_future(
-                feed.submit(lambda: controls.download(described["path"], ring=ring))
-            )
+            name, pieces = await asyncio.wrap_future(feed.submit(lambda: controls.download(feed.located())))
         except PyScopeError as error:
             raise Refused(409, str(error)) from None
         quoted = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
@@ -194,24 +188,31 @@ def _socket(app: FastAPI, feed: Feed | RemoteFeed) -> None:
 
 
 async def _serve(websocket: WebSocket, viewer: Viewer | Relay) -> None:
-    sending = asyncio.create_task(_send(websocket, viewer))
+    tasks = [asyncio.create_task(_send(websocket, viewer)), asyncio.create_task(_receive(websocket))]
     try:
-        while not sending.done():
-            receiving = asyncio.ensure_future(websocket.receive())
-            await asyncio.wait({receiving, sending}, return_when=asyncio.FIRST_COMPLETED)
-            if not receiving.done():
-                receiving.cancel()
-                break
-            if receiving.result()["type"] == "websocket.disconnect":
-                break
-    except (WebSocketDisconnect, RuntimeError):
-        pass
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                logger.warning("the live dashboard has lost a viewer", exc_info=outcome)
 
 
 async def _send(websocket: WebSocket, viewer: Viewer | Relay) -> None:
     while not viewer.gone:
-        for text in await viewer.take():
-            await websocket.send_text(text)
+        texts = await viewer.take()
+        try:
+            for text in texts:
+                await websocket.send_text(text)
+        except _GONE:
+            return
+
+
+async def _receive(websocket: WebSocket) -> None:
+    """Until the browser has gone: what it sends is ignored."""
+    try:
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+    except _GONE:
+        pass

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from pyscope import attach, recorder
-from pyscope.errors import NotRecording, PyScopeError
-from pyscope.live.source import OwnSource, ProcessSource, Source
+from pyscope.errors import NotRecording, PyScopeError, RecorderError
+from pyscope.live.source import Located, OwnSource, ProcessSource, Source
 
 __all__ = ["Controls"]
 
@@ -55,33 +56,45 @@ class Controls:
 
     def dump(self) -> str:
         """Writes what the flight recorder holds into a new file, and says where. Raises PyScopeError."""
-        folder = tempfile.gettempdir()
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        if isinstance(self._source, ProcessSource):
-            path = os.path.join(folder, f"dump-{self._source.pid}-{stamp}.pyscope")
-            attach.dump(self._source.pid, path)
-        else:
-            self._own()
-            path = recorder.dump(os.path.join(folder, f"dump-{os.getpid()}-{stamp}.pyscope"))
-        return f"written to {path}"
+        return f"written to {self._dumped()}"
 
-    def download(self, path: str, *, ring: bool) -> tuple[str, Iterator[bytes]]:
+    def download(self, located: Located | None) -> tuple[str, Iterator[bytes]]:
         """A name for the recording, and its bytes. A flight recorder is dumped first. Raises PyScopeError."""
-        if ring:
-            path = self.dump().removeprefix("written to ")
+        if located is None:
+            raise NotRecording("there is no recording to download")
+        path = self._dumped() if located.ring else located.path
         try:
             file = open(path, "rb")  # noqa: SIM115
         except OSError as error:
             raise NotRecording(f"the recording cannot be read: {error}") from None
+        finally:
+            if located.ring:  # at once: whoever fetches it may go away before the end
+                shutil.rmtree(os.path.dirname(path), ignore_errors=True)
 
         def pieces() -> Iterator[bytes]:
             with file:
                 while piece := file.read(_PIECE):
                     yield piece
-            if ring:
-                os.unlink(path)
 
         return os.path.basename(path), pieces()
+
+    def _dumped(self) -> str:
+        """The path of a new dump, in a new folder that is nobody else's: that for temporary files is shared."""
+        try:
+            folder = tempfile.mkdtemp(prefix="pyscope-")
+        except OSError as error:
+            raise RecorderError(f"there is no folder for the dump: {error}. Set TMPDIR to one.") from None
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        try:
+            if isinstance(self._source, ProcessSource):
+                path = os.path.join(folder, f"dump-{self._source.pid}-{stamp}.pyscope")
+                attach.dump(self._source.pid, path)
+                return path
+            self._own()
+            return recorder.dump(os.path.join(folder, f"dump-{os.getpid()}-{stamp}.pyscope"))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def _own(self) -> None:
         if not isinstance(self._source, OwnSource):

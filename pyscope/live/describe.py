@@ -1,17 +1,19 @@
-"""What is looked at, as the first message says it: the recording and its processes."""
+"""What is looked at, as messages say it: the recording and its processes, and how the looking goes."""
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
 from pyscope.live.follow import FollowedProcess
+from pyscope.live.hub import Message
 from pyscope.live.source import Source
 from pyscope.rows import Process
 from pyscope.views.source import process_name
-from pyscope.views.values import NAME, text
+from pyscope.views.values import NAME, ms, text
 
-__all__ = ["describe", "name_of", "nothing"]
+__all__ = ["describe", "name_of", "nothing", "status"]
 
 _MOST_PROCESSES = 100
 _MOST_MODULES = 100
@@ -29,6 +31,11 @@ def nothing(source: Source) -> dict[str, Any]:
         "modules": None,
         "processes": [],
     }
+
+
+def status(state: str, message: str) -> Message:
+    """How the looking goes now, with a message for people."""
+    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}
 
 
 def describe(source: Source, path: str, processes: list[FollowedProcess]) -> dict[str, Any]:

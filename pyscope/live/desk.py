@@ -69,9 +69,17 @@ class Desk:
 
     def close(self) -> None:
         """Ends after what is being done."""
-        if self._pool is not None and self._pid == os.getpid():
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+        self._end(cancel=True)
+
+    def rest(self) -> None:
+        """Ends its thread after all there is to do, until there is more."""
+        self._end(cancel=False)
+
+    def _end(self, *, cancel: bool) -> None:
+        with self._guard:
+            if self._pool is not None and self._pid == os.getpid():
+                self._pool.shutdown(wait=False, cancel_futures=cancel)
+            self._pool = None
 
     # findings
 

@@ -19,15 +19,15 @@ from typing import Any, TypeVar
 
 from pyscope.codec import preferred
 from pyscope.errors import PyScopeError
-from pyscope.live.describe import nothing
+from pyscope.live.describe import nothing, status
 from pyscope.live.desk import Desk
 from pyscope.live.finished import Finished
 from pyscope.live.following import Following
 from pyscope.live.hub import Hub, Message, Viewer
 from pyscope.live.questions import QUESTIONS, Refused
-from pyscope.live.source import Source
+from pyscope.live.source import Located, Source
 from pyscope.probes.background import Background
-from pyscope.views.values import ms, text
+from pyscope.views.values import text
 
 __all__ = ["Feed"]
 
@@ -44,8 +44,8 @@ class Feed:
     """Follows a source for one dashboard.
 
     `hello`: makes the first message from what is described. `tick`: seconds from one look to the next. `share`: how
-    much of one core the looking may take; beyond it looks become rarer. `resting`: seconds without a viewer after which
-    it ends, until someone comes; None: it never does.
+    much of one core the looking may take; beyond it looks become rarer. `resting`: seconds without a viewer or a
+    question after which it ends, until someone comes; None: it never does.
     """
 
     def __init__(
@@ -58,8 +58,6 @@ class Feed:
         resting: float | None = None,
     ) -> None:
         self.source = source
-        self.hub = Hub(self._wake)
-        self.desk = Desk(share / 2)
         self._tick = tick
         self._share = share
         self._resting = resting
@@ -69,24 +67,33 @@ class Feed:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        self._pid = os.getpid()
+        self.hub = Hub(self._wake)
+        self.desk = Desk(self._share / 2)
         self._guard = _thread.allocate_lock()  # of what the thread changes and requests read
         self._woken = _thread.allocate_lock()
         self._shown: Following | Finished | None = None
-        self._status: Message = _status("waiting", self.source.waiting())
+        self._status: Message = status("waiting", self.source.waiting())
         self._retry_at = 0.0
         self._looks = 0
         self._last_error = ""
+        self._left_at = time.monotonic()
+        self._pid = os.getpid()
+
+    def _know_forks(self) -> None:
+        """In a worker that was forked: what its parent looked at, its viewers and its locks are not its own."""
+        if self._pid != os.getpid():
+            self._begin_anew()
 
     @contextlib.contextmanager
     def viewer(self) -> Iterator[Viewer | None]:
         """A viewer more while the block runs, whose event loop is the running one; None where there are too many."""
+        self._know_forks()
         viewer = Viewer(asyncio.get_running_loop())
         if not self.hub.join(viewer):
             yield None
             return
-        self.start()
         try:
+            self.start()
             yield viewer
         finally:
             self.hub.leave(viewer)
@@ -95,13 +102,14 @@ class Feed:
 
     def start(self) -> None:
         """Begins to look, if it does not yet."""
-        if self._pid != os.getpid():  # a worker that was forked: what its parent looked at is not its own
-            self._begin_anew()
+        self._know_forks()
+        self._left_at = time.monotonic()
         self._thread.start()
         self._wake()
 
     def stop(self) -> None:
         """Ends."""
+        self._know_forks()
         self._thread.stop()
         with self._guard:
             self._show(None)
@@ -117,16 +125,16 @@ class Feed:
         logger.exception("the live dashboard stopped looking; it goes on when someone opens it again")
 
     def _run(self) -> None:
-        left_at = time.monotonic()
         while not self._thread.stopping:
             began, cpu = time.perf_counter(), time.thread_time()
             watched = bool(self.hub.viewers)
             if watched:
-                left_at = time.monotonic()
-            elif self._resting is not None and time.monotonic() - left_at > self._resting:
+                self._left_at = time.monotonic()
+            elif self._is_idle():
                 with self._guard:
                     self._show(None)
-                if not self.hub.viewers:
+                self.desk.rest()
+                if self._thread.rest(self._is_idle):
                     return
             try:
                 self._step()
@@ -135,6 +143,11 @@ class Feed:
             spent = time.thread_time() - cpu
             pause = (self._tick if watched else IDLE) - (time.perf_counter() - began)
             self._woken.acquire(timeout=max(pause, spent * (1 / self._share - 1), 0.001))
+
+    def _is_idle(self) -> bool:
+        if self._resting is None or self.hub.viewers:
+            return False
+        return time.monotonic() - self._left_at > self._resting
 
     def _failed(self, error: Exception) -> None:
         """Something went wrong: it is told on the page, and in the log once."""
@@ -146,7 +159,7 @@ class Feed:
         with self._guard:
             self._show(None)
         self._retry_at = time.monotonic() + RETRY
-        self._say(_status("error", message))
+        self._say(status("error", message))
 
     # looking
 
@@ -172,7 +185,7 @@ class Feed:
         self._retry_at = time.monotonic() + RETRY
         located = self.source.locate()
         if located is None:
-            self._say(_status("waiting", self.source.waiting()))
+            self._say(status("waiting", self.source.waiting()))
             return
         following = Following(self.source, located, self._codec)
         now_ns = time.time_ns()
@@ -180,14 +193,14 @@ class Feed:
         self._last_error = ""
         if following.alive or located.ring:
             self._show(following)
-            self._say(_status("live", f"recording {self.source.name}"))
+            self._say(status("live", f"recording {self.source.name}"))
         else:
             following.close()
-            self._say(_status("waiting", f"reading {self.source.name}"))
+            self._say(status("waiting", f"reading {self.source.name}"))
             finished = Finished(self.source, located)
             finished.state()
             self._show(finished)
-            self._say(_status("ended", "the recording has ended"))
+            self._say(status("ended", "the recording has ended"))
         self.hub.start_over()
 
     def _follow(self, following: Following, now_ns: int) -> None:
@@ -224,9 +237,9 @@ class Feed:
         if self._status["state"] == "live":
             state = following.described.get("state")
             self._say(
-                _status("ended", "the recording has ended")
+                status("ended", "the recording has ended")
                 if state == "stopped"  # "recovered": somebody has sealed the ring of a killed process since
-                else _status("lost", "the process has died: what it did until then is shown")
+                else status("lost", "the process has died: what it did until then is shown")
             )
 
     def _show(self, what: Following | Finished | None) -> None:
@@ -234,10 +247,10 @@ class Feed:
             self._shown.close()
         self._shown = what
 
-    def _say(self, status: Message) -> None:
-        if (status["state"], status["message"]) != (self._status["state"], self._status["message"]):
-            self._status = status
-            self.hub.publish([status])
+    def _say(self, said: Message) -> None:
+        if (said["state"], said["message"]) != (self._status["state"], self._status["message"]):
+            self._status = said
+            self.hub.publish([said])
 
     def _welcome(self) -> list[Message]:
         with self._guard:
@@ -254,6 +267,7 @@ class Feed:
 
     def look_again(self) -> None:
         """Something was started or stopped: do not wait to see it."""
+        self._know_forks()
         self._retry_at = 0.0
         self._wake()
 
@@ -263,12 +277,19 @@ class Feed:
         shown = self._shown
         return nothing(self.source) if shown is None else shown.described
 
+    def located(self) -> Located | None:
+        """The recording that is shown, or would be if someone came. Raises PyScopeError."""
+        path = self.described["path"]
+        return Located(path, path.endswith(".ring")) if path else self.source.locate()
+
     def submit(self, work: Callable[[], Any]) -> Future[Any]:
         """Has something done apart from the looking, one after another."""
+        self.start()  # it ends the desk's thread when it rests
         return self.desk.submit(work)
 
     def ask(self, what: str, *arguments: Any) -> Future[tuple[int, str]]:
         """A question of `pyscope.live.questions`; the answer is a status and JSON."""
+        self.start()
         return self.desk.submit(self._answer, what, arguments)
 
     def _answer(self, what: str, arguments: tuple[Any, ...]) -> tuple[int, str]:
@@ -289,7 +310,3 @@ class Feed:
         """Reads what is shown, while nothing changes it."""
         with self._guard:
             return what(self._shown)
-
-
-def _status(state: str, message: str) -> Message:
-    return {"type": "status", "state": state, "message": message, "at_ms": ms(time.time_ns())}

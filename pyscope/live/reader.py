@@ -18,6 +18,7 @@ from typing import Any
 
 from pyscope.live.feed import Feed
 from pyscope.live.hub import Viewer
+from pyscope.live.lines import Lines
 from pyscope.live.source import Kind, Located
 
 __all__ = ["main"]
@@ -56,7 +57,7 @@ class Reader:
             self._source, lambda described: {"type": "described", "source": described}, tick=TICK, share=SHARE
         )
         self._viewers: set[asyncio.Task[None]] = set()
-        self._rest = b""
+        self._arriving = Lines()
         self._ends: list[int] = []
 
     async def serve(self) -> None:
@@ -67,14 +68,16 @@ class Reader:
         await self._ended
 
     def _hear(self) -> None:
-        data, ends, _, _ = socket.recv_fds(self._connection, _PIECE, _MOST_ENDS)
+        try:
+            data, ends, _, _ = socket.recv_fds(self._connection, _PIECE, _MOST_ENDS)
+        except OSError:  # it has gone without reading an answer
+            data, ends = b"", []
         if not data:
             self._loop.remove_reader(self._connection)
             self._ended.set_result(None)
             return
         self._ends += ends
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        for line in self._arriving.take(data):
             self._told(json.loads(line))
 
     def _told(self, what: dict[str, Any]) -> None:
@@ -87,6 +90,7 @@ class Reader:
             task = self._loop.create_task(self._show(socket.socket(fileno=self._ends.pop(0))))
             self._viewers.add(task)
             task.add_done_callback(self._viewers.discard)
+            self._feed.start()
         elif "ask" in what:
             number = what["ask"]
 
@@ -95,7 +99,6 @@ class Reader:
                 self._answer(f"{number} {status} {answer}\n".encode())
 
             self._feed.ask(what["what"], *what["arguments"]).add_done_callback(answered)
-        self._feed.start()
 
     def _answer(self, line: bytes) -> None:
         """Called by the desk's thread, which answers one question at a time."""
@@ -108,7 +111,11 @@ class Reader:
         """Writes what a viewer is to see, until the service closes its socket."""
         stream, writer = await asyncio.open_unix_connection(sock=end)
         viewer = Viewer(self._loop)
-        self._feed.hub.join(viewer)
+        if not self._feed.hub.join(
+            viewer
+        ):  # those who left a moment ago are still there: the service asks again
+            writer.close()
+            return
         writing = self._loop.create_task(_write(viewer, writer))
         try:
             while await stream.read(1 << 10):
@@ -144,7 +151,3 @@ def _end_with(service: int) -> None:
     while os.getppid() == service:
         time.sleep(2)
     os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

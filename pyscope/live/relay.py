@@ -11,6 +11,8 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from pyscope.live.lines import Lines
+
 __all__ = ["Relay"]
 
 _LONGEST = 16  # lines that wait; beyond that nothing more is read
@@ -19,8 +21,8 @@ _LONGEST = 16  # lines that wait; beyond that nothing more is read
 class Relay(asyncio.Protocol):
     """One browser. `ask_for` is given the other end of a socket, on which the reader writes a message a line.
 
-    `first`: what is told before the reader has come; `lost`: where it has ended; `seen` is given each line, and returns
-    the message. `welcome` begins the reading anew.
+    `first`: what is told before the reader has come; `lost`: where it has ended, after which `ask_for` is given another
+    socket; `seen` is given each line, and returns the message.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Relay(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._socket: socket.socket | None = None
         self._lines: list[bytes] = []
-        self._rest = b""
+        self._arriving = Lines()
         self._ended = False
         self._waits: asyncio.Future[None] | None = None
 
@@ -68,7 +70,7 @@ class Relay(asyncio.Protocol):
             self._transport.close()
 
     async def _connect(self) -> None:
-        self._rest, self._ended = b"", False
+        self._arriving, self._ended = Lines(), False
         own, other = socket.socketpair()
         try:
             own.setblocking(False)
@@ -84,7 +86,7 @@ class Relay(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """More of what the reader writes."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        lines = self._arriving.take(data)
         if lines:
             self._lines += lines
             if len(self._lines) > _LONGEST and self._transport is not None:

@@ -73,6 +73,18 @@ class Background:
         """Called by the thread: waits, and says whether to end."""
         return self._stop.acquire(timeout=seconds)
 
+    def rest(self, idle: Callable[[], bool]) -> bool:
+        """Called by the thread: whether it is to return, as `idle` says that there is nothing to do.
+
+        Whoever has something done says so where `idle` looks, and calls `start` then: that is either seen here, or
+        starts the thread anew.
+        """
+        with self._guard:
+            if not idle():
+                return False
+            self._running = False
+            return True
+
     def stop(self, timeout: float = 2.0) -> None:
         """Ends the thread, and waits for it at most `timeout` seconds; called by the thread itself, does not wait."""
         _alive.discard(self)
@@ -97,7 +109,9 @@ class Background:
         except Exception:
             self._fault()
         finally:
-            self._running = False
+            with self._guard:
+                if self._ended is ended:  # else it has been started anew since it rested
+                    self._running = False
             ended.release()
 
     def _is_gone(self) -> bool:

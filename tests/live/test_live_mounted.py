@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,9 @@ from viewing import TOKEN, Page, served, wait_until
 
 import pyscope
 from pyscope import live, recorder
+from pyscope.errors import NotRecording
 from pyscope.events.supervision import CHILD
+from pyscope.live.controls import Controls
 from pyscope.live.mounting import Dashboard
 from pyscope.live.source import OwnSource
 from taskflow.process import ServerProcess
@@ -64,7 +69,7 @@ def test_recording_is_started_stopped_dumped_and_started_again_from_the_page(
         page.hear(lambda: any(row["route"] == "/greet/{name}" for row in page.requests.values()))
         dumped = Path(page.control("dump").json()["message"].removeprefix("written to "))
         assert "/greet/{name}" in pyscope.load(dumped).scopes["route"]
-        dumped.unlink()
+        shutil.rmtree(dumped.parent)
         again = page.control("start")
         assert again.status_code == 409
         assert "already" in again.json()["error"]
@@ -138,6 +143,66 @@ def test_a_fault_inside_the_dashboard_is_told_on_the_page_and_the_service_goes_o
             greet(port, "eve")
         page.hear(lambda: page.state == "live")
         page.hear(lambda: any(row["name"] == "GET /greet/dan" for row in page.requests.values()))
+
+
+def test_a_recording_is_downloaded_though_nobody_looks(port: int, tmp_path: Path) -> None:
+    def download() -> httpx.Response:
+        url = f"http://127.0.0.1:{port}{MOUNT}/api/download"
+        return httpx.get(url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+
+    refused = download()
+    assert (refused.status_code, refused.json()) == (409, {"error": "there is no recording to download"})
+    with pyscope.record(tmp_path / "run.pyscope", modules=[__name__], probes=[], ring_mb=8):
+        answer = download()
+    assert answer.status_code == 200, answer.text
+    assert "run.pyscope" in answer.headers["Content-Disposition"]
+    pyscope.start(None, mode="flight", **SETTINGS)
+    (tmp_path / "fetched.pyscope").write_bytes(download().content)
+    pyscope.stop()
+    assert pyscope.load(tmp_path / "fetched.pyscope").processes
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, while a flight recorder runs."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def controls(temporary: Path) -> Iterator[Controls]:
+    pyscope.start(None, mode="flight", **SETTINGS)
+    yield Controls(OwnSource(), read_only=False)
+    pyscope.stop()
+
+
+def test_dumps_of_one_second_and_downloads_are_apart(controls: Controls) -> None:
+    first, second = (Path(controls.dump().removeprefix("written to ")) for _ in range(2))
+    assert first != second
+    name, pieces = controls.download(OwnSource().locate())
+    assert b"".join(pieces)
+    assert first.exists()
+    assert second.exists()
+    for path in (first, second):
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert path.name.startswith(f"dump-{os.getpid()}-")
+    assert name.endswith(".pyscope")
+
+
+def test_a_download_that_is_broken_off_leaves_nothing_behind(controls: Controls, temporary: Path) -> None:
+    _, pieces = controls.download(OwnSource().locate())
+    assert not list(temporary.iterdir())
+    assert next(pieces)  # it is read nevertheless
+    pieces.close()  # type: ignore[attr-defined]
+
+
+def test_a_dump_that_cannot_be_made_leaves_nothing_behind(temporary: Path) -> None:
+    with pytest.raises(NotRecording, match="nothing to dump"):
+        Controls(OwnSource(), read_only=False).dump()
+    assert not list(temporary.iterdir())
 
 
 def readers() -> list[psutil.Process]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pyscope.live.lines import Lines
 from pyscope.live.relay import Relay
 
 Body = Callable[[Relay, list[socket.socket]], Coroutine[Any, Any, None]]
@@ -68,12 +71,15 @@ def test_a_browser_that_takes_nothing_fills_the_socket_not_the_service() -> None
             except BlockingIOError:
                 full += 1
             await asyncio.sleep(0)
-        held = sum(map(len, relay._lines)) + len(relay._rest)
-        assert held <= 1 << 18 < sent + (1 << 18)
+        assert relay._transport is not None
+        assert not relay._transport.is_reading()
+        assert sum(map(len, relay._lines)) <= 1 << 18  # one piece of what was read
         taken = 0
         while taken < sent // 1000:
             taken += len(await relay.take())
-        assert len(relay._lines) == 0  # reading went on once they were taken
+        assert relay._transport.is_reading()
+        ends[0].sendall(b"more\n")
+        assert await relay.take() == ["MORE"]
 
     relayed(body)
 
@@ -91,6 +97,39 @@ def test_it_says_when_the_reader_has_ended_and_asks_for_another() -> None:
         assert await relay.take() == ["AGAIN"]
 
     relayed(body)
+
+
+def test_what_a_reader_wrote_before_it_ended_comes_though_reading_was_paused() -> None:
+    async def body(relay: Relay, ends: list[socket.socket]) -> None:
+        for _ in range(2):  # more than one piece of what is read at once
+            ends[-1].setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while sent < 1000:
+                    ends[-1].sendall(b"x" * 499 + b"\n")
+                    sent += 1
+            assert relay._transport is not None
+            while relay._transport.is_reading():
+                await asyncio.sleep(0)
+            ends[-1].close()
+            told: list[str] = []
+            while "lost" not in told:
+                told += await relay.take()
+            assert len(told) >= sent + 1
+            assert await relay.take() == ["first"]
+
+    relayed(body)
+
+
+def test_a_line_of_many_pieces_is_put_together_once() -> None:
+    lines, piece = Lines(), b"x" * (1 << 12)
+    began = time.process_time()
+    for _ in range(10_000):  # 40 MB, of which each piece would be copied on with all before it
+        assert lines.take(piece) == []
+    [line, second] = lines.take(b"y\n\nz")
+    assert len(line) == 10_000 * len(piece) + 1
+    assert (second, lines.take(b"\n")) == (b"", [b"z"])
+    assert time.process_time() - began < 5
 
 
 def test_the_reader_sees_that_a_browser_has_gone_though_a_forked_child_holds_the_socket_too() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -269,7 +270,7 @@ def test_a_flight_recorder_is_dumped_from_the_page_and_downloaded(tmp_path: Path
             assert answer.status_code == 200, answer.text
             dumped = Path(answer.json()["message"].removeprefix("written to "))
             assert int(identity) in pyscope.load(dumped).scopes["id"].tolist()
-            dumped.unlink()
+            shutil.rmtree(dumped.parent)
             (tmp_path / "fetched.pyscope").write_bytes(page.http.get("/api/download").content)
             assert int(identity) in pyscope.load(tmp_path / "fetched.pyscope").scopes["id"].tolist()
             refused = page.control("stop")

@@ -80,6 +80,34 @@ def test_an_error_ends_it_and_is_counted() -> None:
     ticking.thread.stop()
 
 
+def test_one_that_rests_is_started_anew_also_while_it_still_ends() -> None:
+    begun: list[int] = []
+    faults: list[int] = []
+    may_end = threading.Event()
+
+    def body() -> None:
+        begun.append(1)
+        if len(begun) == 1:
+            assert not thread.rest(lambda: False)
+            assert thread.rest(lambda: True)
+            may_end.wait()
+        else:
+            while not thread.pause(0.001):
+                pass
+
+    thread = Background(body, lambda: faults.append(1))
+    thread.start()
+    until(lambda: not thread.alive, "its rest")
+    thread.start()
+    until(lambda: len(begun) == 2, "its return")
+    may_end.set()
+    time.sleep(0.02)
+    assert thread.alive
+    thread.stop()
+    assert not thread.alive
+    assert not faults
+
+
 _FORK = """
 import os, warnings
 from tests.unit.test_background_threads import Ticking
