@@ -305,6 +305,47 @@ def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -
         )
 
 
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")
+def test_a_forked_child_that_is_killed_or_fails_is_told_once_it_is_waited_for(tmp_path: Path) -> None:
+    found = os.waitpid, os.wait, os.wait4
+    with watching(tmp_path, "supervision") as watch:
+        assert os.waitpid is not found[0]
+        pids = []
+        for end in (lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(3), lambda: os._exit(0),
+                    lambda: os.kill(os.getpid(), signal.SIGTERM)):  # fmt: skip
+            pid = os.fork()
+            if pid == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                end()
+            pids.append(pid)
+            waited, _ = os.waitpid(pid, 0)
+            assert waited == pid
+        with pytest.raises(ChildProcessError):
+            os.waitpid(pids[0], 0)
+    assert (os.waitpid, os.wait, os.wait4) == found
+    assert [(event.kind, event.pid, event.reason) for event in of(watch, "os.fork")] == [
+        ("child_terminated", pids[0], "killed by SIGKILL"),
+        ("child_terminated", pids[1], "exit code 3"),
+    ]
+
+
+@pytest.mark.parametrize("waits_late", [False, True])
+def test_a_child_that_is_watched_is_not_told_again_when_it_is_waited_for(
+    tmp_path: Path, waits_late: bool
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    with watching(tmp_path, "supervision") as watch:
+        process = context.Process(target=killed)
+        process.start()
+        assert process.pid is not None
+        if waits_late:
+            wait_for(process.pid, watch)
+        process.join()
+        wait_for(process.pid, watch)
+    assert not of(watch, "os.fork")
+    assert len([event for event in of(watch, "multiprocessing") if event.kind == "child_terminated"]) == 1
+
+
 @pytest.mark.parametrize(("error", "told"), [(KeyboardInterrupt(), 0), (ValueError("of the program"), 1)])
 def test_an_interrupt_from_the_keyboard_is_no_crash_of_the_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], error: BaseException, told: int

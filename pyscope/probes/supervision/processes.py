@@ -1,4 +1,5 @@
-"""Starts and deaths of child processes, of `subprocess`, `multiprocessing` and what is built on them.
+"""Starts and deaths of child processes, of `subprocess`, `multiprocessing` and what is built on them; and deaths of
+those that the program forks and waits for itself, as servers with workers do.
 
 A pidfd says when a child has died; its status is read with WNOWAIT, so that it stays there for the program,
 whose waits, signals and return codes are as ever. Where the program was faster, its own record of the return
@@ -15,10 +16,12 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
 from multiprocessing import popen_fork, popen_forkserver
+from types import FrameType
 from typing import Any, NamedTuple
 
 from pyscope import emitter
@@ -54,6 +57,7 @@ class ChildProcesses:
         self._living: dict[int, tuple[Descriptor, _Child]] = {}  # by the number of the pidfd
         self._watched: set[int] = set()
         self._codes: dict[int, int] = {}  # what the program read
+        self._told: dict[int, None] = {}  # whose death is told, and who may not have been waited for yet
         self._asked: dict[int, set[int]] = {}  # whom the program asked to end, by which signals
         self._wake: Descriptor | None = None
         self._pid = 0
@@ -69,6 +73,8 @@ class ChildProcesses:
         patches.replace(subprocess.Popen, "_handle_exitstatus", functools.partial(self._reaps, patches))
         for module in (popen_fork, popen_forkserver):
             patches.replace(module.Popen, "poll", functools.partial(self._reaps, patches))
+        for name in ("wait", "waitpid", "wait3", "wait4"):
+            patches.replace(os, name, functools.partial(self._waits, patches))
         patches.replace(subprocess.Popen, "send_signal", functools.partial(self._asks, patches))
         patches.replace(popen_fork.Popen, "_send_signal", functools.partial(self._asks, patches))
 
@@ -100,6 +106,7 @@ class ChildProcesses:
         self._late = []
         self._watched.clear()
         self._codes.clear()
+        self._told.clear()
         self._asked.clear()
         self._new.clear()
         self._wake = None
@@ -133,6 +140,30 @@ class ChildProcesses:
                     self._codes[popen.pid] = code
 
         return reap
+
+    def _waits(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def wait(*arguments: Any, **named: Any) -> Any:
+            answer = original(*arguments, **named)
+            if patches.on and answer[0]:
+                self._waited_for(answer[0], answer[1], sys._getframe(1))
+            return answer
+
+        return wait
+
+    def _waited_for(self, pid: int, status: int, caller: FrameType) -> None:
+        """The program has waited for a child. One that it forked itself is told if it did not end well."""
+        try:
+            if pid in self._watched or pid in self._told or not emitter.active():
+                self._told.pop(pid, None)
+                return
+            if os.WIFSTOPPED(status) or os.WIFCONTINUED(status) or _is_ours(caller):
+                return
+            code = os.waitstatus_to_exitcode(status)
+            if code and -code not in _POLITE:
+                self._tell("child_terminated", "os.fork", f"process {pid}", _in_words(code), pid=pid)
+        except Exception:
+            self._fault()
 
     def _asks(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -238,6 +269,10 @@ class ChildProcesses:
         self._late = still
 
     def _ended(self, child: _Child, code: int | None) -> None:
+        if child.pid not in self._codes:
+            self._told[child.pid] = None
+            while len(self._told) > MOST_CHILDREN:
+                self._told.pop(next(iter(self._told)))
         self._watched.discard(child.pid)
         self._codes.pop(child.pid, None)
         signals = self._asked.pop(child.pid, ())
@@ -254,6 +289,10 @@ def _has_ended(pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except OSError:
         return True
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("pyscope.")
 
 
 def _eventfd() -> Descriptor:
