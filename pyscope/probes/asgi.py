@@ -143,15 +143,15 @@ class _Request:
         told, scope = self._told, self._scope
         work = self._work
         told.cpu_ns = 0 if self.steps is None else self.steps.cpu_ns
-        if work.spent:
-            told.cpu_ns += sum(work.spent)
-        if not work.known:
-            told.cpu_ns = -1
         try:
             working.reset(self._token)
-        except ValueError:  # as in Scope.leave
+        except Exception:  # as in Scope.leave
             pass
         try:
+            if work.spent:
+                told.cpu_ns += sum(work.spent)
+            if not work.known:
+                told.cpu_ns = -1
             told.route = _route(scope, self._root)
             if isinstance(error, Exception) and not told.status and scope["type"] == "http":
                 told.status = 500  # what the server will answer

@@ -15,6 +15,7 @@ from time import thread_time_ns
 from types import CoroutineType, ModuleType
 from typing import Any
 
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.steps import Steps
 
@@ -28,16 +29,42 @@ class Work:
     __slots__ = ("_others", "_task", "known", "spent")
 
     def __init__(self) -> None:
-        self._task = _task()  # the server's
         self._others: tuple[int, ...] = ()  # tasks that are measured
         self.spent: list[int] | None = None  # most requests have none
         self.known = True
+        self._task = 0  # the server's
+        try:
+            self._task = id(current_task())
+        except Exception:  # there is none under trio
+            pass
 
     def answers(self) -> None:
         """The task that runs here sends the head of the answer: it is the one that handles the request."""
-        task = _task()
+        try:
+            task = id(current_task())
+        except Exception:
+            return
         if task != self._task and task not in self._others:
             self.known = False
+
+    def enter(self) -> int:
+        """The task that runs here, to be measured until it leaves; 0 where one runs that is measured already."""
+        try:
+            task = id(current_task())
+            if task == self._task or task in self._others:
+                return 0
+            self._others += (task,)
+            return task
+        except Exception:
+            return 0
+
+    def leave(self, task: int, cpu_ns: int) -> None:
+        """A task that has entered took so long."""
+        try:
+            self._others = tuple(other for other in self._others if other != task)
+            self.account().append(cpu_ns)
+        except Exception:
+            fault("asgi")
 
     def account(self) -> list[int]:
         """Where to append CPU time, from any thread."""
@@ -48,14 +75,6 @@ class Work:
 
 working: ContextVar[Work | None] = ContextVar("pyscope_work", default=None)
 """That of the request which runs here."""
-
-
-def _task() -> int:
-    """Stands for the task that runs here; 0 where there is none, as under trio."""
-    try:
-        return id(current_task())
-    except RuntimeError:
-        return 0
 
 
 def patch(patches: Patches, library: ModuleType) -> None:
@@ -74,8 +93,7 @@ def patch(patches: Patches, library: ModuleType) -> None:
 def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        work = working.get()
-        return await original(func if work is None else _Job(work, func), *args, **options)
+        return await original(_job(func), *args, **options)
 
     return run_sync
 
@@ -83,10 +101,19 @@ def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        work = working.get()
-        return original(self, fn if work is None else _Job(work, fn), *args, **kwargs)
+        return original(self, _job(fn), *args, **kwargs)
 
     return submit
+
+
+def _job(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose CPU time is the request's that runs here, if one does."""
+    try:
+        work = working.get()
+        return function if work is None else _Job(work, function)
+    except Exception:
+        fault("asgi")
+        return function
 
 
 class _Job:
@@ -115,15 +142,13 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         coroutine = original(self, *args, **kwargs)
         if work is None or type(coroutine) is not CoroutineType:
             return await coroutine
-        task = _task()
-        if task == work._task or task in work._others:
+        task = work.enter()
+        if not task:
             return await coroutine
-        work._others += (task,)
         steps = Steps(coroutine)
         try:
             return await steps
         finally:
-            work._others = tuple(other for other in work._others if other != task)
-            work.account().append(steps.cpu_ns)
+            work.leave(task, steps.cpu_ns)
 
     return method

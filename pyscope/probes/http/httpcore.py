@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from pyscope.probes.attempts import Attempt
+from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
 
 __all__ = ["Sendings", "patch", "sendings"]
@@ -31,19 +32,28 @@ class Sendings:
 
     def end(self) -> None:
         """The request is through, called where it was begun."""
-        sendings.reset(self._token)
+        try:
+            sendings.reset(self._token)
+        except Exception:
+            fault("http")
 
     def failed(self) -> None:
         """The exception that is being handled ended the last one."""
-        error = sys.exc_info()[1]
-        if error is not None:
-            self.attempt.failed(error)
+        try:
+            error = sys.exc_info()[1]
+            if error is not None:
+                self.attempt.failed(error)
+        except Exception:
+            fault("http")
 
     def again(self) -> None:
         """The next one begins."""
-        if self.attempt.ended:
-            self.attempt = self._begin(chain=self._chain)
-            self.attempt.outlives_handler()
+        try:
+            if self.attempt.ended:
+                self.attempt = self._begin(chain=self._chain)
+                self.attempt.outlives_handler()
+        except Exception:
+            fault("http")
 
 
 sendings: ContextVar[Sendings | None] = ContextVar("pyscope_httpcore_sendings", default=None)

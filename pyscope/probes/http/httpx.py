@@ -68,9 +68,13 @@ def _several(
     transport: Any, attempt: Attempt, client: str, request: Any, *, blocking: bool
 ) -> Sendings | None:
     """The attempts of a transport that connects again by itself; None for any other."""
-    if attempt is SILENT or not getattr(getattr(transport, "_pool", None), "_retries", 0):
+    try:
+        if attempt is SILENT or not getattr(getattr(transport, "_pool", None), "_retries", 0):
+            return None
+        return Sendings(attempt, functools.partial(_begin, client, request, blocking=blocking))
+    except Exception:
+        fault("http")
         return None
-    return Sendings(attempt, functools.partial(_begin, client, request, blocking=blocking))
 
 
 def _begin(client: str, request: Any, *, blocking: bool, chain: int = 0) -> Attempt:
