@@ -25,6 +25,7 @@ __all__ = ["find"]
 
 _OPEN = "open"
 _DEEPEST = 32  # calls between a loop and what it repeats
+_CHAINED = ("httpx", "httpx2", "urllib3", "redis", "valkey")  # clients that repeat by themselves
 
 
 @dataclass(slots=True)
@@ -58,7 +59,7 @@ def find(trace: Trace, *, all_calls: bool = True) -> list[ExternalCall]:
             logical = grouped.place(send, root)
         else:
             logical = loops.place(send)
-        if send.client in ("urllib3", "redis", "valkey"):
+        if send.client in _CHAINED:
             chains[send.chain or send.id] = logical
     names = _Names(trace)
     if all_calls:
@@ -250,7 +251,8 @@ class _Loops:
         # A mail whose connection failed is not known.
         key = (send.thread, send.stack, *_name(send), 0 if send.service == "smtp" else send.fingerprint)
         logical = self._failed.get(key)
-        if logical is None or not self._repeats(logical.sends[-1], send):
+        last = logical.sends[-1] if logical is not None else None  # the client itself may have repeated
+        if logical is None or last is None or not last.failed or not self._repeats(last, send):
             logical = _Logical([])
             self._calls.append(logical)
         else:

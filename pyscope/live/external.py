@@ -32,7 +32,7 @@ MOST = 500
 _MOST_RETRIES = 5000
 _MOST_ATTEMPTS = 100
 _FAR_NS = 120_000_000_000  # between the attempts of one call, at most
-_CHAINED = ("urllib3", "redis", "valkey")
+_CHAINED = ("httpx", "httpx2", "urllib3", "redis", "valkey")
 _NO_PLACE = Location("", 0, "")
 _DEEPEST = 32
 

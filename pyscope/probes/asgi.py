@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from pyscope import emitter
 from pyscope.probes.addresses import operation, template
+from pyscope.probes.asgi_elsewhere import Work, working
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
@@ -36,6 +37,10 @@ class ASGIProbe(ClientProbe):
     extra = "taskflow"
     adapters: ClassVar = {
         "starlette.applications": "pyscope.probes.asgi",
+        "starlette.responses": "pyscope.probes.asgi_elsewhere",
+        "starlette.routing": "pyscope.probes.asgi_elsewhere",
+        "anyio.to_thread": "pyscope.probes.asgi_elsewhere",
+        "concurrent.futures.thread": "pyscope.probes.asgi_elsewhere",
         "uvicorn.config": "pyscope.probes.asgi_servers",
     }
 
@@ -109,18 +114,20 @@ def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Reque
 class _Request:
     """One request that is watched: `with request: await request.steps`."""
 
-    __slots__ = ("_root", "_scope", "_told", "steps")
+    __slots__ = ("_root", "_scope", "_token", "_told", "_work", "steps")
 
     def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
         self._told = Scope("request", _name(scope))
-        self._told.cpu_ns = 0  # that of its steps
+        self._told.cpu_ns = 0  # that of its steps, and of what it does elsewhere
         self._told.enter()
+        self._work = Work()
+        self._token = working.set(self._work)
         self._scope = scope
         self._root = scope.get("root_path", "")
         self.steps: Any = None
         scope[_MARK] = self._told.id
         try:
-            awaitable: Any = app(scope, receive, _noting(self._told, send))
+            awaitable: Any = app(scope, receive, _noting(self._told, self._work, send))
             is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
             self.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
         except BaseException as error:
@@ -134,8 +141,17 @@ class _Request:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         told, scope = self._told, self._scope
+        work = self._work
         told.cpu_ns = 0 if self.steps is None else self.steps.cpu_ns
         try:
+            working.reset(self._token)
+        except Exception:  # as in Scope.leave
+            pass
+        try:
+            if work.spent:
+                told.cpu_ns += sum(work.spent)
+            if not work.known:
+                told.cpu_ns = -1
             told.route = _route(scope, self._root)
             if isinstance(error, Exception) and not told.status and scope["type"] == "http":
                 told.status = 500  # what the server will answer
@@ -169,15 +185,17 @@ def _route(scope: ASGIScope, root: object) -> str:
         return ""
 
 
-def _noting(request: Scope, send: Send) -> Send:
+def _noting(request: Scope, work: Work, send: Send) -> Send:
     def noting(message: Any) -> Awaitable[None]:
         if type(message) is dict:
             what = message.get("type")
             if what == "http.response.start" or what == "websocket.http.response.start":
                 status = message.get("status")
                 request.status = int(status) if isinstance(status, int) else 0
+                work.answers()
             elif what == "websocket.accept":
                 request.status = 101
+                work.answers()
         return send(message)
 
     return noting

@@ -52,6 +52,10 @@ class Attempt:
         self._handled = id(sys.exc_info()[1])  # a retry may begin where the one before is being handled
         self._started = perf_counter_ns()
 
+    def outlives_handler(self) -> None:
+        """The exception that is being handled where it begins is gone before it ends: another may have its address."""
+        self._handled = 0
+
     def answered(self, status: int) -> None:
         """The head of the answer has come, its body has not."""
         try:

@@ -40,8 +40,8 @@ class Scope:
     """One scope. `kind`: "request", "message", "report", "task" or a word of the probe's own; `name`: what of them.
 
     `status`, `route` and `cpu_ns` are told at its end. CPU time is the thread's between enter and leave,
-    unless `cpu_ns` is set, best before: code that is suspended meanwhile, as coroutines are, has to measure
-    for itself.
+    unless `cpu_ns` is set before: code that is suspended meanwhile, as coroutines are, has to measure for itself,
+    and leaves with -1 where it does not know.
     """
 
     __slots__ = ("_cpu", "_started", "_token", "cpu_ns", "id", "kind", "name", "route", "status")
@@ -58,7 +58,7 @@ class Scope:
     def enter(self) -> Self:
         """Begins, within the scope that runs here."""
         self._started = perf_counter_ns()
-        self._cpu = thread_time_ns() if self.cpu_ns < 0 else 0  # the kernel takes its time to say it
+        self._cpu = thread_time_ns() if self.cpu_ns < 0 else -1  # the kernel takes its time to say it
         try:
             if emitter.active():
                 self.id = emitter.next_id()
@@ -77,7 +77,7 @@ class Scope:
         if token is None:
             return
         try:
-            if self.cpu_ns < 0:
+            if self.cpu_ns < 0 <= self._cpu:
                 self.cpu_ns = thread_time_ns() - self._cpu
             duration = perf_counter_ns() - self._started
             if error is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +305,82 @@ def test_aiohttp_tells_of_a_cancellation_and_of_an_answer_that_nobody_reads(
     assert [(call.operation, call.outcome) for call in found] == [
         ("GET /unread", "succeeded"),
         ("GET /cancelled", "cancelled"),
+    ]
+
+
+async def drips(read: Callable[[aiohttp.ClientSession, aiohttp.ClientResponse], Awaitable[object]]) -> None:
+    """An answer whose body comes in five pieces, 40 ms apart, and what `read` does with it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")
+        for _ in range(5):
+            await asyncio.sleep(0.04)
+            writer.write(b"x")
+        with contextlib.suppress(OSError):
+            await writer.drain()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        await read(session, await session.get(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"))
+        await asyncio.sleep(0.3)
+
+
+def test_a_body_that_aiohttp_streams_is_part_of_its_attempt(calls: Calls) -> None:
+    async def to_its_end(_: object, response: aiohttp.ClientResponse) -> None:
+        assert b"".join([chunk async for chunk in response.content.iter_chunked(2)]) == b"xxxxx"
+
+    async def to_the_second_piece(_: object, response: aiohttp.ClientResponse) -> None:
+        async with response:
+            await response.content.readexactly(2)
+
+    async def of_a_closed_session(session: aiohttp.ClientSession, response: aiohttp.ClientResponse) -> None:
+        await response.content.readexactly(2)
+        await session.close()
+
+    async def forgotten(_: object, response: aiohttp.ClientResponse) -> None:
+        await response.content.readexactly(2)
+
+    def body() -> None:
+        for read in (to_its_end, to_the_second_piece, of_a_closed_session, forgotten):
+            asyncio.run(drips(read))
+            gc.collect()
+
+    found = calls(body)
+    assert [(call.outcome, call.attempts[0].status) for call in found] == [("succeeded", 200)] * 4
+    whole, left_early, _, read_by_aiohttp = (call.attempts[0].duration_ns / 1e6 for call in found)
+    assert 190 <= whole < 400
+    assert 70 <= left_early < 190
+    assert 190 <= read_by_aiohttp < 400
+
+
+def test_a_stream_of_aiohttp_that_stops_in_the_middle_says_why(calls: Calls, service: Service) -> None:
+    service.answers = [Answer(body=b"never whole", hang="body")] * 3
+
+    async def read(path: str, **options: Any) -> None:
+        async with (
+            aiohttp.ClientSession(service.url, timeout=aiohttp.ClientTimeout(**options)) as session,
+            session.get(path) as response,
+        ):
+            async for _ in response.content.iter_any():
+                pass
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await read("/total", total=SOON)
+        with pytest.raises(TimeoutError):
+            await read("/socket", sock_read=SOON)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read("/outer"), SOON)
+
+    found = calls(lambda: asyncio.run(main()))
+    assert [(call.outcome, call.timed_out) for call in found] == [
+        ("timed_out", True),
+        ("timed_out", True),
+        ("cancelled", False),
     ]
 
 

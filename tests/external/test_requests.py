@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
+import anyio.to_thread
 import fastapi
 import httpx2
 import pytest
@@ -20,7 +23,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from websockets.sync.client import connect
 
 import pyscope
@@ -122,6 +125,15 @@ def scopes(record: Record) -> Callable[..., list[ScopeRow]]:
 Scopes = Callable[..., list[ScopeRow]]
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No garbage collection: of all that the tests have imported it takes longer than what is measured."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def test_a_request_has_its_scope_with_method_route_and_status(scopes: Scopes) -> None:
     answers: list[httpx2.Response] = []
     found = scopes(
@@ -147,6 +159,7 @@ def test_an_exception_reaches_the_server_and_is_told(scopes: Scopes) -> None:
     assert (row.status, row.outcome, row.error) == (500, "raised", "Boom")
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_cpu_time_is_that_of_the_request_and_not_of_others(scopes: Scopes) -> None:
     app = application()
 
@@ -162,6 +175,100 @@ def test_cpu_time_is_that_of_the_request_and_not_of_others(scopes: Scopes) -> No
     by_route = {row.route: row for row in scopes(body)}
     assert 0.05e9 <= by_route["/burn"].cpu_ns < by_route["/burn"].duration_ns - 0.05e9
     assert 0 < by_route["/stream"].cpu_ns < 0.05e9
+
+
+def burning() -> fastapi.FastAPI:
+    """An application that takes 60 ms of CPU time for each request, in one way or another."""
+    app = fastapi.FastAPI()
+
+    @app.get("/def")
+    def plain() -> str:
+        burn(0.06)
+        return "ash"
+
+    @app.get("/async")
+    async def asynchronous() -> str:
+        await asyncio.sleep(0.02)
+        burn(0.06)
+        return "ash"
+
+    @app.get("/to_thread")
+    async def to_thread() -> str:
+        await asyncio.gather(*(asyncio.to_thread(burn, 0.02) for _ in range(3)))
+        return "ash"
+
+    @app.get("/stream")
+    async def stream() -> StreamingResponse:
+        async def chunks() -> Any:
+            for _ in range(3):
+                burn(0.02)
+                yield b"ash"
+                await asyncio.sleep(0.02)
+
+        return StreamingResponse(chunks())
+
+    @app.get("/plain_stream")
+    def plain_stream() -> StreamingResponse:
+        return StreamingResponse(burn(0.02) or b"ash" for _ in range(3))
+
+    return app
+
+
+def middleware(app: fastapi.FastAPI) -> fastapi.FastAPI:
+    async def passing(request: Any, call_next: Any) -> Any:
+        await asyncio.sleep(0.01)
+        return await call_next(request)
+
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+    app.add_middleware(BaseHTTPMiddleware, dispatch=passing)
+    return app
+
+
+@pytest.mark.parametrize("around", [lambda app: app, middleware, Middleware])
+@pytest.mark.usefixtures("uncollected")
+def test_cpu_time_counts_wherever_a_request_runs(scopes: Scopes, around: Any) -> None:
+    app = around(burning())
+    paths = ("/def", "/async", "/to_thread", "/stream", "/plain_stream")
+    found = scopes(lambda: ask(app, *paths))
+    cpu = {row.route: row.cpu_ns / 1e6 for row in found}
+    assert set(cpu) == set(paths)
+    assert all(58 <= one < 85 for one in cpu.values()), cpu
+
+
+def test_cpu_time_of_an_answer_from_a_task_of_its_own_is_not_known(scopes: Scopes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        async def handle() -> None:
+            burn(0.02)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body"})
+
+        await asyncio.create_task(handle())
+
+    [row] = scopes(lambda: ask(Middleware(app), "/things"))
+    assert (row.status, row.cpu_ns) == (200, -1)
+
+
+@pytest.mark.usefixtures("uncollected")
+def test_work_that_outlasts_its_request_and_errors_of_threads_are_as_they_were(scopes: Scopes) -> None:
+    def fails(text: str, *, code: int) -> None:
+        raise Boom(text, code)
+
+    raised: list[BaseException] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        loop = asyncio.get_running_loop()
+        late = loop.run_in_executor(None, time.sleep, 0.1)
+        try:
+            await asyncio.to_thread(fails, "ash", code=7)
+        except Boom as error:
+            raised.append(error)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+        late.add_done_callback(lambda done: raised.append(ValueError(done.result())))
+
+    [row] = scopes(lambda: [ask(Middleware(app), "/things"), time.sleep(0.2)])
+    assert raised[0].args == ("ash", 7)
+    assert 0 <= row.cpu_ns < 20e6
 
 
 def test_threads_of_a_request_are_in_its_scope(scopes: Scopes) -> None:
@@ -369,12 +476,13 @@ def test_events_and_time_of_a_request_are_told_by_scope(record: Record, tmp_path
     assert (without.parts.sql_count, without.status) == (0, 404)
 
 
-def test_starlette_is_as_it_was_after_the_probe_is_gone() -> None:
-    before = dict(vars(Starlette))
+def test_starlette_and_threads_are_as_they_were_after_the_probe_is_gone() -> None:
+    watched = (Starlette, Router, StreamingResponse, ThreadPoolExecutor, anyio.to_thread)
+    before = [dict(vars(owner)) for owner in watched]
     held = probes.acquire(["asgi"])
-    assert Starlette.__call__ is not before["__call__"]
+    assert all(dict(vars(owner)) != found for owner, found in zip(watched, before, strict=True))
     probes.release(held)
-    assert all(before[name] is vars(Starlette)[name] for name in before | dict(vars(Starlette)))
+    assert [dict(vars(owner)) for owner in watched] == before
 
 
 def test_nothing_is_told_of_lifespans(record: Record) -> None:

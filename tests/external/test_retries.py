@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpcore
 import httpx
 import httpx2
 import pytest
@@ -287,6 +288,57 @@ def session(**options: Any) -> Iterator[requests.Session]:
     with requests.Session() as made:
         made.mount("http://", HTTPAdapter(max_retries=urllib3.Retry(**options)))
         yield made
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_connections_that_a_transport_of_httpx_tries_again(
+    calls: Calls, library: Any, asynchronous: bool
+) -> None:
+    url = f"http://127.0.0.1:{unused_port()}/"
+    words = {2: "often", 0: "once"}
+
+    def get(retries: int) -> None:
+        with library.Client(transport=library.HTTPTransport(retries=retries), verify=TLS) as client:
+            client.get(url + words[retries])
+
+    async def aget(retries: int) -> None:
+        transport = library.AsyncHTTPTransport(retries=retries)
+        async with library.AsyncClient(transport=transport, verify=TLS) as client:
+            await client.get(url + words[retries])
+
+    def body() -> None:
+        for retries in words:
+            with pytest.raises(library.ConnectError):
+                asyncio.run(aget(retries)) if asynchronous else get(retries)
+
+    often, once = calls(body)
+    assert (often.retries, often.outcome, often.repeated_by) == (2, "failed", library.__name__)
+    assert all(attempt.error.endswith("Connection refused") for attempt in often.attempts)
+    assert [round(attempt.backoff_ns / 1e9, 1) for attempt in often.attempts] == [0, 0, 0.5]
+    assert (once.retries, once.outcome) == (0, "failed")
+
+
+def test_a_connection_that_httpx_gets_at_the_second_try(
+    calls: Calls, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [httpcore.ConnectError("not yet")]
+    connect = httpcore.SyncBackend.connect_tcp
+
+    def connect_tcp(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return connect(self, *args, **kwargs)
+
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", connect_tcp)
+
+    def body() -> None:
+        with httpx.Client(transport=httpx.HTTPTransport(retries=1, verify=TLS)) as client:
+            assert client.get(service.url).text == client.get(service.url).text == "ok"
+
+    first, second = calls(body)
+    assert (first.retries, first.outcome, first.attempts[-1].status) == (1, "succeeded", 200)
+    assert (second.retries, second.outcome, second.attempts[-1].status) == (0, "succeeded", 200)
 
 
 def test_retries_of_urllib3_after_refusing_answers(calls: Calls, service: Service) -> None:

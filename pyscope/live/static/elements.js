@@ -77,9 +77,12 @@
     ["wait_ms", "waiting", "wait"],
   ];
 
+  /** Where CPU time is not known, what Python took is a part of the waiting. */
+  const partLabel = (parts, name, label) => (name === "wait_ms" && parts.cpu_ms === null ? "waiting or Python" : label);
+
   const partsText = (parts) =>
     PARTS.filter(([name]) => parts?.[name] > 0)
-      .map(([name, label]) => `${label} ${format.ms(parts[name])}`)
+      .map(([name, label]) => `${partLabel(parts, name, label)} ${format.ms(parts[name])}`)
       .join(", ") || "not known";
 
   const PartsBar = memo(({ parts }) => {
@@ -178,7 +181,7 @@
   }
 
   Object.assign(PyScope, {
-    html, memo, useSeldom, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

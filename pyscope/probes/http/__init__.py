@@ -46,6 +46,8 @@ class HTTPProbe(ClientProbe):
     extra = "test"
     adapters: ClassVar = {
         "aiohttp": "pyscope.probes.http.aiohttp",
+        "httpcore": "pyscope.probes.http.httpcore",
+        "httpcore2": "pyscope.probes.http.httpcore",
         "httpx": "pyscope.probes.http.httpx",
         "httpx2": "pyscope.probes.http.httpx",
         "urllib3": "pyscope.probes.http.urllib3",

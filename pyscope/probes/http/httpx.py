@@ -13,6 +13,7 @@ from typing import Any
 from pyscope.probes.attempts import SILENT, Attempt
 from pyscope.probes.clients import fault
 from pyscope.probes.http import sending
+from pyscope.probes.http.httpcore import Sendings
 from pyscope.probes.patches import Patches
 
 __all__ = ["patch"]
@@ -27,12 +28,16 @@ def patch(patches: Patches, library: ModuleType) -> None:
         @functools.wraps(original)
         def handle_request(self: Any, request: Any) -> Any:
             attempt = _begin(client, request, blocking=True) if patches.on else SILENT
+            several = _several(self, attempt, client, request, blocking=True)
             try:
                 response = original(self, request)
             except BaseException as error:
-                attempt.failed(error)
+                (attempt if several is None else several.attempt).failed(error)
                 raise
-            _follow(attempt, response, body)
+            finally:
+                if several is not None:
+                    several.end()
+            _follow(attempt if several is None else several.attempt, response, body)
             return response
 
         return handle_request
@@ -41,12 +46,16 @@ def patch(patches: Patches, library: ModuleType) -> None:
         @functools.wraps(original)
         async def handle_async_request(self: Any, request: Any) -> Any:
             attempt = _begin(client, request, blocking=False) if patches.on else SILENT
+            several = _several(self, attempt, client, request, blocking=False)
             try:
                 response = await original(self, request)
             except BaseException as error:
-                attempt.failed(error)
+                (attempt if several is None else several.attempt).failed(error)
                 raise
-            _follow(attempt, response, async_body)
+            finally:
+                if several is not None:
+                    several.end()
+            _follow(attempt if several is None else several.attempt, response, async_body)
             return response
 
         return handle_async_request
@@ -55,7 +64,20 @@ def patch(patches: Patches, library: ModuleType) -> None:
     patches.replace(library.AsyncHTTPTransport, "handle_async_request", make_async)
 
 
-def _begin(client: str, request: Any, *, blocking: bool) -> Attempt:
+def _several(
+    transport: Any, attempt: Attempt, client: str, request: Any, *, blocking: bool
+) -> Sendings | None:
+    """The attempts of a transport that connects again by itself; None for any other."""
+    try:
+        if attempt is SILENT or not getattr(getattr(transport, "_pool", None), "_retries", 0):
+            return None
+        return Sendings(attempt, functools.partial(_begin, client, request, blocking=blocking))
+    except Exception:
+        fault("http")
+        return None
+
+
+def _begin(client: str, request: Any, *, blocking: bool, chain: int = 0) -> Attempt:
     try:
         url = request.url
         timeout = request.extensions.get("timeout") or {}
@@ -70,6 +92,7 @@ def _begin(client: str, request: Any, *, blocking: bool) -> Attempt:
             body=getattr(request, "_content", None),  # where it is bytes; `content` would read a stream
             timeout=timeout.get("read") or timeout.get("connect"),
             blocking=blocking,
+            chain=chain,
         )
     except Exception:
         fault("http")

@@ -1,7 +1,7 @@
 // The waterfall of one request: its calls, queries, external attempts and locks on one time axis.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Badge, Empty, Location, Statement, PartsBar, PARTS, useStore, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Badge, Empty, Location, Statement, PartsBar, PARTS, partLabel, useStore, useAnswer, useNarrow } = PyScope;
   const { useMemo, useState } = preactHooks;
 
   const KINDS = [
@@ -38,7 +38,7 @@
     const facts = [
       ["Started", format.day(request.start_ms)],
       ["Duration", format.ms(request.duration_ms)],
-      ...PARTS.filter(([part]) => request.parts?.[part] > 0).map(([part, label, kind]) => [label, format.ms(request.parts[part]), kind]),
+      ...PARTS.filter(([part]) => request.parts?.[part] > 0).map(([part, label, kind]) => [partLabel(request.parts, part, label), format.ms(request.parts[part]), kind]),
       request.parts?.cpu_ms !== null && request.parts?.cpu_ms !== undefined && ["CPU", format.ms(request.parts.cpu_ms)],
       ["SQL", format.plural(request.queries, "query", "queries")],
       ["Calls out", format.count(request.external)],

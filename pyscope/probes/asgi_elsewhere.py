@@ -1,0 +1,154 @@
+"""The CPU time of requests outside of the coroutine that the server awaits: in worker threads, and in other tasks.
+
+Starlette and FastAPI run `def` endpoints in anyio's threads; a program has `asyncio.to_thread` and executors. Their CPU
+time is the request's, whose context comes along. Starlette's own tasks, of a streamed answer and below middleware, are
+measured as the request's coroutine is. Where some other task answers, as Quart's do, the CPU time is not known.
+"""
+
+from __future__ import annotations
+
+import functools
+from asyncio import current_task
+from collections.abc import Callable
+from contextvars import ContextVar
+from time import thread_time_ns
+from types import CoroutineType, ModuleType
+from typing import Any
+
+from pyscope.probes.clients import fault
+from pyscope.probes.patches import Patches
+from pyscope.probes.steps import Steps
+
+__all__ = ["Work", "patch", "working"]
+
+
+class Work:
+    """What a request does elsewhere: CPU times, in nanoseconds. `known` is false once a task has answered that nobody
+    measures."""
+
+    __slots__ = ("_others", "_task", "known", "spent")
+
+    def __init__(self) -> None:
+        self._others: tuple[int, ...] = ()  # tasks that are measured
+        self.spent: list[int] | None = None  # most requests have none
+        self.known = True
+        self._task = 0  # the server's
+        try:
+            self._task = id(current_task())
+        except Exception:  # there is none under trio
+            pass
+
+    def answers(self) -> None:
+        """The task that runs here sends the head of the answer: it is the one that handles the request."""
+        try:
+            task = id(current_task())
+        except Exception:
+            return
+        if task != self._task and task not in self._others:
+            self.known = False
+
+    def enter(self) -> int:
+        """The task that runs here, to be measured until it leaves; 0 where one runs that is measured already."""
+        try:
+            task = id(current_task())
+            if task == self._task or task in self._others:
+                return 0
+            self._others += (task,)
+            return task
+        except Exception:
+            return 0
+
+    def leave(self, task: int, cpu_ns: int) -> None:
+        """A task that has entered took so long."""
+        try:
+            self._others = tuple(other for other in self._others if other != task)
+            self.account().append(cpu_ns)
+        except Exception:
+            fault("asgi")
+
+    def account(self) -> list[int]:
+        """Where to append CPU time, from any thread."""
+        if self.spent is None:
+            self.spent = []
+        return self.spent
+
+
+working: ContextVar[Work | None] = ContextVar("pyscope_work", default=None)
+"""That of the request which runs here."""
+
+
+def patch(patches: Patches, library: ModuleType) -> None:
+    """Watches the one place of a library that makes others do a request's work."""
+    match library.__name__:
+        case "anyio.to_thread":  # Starlette calls it
+            patches.replace(library, "run_sync", _run_sync)
+        case "concurrent.futures.thread":  # event loops' executors, asyncio.to_thread and asgiref do
+            patches.replace(library.ThreadPoolExecutor, "submit", _submit)
+        case "starlette.routing":  # a middleware may call it in a task
+            patches.replace(library.Router, "__call__", _in_any_task)
+        case "starlette.responses":  # mostly called in a task
+            patches.replace(library.StreamingResponse, "stream_response", _in_any_task)
+
+
+def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return await original(_job(func), *args, **options)
+
+    return run_sync
+
+
+def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def submit(self: Any, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        return original(self, _job(fn), *args, **kwargs)
+
+    return submit
+
+
+def _job(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, whose CPU time is the request's that runs here, if one does."""
+    try:
+        work = working.get()
+        return function if work is None else _Job(work, function)
+    except Exception:
+        fault("asgi")
+        return function
+
+
+class _Job:
+    """A function whose CPU time is a request's."""
+
+    __slots__ = ("_function", "_spent")
+
+    def __init__(self, work: Work, function: Callable[..., Any]) -> None:
+        self._spent = work.account()
+        self._function = function
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        began = thread_time_ns()
+        try:
+            return self._function(*args, **kwargs)
+        finally:
+            self._spent.append(thread_time_ns() - began)
+
+
+def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same coroutine method, measured where another task than the request's runs it."""
+
+    @functools.wraps(original)
+    async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        work = working.get()
+        coroutine = original(self, *args, **kwargs)
+        if work is None or type(coroutine) is not CoroutineType:
+            return await coroutine
+        task = work.enter()
+        if not task:
+            return await coroutine
+        steps = Steps(coroutine)
+        try:
+            return await steps
+        finally:
+            work.leave(task, steps.cpu_ns)
+
+    return method
