@@ -335,6 +335,14 @@ async def by_a_lock(service: Service) -> None:
     lock.release()
 
 
+async def by_sleep_after_a_statement(service: Service) -> None:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    time.sleep(SLOW)
+    engine.dispose()
+
+
 async def in_a_thread(service: Service) -> None:
     await asyncio.to_thread(time.sleep, SLOW)
     await asyncio.to_thread(outer)
@@ -362,6 +370,7 @@ async def in_small_steps(service: Service) -> None:
 
 FAULTY = [
     (by_sleep, "by_sleep", "by_sleep"),
+    (by_sleep_after_a_statement, "by_sleep_after_a_statement", "by_sleep_after_a_statement"),
     (by_computing, "compute", "compute"),
     (by_a_call, "leaf", "leaf"),
     (by_requests, "by_requests", "urllib3: GET / to"),
