@@ -92,13 +92,14 @@ class RouteRow:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """What probes told, put together. `more`: findings beyond the limit. `transitions`: how often each state was
-    reached. `peak_memory`: bytes, 0 unknown."""
+    reached. `peak_memory`: bytes of the process that had most, 0 unknown; `processes`: of how many that was asked."""
 
     findings: Sequence[Ranked]
     more: int
     routes: Sequence[RouteRow]
     transitions: dict[str, int]
     peak_memory: int
+    processes: int
 
 
 def rank(trace: Trace, limit: int = 20) -> Ranking | None:
@@ -106,12 +107,14 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     if not trace.has_probe_events:
         return None
     found = [ranked for ranked, _ in everything(trace)]
+    used = resources.find(trace)
     return Ranking(
         findings=found[:limit],
         more=max(0, len(found) - limit),
         routes=_routes(trace, limit),
         transitions=dict(sorted(states.counted(trace).items(), key=lambda item: -item[1])),
-        peak_memory=resources.find(trace).peak_memory,
+        peak_memory=used.peak_memory,
+        processes=sum(isinstance(key, int) for key in used.by_process),
     )
 
 
