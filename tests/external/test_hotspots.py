@@ -150,6 +150,17 @@ def test_the_part_of_other_services(issues: Issues, service: Service) -> None:
     assert "2 attempts" in issue.explanation
 
 
+def test_one_attempt_is_told_in_the_singular(issues: Issues, service: Service) -> None:
+    slowly(service)
+
+    def ask() -> None:
+        requests.get(service.url)
+
+    found = issues(ask, SLOW_CALL)
+    [issue] = [issue for issue in found if issue.call_site.function.endswith("ask")]
+    assert "in 1 attempt to call" in issue.explanation
+
+
 def test_the_part_of_lock_waits(issues: Issues) -> None:
     def wait(lock: Any) -> None:
         with lock:
