@@ -24,7 +24,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # the packages that make each extra work
     "cli": ("click", "rich"),
     "arrow": ("pyarrow",),
     "pandas": ("pandas",),
-    "polars": ("polars",),
+    "polars": ("polars", "pyarrow"),
+    "live": ("fastapi", "uvicorn", "websockets"),
     "sqlalchemy": ("sqlalchemy",),
 }
 _RING_NAME = re.compile(r"pyscope-\d+-(\d+)-[0-9a-f]+\.ring")

@@ -323,12 +323,12 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
                 WARN,
             ),
         )
-    extras = [Text(name, style=GOOD if there else FAINT) for name, there in found.extras.items()]
-    missing = [name for name, there in found.extras.items() if not there]
+    there = [name for name, installed in found.extras.items() if installed]
+    missing = [name for name, installed in found.extras.items() if not installed]
     facts.add_row(
         "Extras",
         Text.assemble(
-            Text(", ").join(extras),
+            (", ".join(there) or "none", GOOD if there else FAINT),
             (f"   (missing: pip install 'pyscope[{','.join(missing)}]')" if missing else "", FAINT),
         ),
     )

@@ -107,5 +107,6 @@ def _facts(ranking: Ranking) -> str:
         shown = ", ".join(f"{name} {short_count(times)} ×" for name, times in found[:_MOST_TRANSITIONS])
         parts.append(f"State changes: {shown}{', …' if len(found) > _MOST_TRANSITIONS else ''}.")
     if ranking.peak_memory:
-        parts.append(f"Peak memory: {size(ranking.peak_memory)}.")
+        of = f", of the largest of {ranking.processes} processes" if ranking.processes > 1 else ""
+        parts.append(f"Peak memory: {size(ranking.peak_memory)}{of}.")
     return " ".join(parts)

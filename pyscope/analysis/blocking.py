@@ -249,7 +249,10 @@ def _own_steps(trace: Trace, least_ns: int) -> list[_Stretch]:
     if not len(rows):
         return []
     events = trace.events
-    mine = np.flatnonzero(np.isin(events["context"], np.unique(calls["context"][rows])))
+    mine = np.flatnonzero(
+        np.isin(events["context"], np.unique(calls["context"][rows]))
+        & (events["kind"] != Kind.PAYLOAD)  # says nothing of who runs; the event before it does
+    )
     order = mine[np.lexsort((events["time_ns"][mine], events["context"][mine], events["thread"][mine]))]
     time, context, thread = (events[name][order] for name in ("time_ns", "context", "thread"))
     far = np.flatnonzero(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyscope.analysis import blocking
 from pyscope.analysis.asked import Asked, waited_for
 from pyscope.analysis.call_sites import calling_stack
+from pyscope.analysis.counting import counted
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.time_parts import Spent, of_calls, spent
 from pyscope.findings import PerformanceIssue, TimeParts
@@ -211,8 +212,8 @@ def _explanation(name: str, count: int, longest: int, parts: TimeParts, asked: A
     shares = [
         f"{share:.0%} {what}"
         for share, what in (
-            (parts.sql_share, f"in {parts.sql_count} SQL statements"),
-            (parts.external_share, f"in {parts.external_count} attempts to call other services"),
+            (parts.sql_share, f"in {counted(parts.sql_count, 'SQL statement')}"),
+            (parts.external_share, f"in {counted(parts.external_count, 'attempt')} to call other services"),
             (parts.lock_share, "waiting for locks"),
         )
         if share >= 0.01

@@ -230,7 +230,7 @@ class _Search:
         distinct = set(parents)
         parent = max(distinct, key=parents.count) if len(distinct) > 1 else parents[0]
         above = chains.get((unit, parent))
-        if above is None or above is group:
+        if above is None or above is group or above.load not in (Load.COLLECTION, Load.SCALAR):
             return parent, ""
         return parent, self._strings[int(self._all["relationship"][above.rows[0]])]
 

@@ -24,6 +24,8 @@ from pyscope.analysis import (
     supervision,
     time_parts,
 )
+from pyscope.analysis.counting import counted
+from pyscope.analysis.external_advice import WELL, Trouble, advice, trouble
 from pyscope.events.actors import ACTOR
 from pyscope.findings import ExternalCall, PerformanceIssue, Race, ResourceIssue, SupervisorEvent
 from pyscope.rows import Location
@@ -46,7 +48,7 @@ Row: TypeAlias = tuple["Ranked", Evidence]
 
 # How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
 CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
-_STATES = ("succeeded", "open")
+_OUTCOMES = {Trouble.REFUSED: "refused", Trouble.CONFLICT: "met another writer"}
 ON_PURPOSE = ("", "normal", "shutdown", "exited", "killed by SIGTERM")
 
 
@@ -92,13 +94,14 @@ class RouteRow:
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """What probes told, put together. `more`: findings beyond the limit. `transitions`: how often each state was
-    reached. `peak_memory`: bytes, 0 unknown."""
+    reached. `peak_memory`: bytes of the process that had most, 0 unknown; `processes`: of how many that was asked."""
 
     findings: Sequence[Ranked]
     more: int
     routes: Sequence[RouteRow]
     transitions: dict[str, int]
     peak_memory: int
+    processes: int
 
 
 def rank(trace: Trace, limit: int = 20) -> Ranking | None:
@@ -106,12 +109,14 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
     if not trace.has_probe_events:
         return None
     found = [ranked for ranked, _ in everything(trace)]
+    used = resources.find(trace)
     return Ranking(
         findings=found[:limit],
         more=max(0, len(found) - limit),
         routes=_routes(trace, limit),
         transitions=dict(sorted(states.counted(trace).items(), key=lambda item: -item[1])),
-        peak_memory=resources.find(trace).peak_memory,
+        peak_memory=used.peak_memory,
+        processes=sum(isinstance(key, int) for key in used.by_process),
     )
 
 
@@ -190,25 +195,29 @@ def _races(found: list[Race]) -> Iterable[Row]:
 
 
 def _external(found: list[ExternalCall]) -> Iterable[Row]:
-    noted = [call for call in found if call.retries or call.outcome not in _STATES]
-    for group in _grouped(
-        noted, lambda call: (call.service, call.operation, call.peer, call.outcome, call.call_site)
+    noted = [(call, trouble(call)) for call in found if call.retries or call.outcome not in WELL]
+    for troubled in _grouped(
+        noted,
+        lambda one: (one[0].service, one[0].operation, one[0].peer, one[0].outcome, one[0].call_site, one[1]),
     ):
-        first = group[0]
+        first, kind = troubled[0]
+        if kind is Trouble.NONE:
+            continue
+        group = [call for call, _ in troubled]
         most = max(call.retries for call in group)
-        failed = first.outcome not in _STATES
+        failed = first.outcome not in WELL
         errors = sorted({attempt.error for call in group for attempt in call.attempts if attempt.error})
-        what = f"{first.service} {first.operation} {first.peer} {first.outcome.replace('_', ' ')}"
-        why = f"{len(group)} calls, up to {most} retries" + (f"; {'; '.join(errors)[:200]}" if errors else "")
-        change = (
-            "Give the call a timeout that the caller can bear, and a plan for when the service is away: queue it, or "
-            "answer without it."
-            if failed
-            else "It came through in the end: look at the service's health, and at how long callers wait meanwhile."
-        )
+        outcome = _OUTCOMES.get(kind, first.outcome.replace("_", " ")) if failed else first.outcome
+        what = f"{first.service} {first.operation} {first.peer} {outcome}"
+        why = counted(len(group), "call")
+        if most:
+            why += f", {'up to ' if len(group) > 1 else ''}{counted(most, 'retry', 'retries')}"
+        if errors:
+            why += f"; {'; '.join(errors)[:200]}"
+        severity = MENDED if not failed else FAILS if kind is Trouble.AWAY else MAY_FAIL
         row = Ranked(
-            "external_call", FAILS if failed else MENDED, len(group), what, _known(first.call_site), why, change,
-            len(group), first.start_ns,
+            "external_call", severity, len(group), what, _known(first.call_site), why,
+            advice(kind, first.service, failed), len(group), first.start_ns,
         )  # fmt: skip
         yield row, group
 

@@ -35,7 +35,7 @@ class Meter:
         self._events = 0
         self._calls = 0
         self._mailboxes: dict[str, int] = {}
-        self._peaks: dict[int, int] = {}
+        self._peak = 0  # bytes: of all processes at once as far as was seen, or of one as its kernel says
         self._drains: dict[int, tuple[Path | None, int]] = {}
         self._handles: dict[int, psutil.Process | None] = {}
 
@@ -54,9 +54,7 @@ class Meter:
         self._messages(news)
         samples = news.probe_events(PROCESS_SAMPLE)
         if len(samples):
-            for pid, peak in zip(samples["pid"].tolist(), samples["peak"].tolist(), strict=True):
-                if pid in self._peaks or len(self._peaks) < _MOST_MAILBOXES:
-                    self._peaks[pid] = max(peak, self._peaks.get(pid, 0))
+            self._peak = max(self._peak, int(samples["peak"].max()))
 
     def _messages(self, news: Slice) -> None:
         """Mailboxes also tell their length with each message."""
@@ -87,6 +85,7 @@ class Meter:
                 del known[gone]
         cpu = [row["cpu_percent"] for row in rows if row["cpu_percent"] is not None]
         memory = [row["memory_bytes"] for row in rows if row["memory_bytes"] is not None]
+        self._peak = max(self._peak, sum(memory))
         found = {
             "at_ms": ms(now_ns),
             "throughput": round(len(recent) / seconds, 2),
@@ -96,7 +95,7 @@ class Meter:
             "errors_per_s": round(sum(one.failed for one in recent) / seconds, 2),
             "cpu_percent": round(sum(cpu), 1) if cpu else None,
             "memory_bytes": sum(memory) if memory else None,
-            "peak_memory_bytes": max(self._peaks.values(), default=None),
+            "peak_memory_bytes": self._peak or None,
             "events_per_s": round(self._events / seconds, 1),
             "calls_per_s": round(self._calls / seconds, 1),
             "overhead_percent": round(100 * (self._events * EVENT_NS + drained) / (seconds * 1e9), 3),
@@ -134,7 +133,6 @@ class Meter:
             else:
                 cpu = handle.cpu_percent()
             memory = handle.memory_info().rss
-            self._peaks[pid] = max(memory, self._peaks.get(pid, 0))
         except (psutil.Error, OSError):
             self._handles.pop(pid, None)
         return {"pid": pid, "name": text(name_of(process), NAME), "cpu_percent": cpu, "memory_bytes": memory}

@@ -58,7 +58,6 @@ class Scope:
     def enter(self) -> Self:
         """Begins, within the scope that runs here."""
         self._started = perf_counter_ns()
-        self._cpu = thread_time_ns() if self.cpu_ns < 0 else -1  # the kernel takes its time to say it
         try:
             if emitter.active():
                 self.id = emitter.next_id()
@@ -69,6 +68,8 @@ class Scope:
                 )
         except Exception:
             fault("asgi")
+        # After the begin, and read before the end: what is told of it is never more than the scope took.
+        self._cpu = thread_time_ns() if self.cpu_ns < 0 else -1
         return self
 
     def leave(self, error: BaseException | None = None) -> None:

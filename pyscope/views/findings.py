@@ -105,8 +105,7 @@ def _of(ranked: Ranked, evidence: Evidence) -> tuple[str, int, tuple[object, ...
         most = max(calls, key=lambda call: (call.retries, call.duration_ns))
         kind = "timeout" if first.outcome == "timed_out" else ranked.kind
         kind = "retry" if ranked.severity == ranking.MENDED else kind
-        key = (first.service, first.operation, first.peer, first.outcome)
-        return kind, most.scope, key, external.row(most) | {"calls": len(calls)}
+        return kind, most.scope, (ranked.what, ranked.change), external.row(most) | {"calls": len(calls)}
     if isinstance(first, ResourceIssue):
         overloads = [issue for issue in evidence if isinstance(issue, ResourceIssue)]
         taker = max(overloads, key=lambda issue: issue.amount)

@@ -150,6 +150,17 @@ def test_the_part_of_other_services(issues: Issues, service: Service) -> None:
     assert "2 attempts" in issue.explanation
 
 
+def test_one_attempt_is_told_in_the_singular(issues: Issues, service: Service) -> None:
+    slowly(service)
+
+    def ask() -> None:
+        requests.get(service.url)
+
+    found = issues(ask, SLOW_CALL)
+    [issue] = [issue for issue in found if issue.call_site.function.endswith("ask")]
+    assert "in 1 attempt to call" in issue.explanation
+
+
 def test_the_part_of_lock_waits(issues: Issues) -> None:
     def wait(lock: Any) -> None:
         with lock:
@@ -335,6 +346,14 @@ async def by_a_lock(service: Service) -> None:
     lock.release()
 
 
+async def by_sleep_after_a_statement(service: Service) -> None:
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+    time.sleep(SLOW)
+    engine.dispose()
+
+
 async def in_a_thread(service: Service) -> None:
     await asyncio.to_thread(time.sleep, SLOW)
     await asyncio.to_thread(outer)
@@ -362,6 +381,7 @@ async def in_small_steps(service: Service) -> None:
 
 FAULTY = [
     (by_sleep, "by_sleep", "by_sleep"),
+    (by_sleep_after_a_statement, "by_sleep_after_a_statement", "by_sleep_after_a_statement"),
     (by_computing, "compute", "compute"),
     (by_a_call, "leaf", "leaf"),
     (by_requests, "by_requests", "urllib3: GET / to"),

@@ -26,9 +26,11 @@ from services import TLS, Answer, Service, unused_port
 import pyscope
 from pyscope import emitter, probes
 from pyscope.analysis import external
+from pyscope.analysis.ranking import FAILS, MAY_FAIL
 from pyscope.events.external import EXTERNAL_BEGIN
 from pyscope.findings import ExternalCall
 from pyscope.probes.addresses import operation, peer, template
+from pyscope.trace import Trace
 
 SOON = 0.3  # seconds until a client gives up
 Calls = Callable[..., list[ExternalCall]]
@@ -600,3 +602,21 @@ def test_peers_are_host_and_port_without_credentials() -> None:
     assert peer("::1", 80) == "[::1]:80"
     assert peer("host", None) == "host"
     assert operation("secret token", "/x") == "OTHER /x"
+
+
+# --- what is said of answers -----------------------------------------------------------------------
+
+
+def test_a_request_that_is_refused_is_no_outage(record: Callable[..., Trace], service: Service) -> None:
+    service.answers = [Answer(404), Answer(503)]
+
+    def body() -> None:
+        for path in ("/missing", "/broken"):
+            requests.get(service.url + path)
+
+    broken, missing = pyscope.diagnose(record(body))
+    assert (broken.severity, missing.severity) == (FAILS, MAY_FAIL)
+    assert "service is away" in broken.change
+    assert "look at what is sent" in missing.change
+    assert (broken.why, missing.why) == ("1 call; HTTP 503", "1 call; HTTP 404")
+    assert missing.what.endswith("refused")

@@ -21,11 +21,15 @@ from services import unused_port
 import pyscope
 from pyscope import probes
 from pyscope.analysis import external
+from pyscope.analysis.ranking import FAILS, MAY_FAIL, MENDED, SLOW, Ranked
 from pyscope.findings import ExternalCall
+from pyscope.trace import Trace
 from tests.integration.endpoints import DeafServer
 from tests.integration.servers import Valkey, valkey_server
 
 Calls = Callable[..., list[ExternalCall]]
+Record = Callable[..., Trace]
+Said = Callable[..., list[Ranked]]
 LIBRARIES = [redis, valkey]
 
 
@@ -211,3 +215,92 @@ def test_the_clients_are_as_they_were_after_the_probe_is_gone() -> None:
         new = dict(vars(owner))
         assert old.keys() == new.keys()
         assert all(old[name] is new[name] for name in old)
+
+
+# --- what is said of errors ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def said(record: Record) -> Callable[..., list[Ranked]]:
+    """`said(body)` runs `body` recorded and returns the findings of external calls, worst first."""
+    return lambda body: [row for row in pyscope.diagnose(record(body)) if row.kind == "external_call"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_script_that_the_server_does_not_have_yet_is_no_finding(
+    said: Said, server: Valkey, library: Any
+) -> None:
+    async def asynchronously() -> None:
+        async with client_of(library.asyncio, server.port) as client:
+            await client.script_flush()
+            async with client.lock("the lock", timeout=3):
+                pass
+
+    def body() -> None:
+        with client_of(library, server.port) as client:
+            client.script_flush()
+            assert client.register_script("return 1")() == 1
+            client.script_flush()
+            with client.lock("the lock", timeout=3):
+                pass
+        asyncio.run(asynchronously())
+
+    assert said(body) == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_other_writers_of_a_watched_key_are_named_as_such(said: Said, server: Valkey, library: Any) -> None:
+    def body() -> None:
+        with client_of(library, server.port) as client, client.pipeline() as pipeline:
+            pipeline.watch("key")
+            client.set("key", 1)
+            pipeline.multi()
+            pipeline.set("key", 2)
+            with pytest.raises(library.WatchError):
+                pipeline.execute()
+
+    [row] = said(body)
+    assert row.what == f"redis MULTI 127.0.0.1:{server.port} met another writer"
+    assert row.why == f"1 call; {library.__name__}.WatchError"
+    assert "watched key" in row.change
+    assert row.severity == MAY_FAIL
+
+
+def test_a_transaction_that_the_client_repeats_is_mended(said: Said, server: Valkey) -> None:
+    def body() -> None:
+        with client_of(redis, server.port) as client:
+            left = [1, 2]
+
+            def bump(pipeline: Any) -> None:
+                if left:
+                    client.set("key", left.pop())
+                pipeline.multi()
+                pipeline.set("key", 3)
+
+            client.transaction(bump, "key")
+
+    [row] = said(body)
+    assert row.severity == MENDED
+    assert row.why == "1 call, 2 retries; redis.WatchError"
+    assert "watched key" in row.change
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_command_that_the_server_refuses_is_ranked_below_an_outage(
+    said: Said, server: Valkey, library: Any
+) -> None:
+    def body() -> None:
+        with client_of(library, server.port) as client:
+            client.set("text", "secret")
+            with pytest.raises(library.ResponseError):
+                client.lpush("text", "secret")
+        with client_of(library, unused_port()) as client, pytest.raises(library.ConnectionError):
+            client.get("key")
+
+    outage, refused = said(body)
+    assert outage.severity == FAILS
+    assert "service is away" in outage.change
+    assert refused.what.endswith("refused")
+    assert refused.why == f"1 call; {library.__name__}.ResponseError"
+    assert "look at what is sent" in refused.change
+    assert refused.severity < SLOW  # as a blocked event loop is

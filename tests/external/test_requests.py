@@ -444,6 +444,26 @@ def test_scopes_lie_in_each_other(record: Record) -> None:
     assert all(row.cpu_ns >= 0 for row in trace.scopes)
 
 
+def test_the_cpu_time_of_a_short_scope_is_no_more_than_it_took(
+    record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intern = emitter.intern
+
+    def slowly(text: str) -> int:
+        if text == "short":
+            burn(0.002)
+        return intern(text)
+
+    def body() -> None:
+        monkeypatch.setattr(emitter, "intern", slowly)
+        for _ in range(3):
+            with Scope("task", "short"):
+                pass
+
+    for row in record(body).scopes:
+        assert 0 <= row.cpu_ns <= row.end_ns - row.start_ns
+
+
 def test_a_scope_that_has_not_ended_is_open(tmp_path: Any) -> None:
     with pyscope.record(tmp_path / "run", modules=["pyscope.*"]):
         scope = Scope("request", "GET /").enter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,27 @@ def test_each_message_is_a_scope_whose_parent_is_the_sender_s(tmp_path: Path) ->
     assert inner.cpu_ns >= 0
     [first, second] = rows(watch, MESSAGE_RECEIVED)
     assert (first.scope, second.scope) == (outer.id, inner.id)
+
+
+def test_the_cpu_time_of_a_short_message_is_no_more_than_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intern = emitter.intern
+
+    def slowly(text: str) -> int:
+        begin = time.thread_time()
+        while text == "Counter.count" and time.thread_time() - begin < 0.002:
+            pass
+        return intern(text)
+
+    with watching(tmp_path, "actors") as watch:
+        monkeypatch.setattr(emitter, "intern", slowly)
+        counter = Counter.start().proxy()
+        for _ in range(3):
+            counter.count("a").get()
+    assert len(watch.trace.scopes) == 3
+    for row in watch.trace.scopes:
+        assert 0 <= row.cpu_ns <= row.end_ns - row.start_ns
 
 
 def test_a_failure_is_told_and_answered_as_ever(tmp_path: Path) -> None:

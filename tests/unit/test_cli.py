@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+
+from pyscope import doctor, report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -149,6 +156,22 @@ class TestDoctor:
             "works here",
         ):
             assert expected in text
+
+    def test_extras_that_are_missing_stand_apart_from_those_that_are_there(self) -> None:
+        printed = io.StringIO()
+        found = replace(doctor.examine(), extras={"cli": True, "arrow": False, "live": True, "pandas": False})
+        report.render_diagnosis(found, console=Console(file=printed, width=200))
+        assert "cli, live   (missing: pip install 'pyscope[arrow,pandas]')" in printed.getvalue()
+
+    def test_it_knows_every_extra_with_its_packages(self) -> None:
+        project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+        declared = {
+            name: tuple(re.split(r"[>=\[]", package)[0] for package in packages)
+            for name, packages in project["optional-dependencies"].items()
+        }
+        assert {name: declared[name] for name in doctor.EXTRAS} == doctor.EXTRAS
+        for_developers = {"taskflow", "test", "bench", "dev"}
+        assert declared.keys() - for_developers == doctor.EXTRAS.keys()
 
     def test_as_json_one_backend_is_chosen(self, shell: Shell) -> None:
         found = json.loads(shell("doctor", "--json", "--modules", "*").stdout)

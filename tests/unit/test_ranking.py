@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import pyscope
 from pyscope.analysis.ranking import Ranking, rank
+from pyscope.report_findings import render
 
 
 class Base(DeclarativeBase): ...
@@ -125,6 +128,13 @@ def test_the_report_prints_the_findings_first(recording: Path) -> None:
     )
     assert "change  " in text
     assert "joinedload(Item.shop)" in text
+
+
+@pytest.mark.parametrize(("processes", "says"), [(1, "1 MiB."), (3, "1 MiB, of the largest of 3 processes.")])
+def test_of_several_processes_the_report_says_that_the_peak_is_one_s(processes: int, says: str) -> None:
+    printed = io.StringIO()
+    render(Ranking([], 0, [], {}, 1 << 20, processes), Console(file=printed, width=100))
+    assert f"Peak memory: {says}" in printed.getvalue()
 
 
 def test_the_report_as_json_has_them_too(recording: Path) -> None:

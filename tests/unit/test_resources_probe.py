@@ -20,6 +20,7 @@ import pytest
 import pyscope
 from pyscope import probes
 from pyscope.analysis import resources as analysis
+from pyscope.analysis.ranking import rank
 from pyscope.findings import ResourceMetrics
 from pyscope.probes import resources
 from tests.unit.watching import until, watching
@@ -120,6 +121,9 @@ def test_child_processes_are_sampled_and_leave_their_peaks(tmp_path: Path) -> No
     assert found.peak_memory > 96 * MB
     assert found.memory_samples
     assert "python" in found.name
+    ranking = rank(watch.trace)
+    assert ranking is not None
+    assert ranking.processes >= 2
 
 
 def test_children_can_be_left_out_and_a_process_id_be_asked_for(tmp_path: Path) -> None:

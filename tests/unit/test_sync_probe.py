@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _queue
 import _thread
 import asyncio
 import concurrent.futures
@@ -10,6 +11,8 @@ import gc
 import os
 import pickle
 import queue
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -48,6 +51,7 @@ PATCHED: list[tuple[Any, str]] = [
     *((threading.Thread, name) for name in ("start", "join", "is_alive", "_bootstrap_inner")),
     (threading.Barrier, "wait"),
     (queue, "SimpleQueue"),
+    (_queue, "SimpleQueue"),
     *((queue.Queue, name) for name in ("put", "get", "join", "task_done")),
     *((concurrent.futures.Future, name) for name in ("set_result", "set_exception", "result", "done")),
     *((concurrent.futures, name) for name in ("wait", "as_completed")),
@@ -146,6 +150,39 @@ def test_a_lock_behaves_as_the_original(probe: None, factory: str) -> None:
             tried.nothing
     own = {name for name in dir(type(raw)) if not name.startswith("__")}
     assert own <= set(dir(type(lock)))
+
+
+def test_what_makes_locks_and_queues_is_pickled_and_shown_as_the_original() -> None:
+    names = [(threading, "Lock"), (threading, "RLock"), (queue, "SimpleQueue")]
+    before = [repr(getattr(module, name)) for module, name in names]
+    held = probes.acquire(["sync"])
+    try:
+        made = [getattr(module, name) for module, name in names]
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            assert all(pickle.loads(pickle.dumps(each, protocol)) is each for each in made)
+        assert all(copy.deepcopy(each) is each for each in made)
+        shown = [repr(each) for each in made]
+        with pytest.raises(TypeError, match=r"cannot pickle '.*SimpleQueue' object"):
+            pickle.dumps(queue.SimpleQueue())
+        assert repr(queue.SimpleQueue()).startswith("<_queue.SimpleQueue object at ")
+    finally:
+        probes.release(held)
+    assert [re.sub(" at 0x.*", "", text) for text in shown] == [
+        re.sub(" at 0x.*", "", text) for text in before
+    ]
+
+
+def test_a_manager_in_a_spawned_process_starts(tmp_path: Path) -> None:
+    program = tmp_path / "shares.py"
+    program.write_text(
+        "import multiprocessing\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Manager() as manager:\n"
+        "        print(dict(manager.dict(a=1)), manager.Lock().acquire(), manager.RLock().acquire())\n"
+    )
+    arguments = ["-m", "pyscope", "run", "--probes", "sync", "-o", str(tmp_path / "r.pyscope"), str(program)]
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60)
+    assert "{'a': 1} True True" in ran.stdout, ran.stderr
 
 
 @pytest.mark.parametrize("factory", ["Lock", "RLock"])

@@ -157,13 +157,13 @@ class Handling:
     def begin(self, actor: str, number: int, letter: Letter | None, length: int) -> None:
         """Called by `received`."""
         emit, intern = emitter.emit, emitter.intern
-        self._cpu_ns = time.thread_time_ns()
         self._start_ns = start = time.perf_counter_ns()
         self._number = number
         message, parent, sent_ns = letter if letter is not None else _UNKNOWN
         self._message = message
         self.scope = scope = emitter.next_id()
         emit(_BEGIN, scope, parent, intern("message"), intern(f"{actor}.{self._name}"))
+        self._cpu_ns = time.thread_time_ns()  # after the begin: never more than the scope took
         self._token = emitter.scope.set(scope)
         waited = start - sent_ns if sent_ns else -1
         emit(_RECEIVED, message, number, waited, length, intern(self._name), intern(actor))
@@ -178,8 +178,8 @@ class Handling:
             for look in _looks:
                 look(self._actor, self._name, Seen.BOUNDARY)
             emit, intern = emitter.emit, emitter.intern
-            duration = time.perf_counter_ns() - self._start_ns
             cpu = time.thread_time_ns() - self._cpu_ns
+            duration = time.perf_counter_ns() - self._start_ns
             if error is None:
                 outcome, kind, words = intern("returned"), 0, ""
             else:

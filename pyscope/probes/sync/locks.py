@@ -228,6 +228,7 @@ def _made(raw: Any) -> Any:
 class _LockFactory(type):
     """The type of what stands for threading.Lock, a class on 3.13 and a function before."""
 
+    original: Any
     patches: Patches
 
     def __call__(cls) -> Any:
@@ -237,13 +238,19 @@ class _LockFactory(type):
     def __instancecheck__(cls, instance: Any) -> bool:
         return isinstance(instance, RAW_LOCK)
 
+    def __repr__(cls) -> str:
+        return repr(cls.original)
+
 
 def _lock_factory(patches: Patches, original: Any) -> Any:
-    return _LockFactory(
-        "lock",
-        (),
-        {"__module__": "_thread", "__doc__": original.__doc__, "patches": patches, "__slots__": ()},
-    )
+    namespace = {
+        "__module__": "threading",  # where pickle finds it; _thread has the original
+        "__doc__": original.__doc__,
+        "__slots__": (),
+        "original": original,
+        "patches": patches,
+    }
+    return _LockFactory("Lock", (), namespace)
 
 
 def _rlock_factory(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:

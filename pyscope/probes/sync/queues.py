@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _queue
 import functools
 import queue
 from collections.abc import Callable
@@ -63,7 +64,8 @@ def patch(patches: Patches) -> dict[int, Any]:
     patches.replace(queue.Queue, "task_done", functools.partial(_task_done, patches))
     patches.replace(queue.Queue, "join", functools.partial(_join, patches))
     kind = type(RAW.__name__, (TracedSimpleQueue,), {"patches": patches, "__module__": RAW.__module__})
-    patches.replace(queue, "SimpleQueue", lambda original: kind)
+    for module in (queue, _queue):  # pickle finds the class in the module that its name tells
+        patches.replace(module, "SimpleQueue", lambda original: kind)
     return {id(RAW): kind}
 
 

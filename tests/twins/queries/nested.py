@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm import joinedload, load_only, selectinload
 
 from tests.twins.queries.cases import one_by_one
 from tests.twins.queries.library import Author, Book, Category, Library
@@ -96,7 +96,39 @@ def up_and_down_at_once(library: Library) -> list[int]:
         return [len(book.author.books) for book in books]
 
 
+def below_a_refresh_one_by_one(library: Library) -> list[str]:
+    """What is loaded one by one belongs to instances that were themselves refreshed one by one."""
+    with library.session() as session:
+        names = []
+        for book in session.scalars(select(Book).order_by(Book.id)).all():
+            session.refresh(book)
+            names.append(book.publisher.name)
+        return names
+
+
+def below_expired_instances_one_by_one(library: Library) -> list[str]:
+    with library.session() as session:
+        books = session.scalars(select(Book).order_by(Book.id)).all()
+        session.commit()
+        return [book.publisher.name for book in books]
+
+
+def below_deferred_columns_one_by_one(library: Library) -> list[str]:
+    with library.session() as session:
+        books = session.scalars(select(Book).options(load_only(Book.title)).order_by(Book.id)).all()
+        return [book.publisher.name for book in books]
+
+
+def publishers_at_once(library: Library) -> list[str]:
+    with library.session() as session:
+        books = session.scalars(select(Book).options(joinedload(Book.publisher)).order_by(Book.id)).all()
+        return [book.publisher.name for book in books]
+
+
 CASES = [
+    one_by_one(below_a_refresh_one_by_one, publishers_at_once, "scalar", "Book.publisher", 12),
+    one_by_one(below_expired_instances_one_by_one, publishers_at_once, "scalar", "Book.publisher", 12),
+    one_by_one(below_deferred_columns_one_by_one, publishers_at_once, "scalar", "Book.publisher", 12),
     one_by_one(two_levels_one_by_one, two_levels_at_once, "collection", "Book.reviews", 12),
     one_by_one(inner_level_one_by_one, inner_level_at_once, "scalar", "Book.publisher", 12),
     one_by_one(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import orm, select
 
 import pyscope
 from pyscope.analysis import queries
 from tests.twins.queries import CASES, QueryCase
+from tests.twins.queries import library as models
 from tests.twins.queries.cases import Program, recorded
 from tests.twins.queries.library import Library, build
 from tests.twins.queries.quiet import QUIET
@@ -40,6 +43,15 @@ def _untouched(library: Library, built: Path) -> None:
     shutil.copy(built, library.path)
 
 
+def _follow(suggestion: str) -> None:
+    """Builds the statement with the options that are advised; SQLAlchemy refuses those that do not fit."""
+    advised = re.search(r"\.options\((.*)\) on the statement that loads (\w+)\.", suggestion)
+    if advised is None or "…" in advised[1]:
+        return
+    names = {"select": select} | vars(orm) | vars(models)
+    str(eval(f"select({advised[2]}).options({advised[1]})", names))
+
+
 @_each_case
 def test_the_faulty_twin_is_found_at_its_place_and_the_fixed_one_is_not(
     case: QueryCase, built: Path, library: Library, tmp_path: Path
@@ -58,6 +70,7 @@ def test_the_faulty_twin_is_found_at_its_place_and_the_fixed_one_is_not(
     assert any(place.function.split(".")[0] == case.faulty.__name__ for place in issue.stack), issue.stack
     assert Path(issue.call_site.file).parent == Path(__file__).parent
     assert issue.suggestion
+    _follow(issue.suggestion)
     assert issue.total_ms > 0
 
     _untouched(library, built)

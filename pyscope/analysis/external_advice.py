@@ -1,0 +1,74 @@
+"""What to say of calls to other services that did not go well: who is away needs other care than who refuses."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from pyscope.findings import Attempt, ExternalCall
+
+__all__ = ["WELL", "Trouble", "advice", "trouble"]
+
+WELL = ("succeeded", "open")
+_REFUSALS = (
+    "ResponseError", "DataError", "ExecAbortError", "NoPermissionError", "ModuleError", "NoSuchFieldsetError",
+    "ClusterCrossSlotError", "CrossSlotTransactionError",
+)  # fmt: skip
+_FIRST_REFUSAL, _REQUEST_TIMEOUT, _FIRST_ERROR = 400, 408, 500  # HTTP
+
+
+class Trouble(Enum):
+    """What is wrong with a call: nothing, as far as it can be told; or the service is away or broken, or it answers and
+    refuses what is sent, or somebody else has written in between."""
+
+    NONE = "none"
+    AWAY = "away"
+    REFUSED = "refused"
+    CONFLICT = "conflict"
+
+
+def trouble(call: ExternalCall) -> Trouble:
+    """What kept a call from succeeding or, where it has succeeded, from doing so at once."""
+    failed = [attempt for attempt in call.attempts if attempt.outcome not in WELL]
+    if not failed:
+        return Trouble.AWAY if call.retries else Trouble.NONE
+    found = [kind for kind in (_of(call.service, attempt) for attempt in failed) if kind is not Trouble.NONE]
+    if not found:
+        return Trouble.NONE
+    return Trouble.AWAY if call.outcome in WELL and Trouble.AWAY in found else found[-1]
+
+
+def _of(service: str, attempt: Attempt) -> Trouble:
+    if attempt.outcome == "failed" and service == "http":
+        refused = _FIRST_REFUSAL <= attempt.status < _FIRST_ERROR and attempt.status != _REQUEST_TIMEOUT
+        return Trouble.REFUSED if refused else Trouble.AWAY
+    if attempt.outcome == "failed" and service == "redis":
+        error = attempt.error.partition(":")[0].rpartition(".")[2]
+        if error == "NoScriptError":  # the client sends the script then, as in the lock() that it has
+            return Trouble.NONE
+        if error == "WatchError":
+            return Trouble.CONFLICT
+        if error in _REFUSALS:
+            return Trouble.REFUSED
+    return Trouble.AWAY
+
+
+def advice(found: Trouble, service: str, failed: bool) -> str:
+    """What to change about calls with one trouble. `failed`: they have not come through in the end."""
+    if found is Trouble.CONFLICT:
+        return (
+            "Others write to a watched key: repeat the transaction, as the client's transaction() does, and where that "
+            "happens often, write with one command or a script."
+        )
+    if found is Trouble.REFUSED and service == "redis":
+        return "The server is there and refused the command: look at what is sent, and at what lies under the key."
+    if found is Trouble.REFUSED:
+        return (
+            "The service is there and refused the request: look at what is sent, its address, content and rights, and, "
+            "for HTTP 429, at how often."
+        )
+    if failed:
+        return (
+            "Give the call a timeout that the caller can bear, and a plan for when the service is away: queue it, or "
+            "answer without it."
+        )
+    return "It came through in the end: look at the service's health, and at how long callers wait meanwhile."
