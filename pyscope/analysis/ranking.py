@@ -253,13 +253,30 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
             change = "Mend the crash; a restart does not help where the child fails at its start or at every message."
             severity = CORRUPTS
         else:
-            what = f"{who} crashed ({first.supervisor})"
-            change = "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
+            killed = ("was killed" if len(children) == 1 else "were killed") * first.reason.startswith("killed by")
+            what = f"{who} {killed or 'crashed'} ({first.supervisor})"
+            change = _change(first.reason)
             severity = FAILS
         row = Ranked(
             first.kind, severity, len(group), what, place, first.reason, change, len(group), first.time_ns
         )
         yield row, group
+
+
+def _change(reason: str) -> str:
+    """What to do about a child that ended for this reason."""
+    if reason.startswith("killed by SIGKILL"):
+        return (
+            "Find who kills it: the kernel where memory runs out (dmesg, the container's limit), a time limit of the "
+            "server or the orchestrator, or the program itself."
+        )
+    if reason.startswith(("killed by SIGSEGV", "killed by SIGBUS", "killed by SIGABRT", "killed by SIGILL")):
+        return "A crash in native code: PYTHONFAULTHANDLER=1 prints where each thread was when it happened."
+    if reason.startswith("killed by"):
+        return "Find who sends the signal, and handle it where the child is to end in order."
+    if reason.startswith("exit code"):
+        return "What the child wrote to its standard error says why; record it too (children=True) to see where."
+    return "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
 
 
 def _resources(found: list[ResourceIssue]) -> Iterable[Row]:

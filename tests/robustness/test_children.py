@@ -335,3 +335,29 @@ def test_no_thread_of_the_recorder_s_is_there_when_the_program_forks(
 ) -> None:
     done = programs.run(f"{FORKS_NOW_AND_THEN}\n    main({probes}, {children})\n", flags=("-W", "always"))
     assert "multi-threaded" not in done.stderr
+
+
+def test_a_killed_child_is_a_finding_at_the_call_that_it_was_in(programs: Programs) -> None:
+    programs.run("""
+        import os, signal
+        import pyscope
+
+        def innocent(): pass
+
+        def deadly():
+            innocent()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def main():
+            pid = os.fork()
+            if pid == 0: deadly()
+            os.waitpid(pid, 0)
+
+        with pyscope.record("run.pyscope", modules=["__main__"], probes=["supervision"]):
+            main()
+    """)
+    [finding] = pyscope.diagnose(pyscope.load(programs.folder / "run.pyscope"))
+    assert finding.why == "killed by SIGKILL"
+    assert finding.where is not None
+    assert finding.where.function == "deadly"
+    assert "memory" in finding.change
