@@ -173,7 +173,7 @@ def _name(scope: ASGIScope) -> str:
 def _route(scope: ASGIScope, root: object) -> str:
     """The route's template, with the prefix that it is mounted under; empty for a path without a route."""
     try:
-        path = getattr(scope.get("route"), "path", "")
+        path = getattr(scope.get("route"), "path", "") or scope.get("path_template", "")  # Litestar's
         if type(path) is not str or not path:
             return ""
         mounted = scope.get("root_path", "")
