@@ -253,7 +253,9 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
             change = "Mend the crash; a restart does not help where the child fails at its start or at every message."
             severity = CORRUPTS
         else:
-            killed = ("was killed" if len(children) == 1 else "were killed") * first.reason.startswith("killed by")
+            killed = ("was killed" if len(children) == 1 else "were killed") * first.reason.startswith(
+                "killed by"
+            )
             what = f"{who} {killed or 'crashed'} ({first.supervisor})"
             change = _change(first.reason)
             severity = FAILS
@@ -275,7 +277,9 @@ def _change(reason: str) -> str:
     if reason.startswith("killed by"):
         return "Find who sends the signal, and handle it where the child is to end in order."
     if reason.startswith("exit code"):
-        return "What the child wrote to its standard error says why; record it too (children=True) to see where."
+        return (
+            "What the child wrote to its standard error says why; record it too (children=True) to see where."
+        )
     return "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
 
 
