@@ -31,6 +31,8 @@ from pyscope.format import (
 )
 from pyscope.ring import RingCopy
 
+MOST_IDS = 1 << 24  # of strings, of stacks: they are numbered through, so that a higher one is damage
+
 __all__ = ["CHUNK_DTYPE", "Code", "Missing", "ProcessBuilder", "ProcessRecord", "Quieting"]
 
 # struct Chunk of native/columns.hpp.
@@ -181,7 +183,10 @@ class ProcessBuilder:
         if kind == RecordType.STRING and size >= STRING_RECORD.size:
             *_, number, length = STRING_RECORD.unpack_from(data)
             text = bytes(data[STRING_RECORD.size : STRING_RECORD.size + length])
-            record.strings[number] = text.decode("utf-8", "replace")
+            if number <= MOST_IDS:
+                record.strings[number] = text.decode("utf-8", "replace")
+            else:
+                self.lose("damaged_block", f"a string of number {number}")
         elif kind == RecordType.CODE and size >= CODE_RECORD.size:
             _, _, _, number, *fields = CODE_RECORD.unpack_from(data)
             if number <= CODE_MASK:
@@ -195,7 +200,7 @@ class ProcessBuilder:
             record.locations[number] = (file, function, line)
         elif kind == RecordType.STACK and size >= STACK_RECORD.size:
             _, _, _, number, caller, location, _ = STACK_RECORD.unpack_from(data)
-            if caller < number:
+            if caller < number <= MOST_IDS:
                 record.stacks[number] = (caller, location)
         elif kind == RecordType.QUIETING and size >= QUIETING_RECORD.size:
             _, _, _, number, *fields, _ = QUIETING_RECORD.unpack_from(data)

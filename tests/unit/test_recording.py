@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pyscope import blocks
 from pyscope import codec as codecs
 from pyscope.errors import (
     CorruptRecording,
@@ -27,6 +30,7 @@ from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import (
     BLOCK_HEADER,
     CLOCK_PAIR,
+    HEADER_CRC_AT,
     KIND_BITS,
     PAGE_BYTES,
     PAGE_HEADER,
@@ -37,12 +41,15 @@ from pyscope.format import (
     RING_HEADER,
     RING_HEADER_BYTES,
     RING_MAGIC,
+    STRING_RECORD,
     SUMMARY_BYTES,
     TIME_SHIFT,
+    BlockType,
     ContextKind,
     Kind,
     LossReason,
     ProcessState,
+    RecordType,
 )
 from pyscope.recording import open_recording
 from pyscope.trace import Trace, load
@@ -255,6 +262,27 @@ class TestDamage:
             junk = data.draw(st.binary(max_size=40))
             content[at : at + len(junk)] = junk
         examine(path, bytes(content), whole)
+
+    def test_a_number_that_no_name_can_have_asks_for_no_memory(self, recorded: Path) -> None:
+        """The checksums are right: it was written so, or forged."""
+        data = bytearray(recorded.read_bytes())
+        for block in [found for found in blocks.scan(data) if found.type == BlockType.TABLE]:
+            payload, at = memoryview(data)[block.start : block.start + block.size], 0
+            while at + STRING_RECORD.size <= block.size:
+                length, kind, *_ = STRING_RECORD.unpack_from(payload, at)
+                if kind in (RecordType.STRING, RecordType.STACK):
+                    struct.pack_into("<I", payload, at + 8, 0xFFFFFFFF)
+                at += length
+            fields = list(BLOCK_HEADER.unpack_from(data, block.at))
+            fields[4] = zlib.crc32(payload)
+            BLOCK_HEADER.pack_into(data, block.at, *fields)
+            fields[5] = zlib.crc32(data[block.at : block.at + HEADER_CRC_AT])
+            BLOCK_HEADER.pack_into(data, block.at, *fields)
+        recorded.write_bytes(data)
+        trace = load(recorded)
+        assert trace.strings is not None  # made by number
+        assert len(trace.calls) == 6
+        assert {loss.reason for loss in trace.losses} == {"damaged_block"}
 
     def test_a_damaged_segment_leaves_the_others(self, recorded: Path) -> None:
         data = bytearray(recorded.read_bytes())
