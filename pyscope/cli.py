@@ -164,11 +164,9 @@ def report(
         return
     trace = load(file)
     summary = summarize(trace, limit=limit, sort=sort, pattern=pattern)
-    ranking = None
-    if trace.has_probe_events:
-        from pyscope.analysis.ranking import rank
+    from pyscope.analysis.ranking import rank
 
-        ranking = rank(trace, limit=max(limit, 20))
+    ranking = rank(trace, limit=max(limit, 20))
     if as_json:
         _print_json(summary.to_dict() | {"ranking": None if ranking is None else dataclasses.asdict(ranking)})
         return

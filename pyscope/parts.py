@@ -78,19 +78,17 @@ def check_replaceable(path: str) -> None:
     """Raises RecorderError if a recording must not be written to `path`: a foreign file, or one in progress."""
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
-        raise RecorderError(
-            f"recording cannot start: there is no folder {folder}. Make it, or choose another path."
-        )
+        raise RecorderError(f"there is no folder {folder}. Make it, or choose another path.")
     if not os.path.exists(path):
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise RecorderError(f"recording cannot start: {folder} cannot be written. Choose another path.")
+            raise RecorderError(f"{folder} cannot be written. Choose another path.")
         return
     if os.path.isdir(path):
-        raise RecorderError(f"recording cannot start: {path} is a folder. Name a file in it.")
+        raise RecorderError(f"{path} is a folder. Name a file in it.")
     if not os.path.isfile(path):
-        raise RecorderError(f"recording cannot start: {path} is a device, a pipe or a socket. Name a file.")
+        raise RecorderError(f"{path} is a device, a pipe or a socket. Name a file.")
     if not os.access(path, os.W_OK):
-        raise RecorderError(f"recording cannot start: {path} cannot be written. Choose another path.")
+        raise RecorderError(f"{path} cannot be written. Choose another path.")
     if os.path.getsize(path) == 0:
         return
     head = _head(path)

@@ -105,8 +105,11 @@ class Ranking:
 
 
 def rank(trace: Trace, limit: int = 20) -> Ranking | None:
-    """The ranking of a trace, at most `limit` findings and routes; None where no probe has told anything."""
-    if not trace.has_probe_events:
+    """The ranking of a trace, at most `limit` findings and routes.
+
+    None where no probe has told anything, and no process ended in the middle of a call.
+    """
+    if not trace.has_probe_events and not supervision.ends(trace, ()):
         return None
     found = [ranked for ranked, _ in everything(trace)]
     used = resources.find(trace)
@@ -135,7 +138,7 @@ def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Ro
         *_performance([*queries.find(trace), *hotspots.find(trace)]),
         *_races([*races.find(trace), *database_races.find(trace)]),
         *_external(external.find(trace, all_calls=False) if calls is None else calls),
-        *_supervision([*supervised, *_actors(trace, supervised)]),
+        *_supervision([*supervised, *_actors(trace, supervised), *supervision.ends(trace, supervised)]),
         *_resources(overload.find(trace)),
     ]
     found.sort(key=lambda row: (-row[0].severity, -row[0].weight, row[0].time_ns))
@@ -256,7 +259,10 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
             killed = ("was killed" if len(children) == 1 else "were killed") * first.reason.startswith(
                 "killed by"
             )
-            what = f"{who} {killed or 'crashed'} ({first.supervisor})"
+            by = f" ({first.supervisor})" if first.supervisor else ""
+            what = f"{who} {killed or 'crashed'}{by}"
+            if first.reason.startswith(supervision.UNTOLD):
+                what = f"{who} ended in {first.stack[0].function}"
             change = _change(first.reason)
             severity = FAILS
         row = Ranked(
@@ -276,6 +282,11 @@ def _change(reason: str) -> str:
         return "A crash in native code: PYTHONFAULTHANDLER=1 prints where each thread was when it happened."
     if reason.startswith("killed by"):
         return "Find who sends the signal, and handle it where the child is to end in order."
+    if reason.startswith(supervision.UNTOLD):
+        return (
+            "Find what ended it: the kernel where memory runs out (dmesg), a signal, or a crash in native code, of "
+            "which PYTHONFAULTHANDLER=1 prints the place."
+        )
     if reason.startswith("exit code"):
         return (
             "What the child wrote to its standard error says why; record it too (children=True) to see where."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,9 @@ from pyscope.rows import OUTCOMES, Location
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["find"]
+__all__ = ["UNTOLD", "ends", "find"]
+
+UNTOLD = "ended without a stop"
 
 _OPEN = OUTCOMES.index("open")
 _MOST_FRAMES = 32
@@ -37,6 +40,25 @@ def find(trace: Trace) -> list[SupervisorEvent]:
         )
         for row in trace.probe_events(CHILD).records()
     ]
+
+
+def ends(trace: Trace, told: Iterable[SupervisorEvent]) -> list[SupervisorEvent]:
+    """Processes that ended in the middle of a call, and of whose end nobody has `told`: the first of a recording has no
+    parent in it that waits for it."""
+    pids = {process.pid for process in trace.processes} | {event.pid for event in told if event.pid}
+    found = []
+    for process in trace.processes:
+        if process.state in ("killed", "recovered") and process.parent_pid not in pids:
+            stack = _last_calls(trace, process.pid)
+            if stack:
+                reason = f"{UNTOLD}: killed, crashed in native code, or by os._exit or os.execv"
+                child = f"process {process.pid}"
+                found.append(
+                    SupervisorEvent(
+                        "child_terminated", "", child, reason, -1, process.end_ns, process.pid, stack
+                    )
+                )
+    return found
 
 
 def _last_calls(trace: Trace, pid: int) -> tuple[Location, ...]:

@@ -253,6 +253,33 @@ def test_a_recording_of_a_killed_process_is_not_overwritten(programs: Programs) 
     assert programs.left_behind() != []
 
 
+@pytest.mark.parametrize("probes", ["[]", '["auto"]'])
+def test_the_report_of_a_crash_begins_with_the_call_that_it_happened_in(
+    programs: Programs, probes: str
+) -> None:
+    programs.run(
+        f"""
+        import ctypes, pyscope, threading
+        def innocent(): pass
+        def waits(): threading.Event().wait()
+        def deadly():
+            innocent()
+            ctypes.string_at(0)
+        def main(): deadly()
+        pyscope.start("run.pyscope", modules=["__main__"], probes={probes})
+        threading.Thread(target=waits, daemon=True).start()
+        main()
+        """,
+        code=-signal.SIGSEGV,
+    )
+    for _ in range(2):  # from the ring, and recovered
+        first = pyscope.diagnose(pyscope.load(programs.folder / "run.pyscope"))[0]
+        assert first.where is not None
+        assert (first.where.function, first.severity) == ("deadly", 4)
+        assert "native code" in first.change
+        pyscope.recover(programs.folder)
+
+
 def test_the_ring_of_a_recording_that_has_been_moved_waits_for_it(programs: Programs) -> None:
     programs.run(
         """
