@@ -5,6 +5,7 @@
   const { html, format } = PyScope;
   const { useEffect, useLayoutEffect, useRef, useState } = preactHooks;
   const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
   const PERIOD = 250; // milliseconds between two drawings, at least
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -23,9 +24,9 @@
 
   /**
    * series: [{ label, colour (a CSS variable's name), read(sample) → number or null, fill, width }]
-   * show(value): as text; binary: ticks at powers of two. onSelect(from_ms, to_ms): a stretch that was dragged over.
+   * show(value): as text; incrs: steps from tick to tick, such as BINARY or WHOLE. onSelect(from_ms, to_ms): a stretch that was dragged over.
    */
-  function Chart({ title, series, samples, show, height = 150, onSelect, note, binary = false }) {
+  function Chart({ title, series, samples, show, height = 150, onSelect, note, incrs }) {
     const place = useRef(null);
     const plot = useRef(null);
     const latest = useRef({ samples, series });
@@ -62,7 +63,7 @@
             width: Math.max(120, place.current.clientWidth),
             height,
             legend: { show: false },
-            padding: [8, 8, 0, 0],
+            padding: [8, 28, 0, 0], // half a label of the time stands right of the last tick
             cursor: {
               y: false,
               points: { size: 6 },
@@ -72,7 +73,7 @@
             scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1] } },
             axes: [
               { ...axis(22, (_, ticks) => ticks.map((tick) => format.clock(tick * 1000, false))), space: 84 },
-              { ...axis(58, (_, ticks) => ticks.map((tick) => show(tick))), space: 28, ...(binary ? { incrs: BINARY } : {}) },
+              { ...axis(58, (_, ticks) => ticks.map((tick) => show(tick))), space: 28, ...(incrs ? { incrs } : {}) },
             ],
             series: [
               {},
@@ -135,5 +136,5 @@
     </figure>`;
   }
 
-  PyScope.Chart = Chart;
+  Object.assign(PyScope, { Chart, BINARY, WHOLE });
 })();

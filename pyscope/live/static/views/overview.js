@@ -1,9 +1,12 @@
 // How the service is doing: its figures now, their course, what was found and what was slow.
 "use strict";
 (() => {
-  const { html, format, router, Chart, Panel, Empty, PartsBar, PartsLegend, Badge, Location, useStore } = PyScope;
+  const { html, format, router, Chart, WHOLE, Panel, Empty, PartsBar, PartsLegend, Badge, Location, useStore } = PyScope;
   const SLOWEST = 8;
   const RECENT_FINDINGS = 6;
+
+  /** With its method: of one route there may be several. */
+  const titleOf = (one) => (one.route && one.kind === "request" ? `${one.name.split(" ", 1)[0]} ${one.route}` : one.name);
 
   function Tile({ label, value, detail, tone = "" }) {
     return html`<div class=${`tile ${tone}`}>
@@ -74,7 +77,7 @@
         : html`<ul class="brief slowest">
             ${slow.map(
               (one) => html`<li key=${one.id}>
-                <a href=${router.link("requests", one.id)}>${one.route || one.name}</a>
+                <a href=${router.link("requests", one.id)}>${titleOf(one)}</a>
                 <span class="number">${format.ms(one.duration_ms)}</span>
                 <${PartsBar} parts=${one.parts} />
               </li>`,
@@ -90,7 +93,7 @@
       <div class="charts">
         <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} show=${format.rate} onSelect=${select} note=${html`<span class="note">drag: flame graph of a stretch</span>`} />
         <${Chart} title="Latency" series=${LATENCY} samples=${metrics} show=${format.ms} onSelect=${select} />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} onSelect=${select} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} onSelect=${select} />
         <${Chart} title="Events recorded" series=${EVENTS} samples=${metrics} show=${format.rate} onSelect=${select} />
       </div>
       <div class="two">

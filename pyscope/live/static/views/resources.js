@@ -1,7 +1,7 @@
 // Memory, CPU, mailboxes and events over time, and the processes one by one.
 "use strict";
 (() => {
-  const { html, format, Chart, Panel, Empty, useStore } = PyScope;
+  const { html, format, Chart, BINARY, WHOLE, Panel, Empty, useStore } = PyScope;
   const { useMemo } = preactHooks;
 
   const COLOURS = ["python", "external", "sql", "lock", "accent", "scope", "bad", "warn"];
@@ -42,10 +42,10 @@
     if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
     return html`<div class="resources">
       <div class="charts">
-        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} show=${format.bytes} binary />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} />
+        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} show=${format.bytes} incrs=${BINARY} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
         <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} show=${(value) => format.percent(value, 2)} />
-        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} />`}
+        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} incrs=${WHOLE} />`}
       </div>
       <${Processes} processes=${sample.processes ?? []} />
     </div>`;
