@@ -79,7 +79,9 @@ class Program:
                 _execute_path(self.arguments, main)
         except SystemExit:
             raise
-        except BaseException:  # only now: while it ran, sys.excepthook was the program's own affair
+        except BaseException as error:  # only now: while it ran, sys.excepthook was the program's own affair
+            if (supervision := sys.modules.get("pyscope.probes.supervision")) is not None:
+                supervision.uncaught(error)
             if callable(sys.excepthook):
                 sys.excepthook = _ProgramTraceback(sys.excepthook)
             raise

@@ -22,6 +22,7 @@ from pyscope import probes
 from pyscope.analysis import supervision as analysis
 from pyscope.findings import SupervisorEvent
 from pyscope.probes import supervision
+from pyscope.trace import load
 from taskflow.supervision import ChildSpec, Restart, SupervisedActor, Supervisor
 from tests.unit.watching import Watching, until, watching
 
@@ -303,6 +304,50 @@ def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -
             "child_shutdown",
             "killed by SIGTERM, asked to by the program",
         )
+
+
+@pytest.mark.parametrize("hook", ["None", "lambda *error: print(error[1])", "lambda *error: before(*error)"])
+def test_the_error_that_ends_a_program_is_told_once_whatever_its_own_hook_does(
+    tmp_path: Path, hook: str
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(f"""
+import sys
+before = sys.excepthook
+hook = {hook}
+if hook is not None:
+    sys.excepthook = hook
+def fails():
+    raise ValueError("of the program")
+fails()
+""")
+    command = [
+        "-m",
+        "pyscope",
+        "run",
+        "--modules",
+        "__main__",
+        "--probes",
+        "supervision",
+        "-o",
+        "run.pyscope",
+    ]
+    done = subprocess.run(
+        [sys.executable, *command, str(program)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "of the program" in done.stdout + done.stderr
+    [crash] = analysis.find(load(tmp_path / "run.pyscope"))
+    assert (crash.supervisor, crash.reason, crash.stack[0].function) == (
+        "interpreter",
+        "ValueError: of the program",
+        "fails",
+    )
 
 
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded")

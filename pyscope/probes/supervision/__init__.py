@@ -28,7 +28,7 @@ from typing import Protocol
 
 from pyscope import emitter
 from pyscope.events.supervision import CHILD, KINDS
-from pyscope.probes import Probe, actors
+from pyscope.probes import Probe, actors, installed
 from pyscope.probes.patches import Patches
 from pyscope.probes.supervision.listening import Listening
 from pyscope.probes.supervision.processes import ChildProcesses
@@ -67,6 +67,13 @@ def unregister(adapter: Adapter) -> None:
         _adapters.remove(adapter)
 
 
+def uncaught(error: BaseException) -> None:
+    """The main program ends by `error`, whatever a `sys.excepthook` of its own makes of that."""
+    probe = installed("supervision")
+    if isinstance(probe, SupervisionProbe):
+        probe.uncaught(error)
+
+
 class SupervisionProbe(Probe):
     """Tells of the children of watched supervisors, and of threads, tasks and processes that end without one."""
 
@@ -100,6 +107,10 @@ class SupervisionProbe(Probe):
 
     def last_look(self) -> None:
         self._processes.last_look()
+
+    def uncaught(self, error: BaseException) -> None:
+        """See the function of that name."""
+        self._hooks.uncaught(error, error.__traceback__)
 
     def watch(self, supervisor: object) -> None:
         """Listens to a supervisor, given itself or by its actor's reference or proxy. Once is enough.

@@ -22,6 +22,7 @@ class ExceptionHooks:
         self._tell = tell
         self._thread_hook: Any = None
         self._main_hook: Any = None
+        self._told = 0  # the address of the last one: it is not kept
         # One bound method each, so that it can be recognised.
         self._ours = self._in_thread, self._in_main
 
@@ -36,6 +37,7 @@ class ExceptionHooks:
             threading.excepthook = self._thread_hook
         if sys.excepthook is self._ours[1]:
             sys.excepthook = self._main_hook
+        self._told = 0
 
     def _in_thread(self, arguments: Any) -> None:
         try:
@@ -55,18 +57,19 @@ class ExceptionHooks:
     def _in_main(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
+        self.uncaught(error, traceback)
+        self._main_hook(kind, error, traceback)
+
+    def uncaught(self, error: BaseException, traceback: TracebackType | None) -> None:
+        """The main program is ended by `error`: told once, by the hook or before it."""
         try:
-            if not issubclass(kind, KeyboardInterrupt):  # somebody ended it
-                self._tell(
-                    "child_terminated",
-                    "interpreter",
-                    "MainThread",
-                    described(error),
-                    stack=_stack_of(traceback),
-                )
+            if id(error) == self._told or isinstance(error, KeyboardInterrupt):  # somebody ended it
+                return
+            self._told = id(error)
+            stack = _stack_of(traceback)
+            self._tell("child_terminated", "interpreter", "MainThread", described(error), stack=stack)
         except Exception:
             fault("supervision")
-        self._main_hook(kind, error, traceback)
 
 
 def _name_of(thread: object) -> str:
