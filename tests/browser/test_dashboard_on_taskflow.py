@@ -245,8 +245,17 @@ def test_a_call_that_blocks_the_event_loop_and_a_slow_search_are_cards(page: Pag
     service.get("/tasks/search", params={"q": "no task has this name"})
     # One alone may be quick on this machine; together they hold each other up for a second or more.
     together = min(MOST_SEARCHES, math.ceil(1.5 / (time.perf_counter() - begun)) + 1)
-    at_once([lambda: service.get("/tasks/search", params={"q": "no task has this name"})] * together)
-    expect(titled(page, "slow_call", "search.py")).to_be_visible()
+    slow = False
+    while not slow:  # the one may have been slow by itself
+        at_once([lambda: service.get("/tasks/search", params={"q": "no task has this name"})] * together)
+        visit(page, "findings")
+        card_of_it = card(page, "slow_call").filter(has_text="search.py").first
+        try:
+            expect(card_of_it).to_be_visible(timeout=10_000)
+            slow = True
+        except AssertionError:
+            assert together < MOST_SEARCHES, "so many searches at once are not slow"
+            together = min(MOST_SEARCHES, 2 * together)
 
 
 @pytest.fixture(scope="module")

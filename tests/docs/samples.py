@@ -83,8 +83,9 @@ class Terminal:
         self.folder = folder
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = str(free.getsockname()[1])
-        commands = folder / "bin"
+        commands, rings = folder / "bin", folder / "rings"
         commands.mkdir()
+        rings.mkdir()
         for name, call in _COMMANDS.items():
             (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call}\n')
             (commands / name).chmod(0o755)
@@ -93,6 +94,9 @@ class Terminal:
             "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "PYSCOPE_RING_MB": "8",
+            "PYSCOPE_RING_DIR": str(
+                rings
+            ),  # what the killed leave in /dev/shm, other tests' recorders would seal
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # those of this project's own tests take seconds to import
         }

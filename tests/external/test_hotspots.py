@@ -396,8 +396,11 @@ def test_what_blocks_a_loop_is_named(
     issues: Issues, service: Service, way: Any, place: str, what: str, with_probe: bool
 ) -> None:
     probes = [name for name in PROBES if with_probe or name != "event_loop"]
-    [issue] = issues(lambda: asyncio.run(way(service)), BLOCKING, probes)
-    assert (issue.call_site.file, issue.call_site.function.rpartition(".")[2]) == (__file__, place)
+    found = issues(lambda: asyncio.run(way(service)), BLOCKING, probes)
+    here = [issue for issue in found if issue.call_site.function.rpartition(".")[2] == place]
+    assert len(here) == 1, found  # a busy machine may hold the loop up elsewhere too
+    issue = here[0]
+    assert issue.call_site.file == __file__
     assert issue.explanation.startswith(what)
     assert "asyncio" in issue.suggestion
     assert issue.duration_ns >= SLOW * 1e9 * 0.9
@@ -422,7 +425,8 @@ def test_a_place_that_blocks_again_and_again_is_one_finding(issues: Issues, serv
         for _ in range(3):
             await by_computing(service)
 
-    [issue] = issues(lambda: asyncio.run(thrice()), BLOCKING)
+    found = issues(lambda: asyncio.run(thrice()), BLOCKING)
+    [issue] = [issue for issue in found if issue.call_site.function.rpartition(".")[2] == "compute"]
     assert issue.count == 3
     assert issue.total_ms >= 3 * SLOW * 1000
 
