@@ -89,14 +89,14 @@ NO_MORE_THREADS = """
     import resource, threading
 
     def no_more_threads():
-        threading.Thread(target=threading.Event().wait, daemon=True).start()  # takes the stack that is kept for one
         pages = int(open("/proc/self/statm").read().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, ((pages << 12) + (1 << 20), resource.RLIM_INFINITY))
-        try:
-            threading.Thread(target=print).start()
-        except RuntimeError:
-            return
-        raise SystemExit("there was room for one more")
+        for _ in range(100):
+            try:
+                threading.Thread(target=threading.Event().wait, daemon=True).start()
+            except RuntimeError:
+                return
+        raise SystemExit("there is always room for one more")
 """
 
 DRAIN_WITHOUT_A_THREAD = (
