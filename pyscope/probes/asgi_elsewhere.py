@@ -93,10 +93,13 @@ def patch(patches: Patches, library: ModuleType) -> None:
 
 
 def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
-    def run_sync(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def returning(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return original(_job(func), *args, **options)
 
-    return _as_coroutine_function(run_sync, original)
+    async def awaiting(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return await original(_job(func), *args, **options)
+
+    return _as_coroutine_function(original, returning, awaiting)
 
 
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,33 +137,38 @@ class _Job:
             self._spent.append(thread_time_ns() - began)
 
 
-def _as_coroutine_function(make: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
-    """What returns a coroutine of `original`, as one that looks like it.
+def _as_coroutine_function(
+    original: Callable[..., Any], returning: Callable[..., Any], awaiting: Callable[..., Any]
+) -> Callable[..., Any]:
+    """What stands for a coroutine function: it returns the coroutine of `original`, or awaits it.
 
-    A coroutine around it would cost something at each step; before 3.12 nothing else is taken for such a function.
+    A coroutine around it costs something at each step; but before 3.12 nothing else is taken for such a function.
     """
     if sys.version_info >= (3, 12):
-        return inspect.markcoroutinefunction(functools.wraps(original)(make))
-
-    @functools.wraps(original)
-    async def awaits(*args: Any, **kwargs: Any) -> Any:
-        return await make(*args, **kwargs)
-
-    return awaits
+        return inspect.markcoroutinefunction(functools.wraps(original)(returning))
+    return functools.wraps(original)(awaiting)
 
 
 def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
     """The same coroutine method, measured where another task than the request's runs it."""
 
-    def coroutine_of(self: Any, *args: Any, **kwargs: Any) -> Any:
-        coroutine = original(self, *args, **kwargs)
+    def returning(self: Any, *args: Any, **kwargs: Any) -> Any:
         work = working.get()
+        coroutine = original(self, *args, **kwargs)
         if work is None or type(coroutine) is not CoroutineType:
             return coroutine
         task = work.enter()
         return _measured(work, task, coroutine) if task else coroutine
 
-    return _as_coroutine_function(coroutine_of, original)
+    async def awaiting(self: Any, *args: Any, **kwargs: Any) -> Any:
+        work = working.get()
+        coroutine = original(self, *args, **kwargs)
+        if work is None or type(coroutine) is not CoroutineType:
+            return await coroutine
+        task = work.enter()
+        return await (_measured(work, task, coroutine) if task else coroutine)
+
+    return _as_coroutine_function(original, returning, awaiting)
 
 
 async def _measured(work: Work, task: int, coroutine: CoroutineType[Any, Any, Any]) -> Any:
