@@ -6,7 +6,6 @@ The processes do nothing for it, not even notice: one that hangs can be dumped a
 from __future__ import annotations
 
 import contextlib
-import glob
 import json
 import os
 import re
@@ -150,16 +149,10 @@ def _rings(pid: int, children: bool) -> Sequence[MappedRing]:
 
 def _of_the_dead(ring: MappedRing) -> Iterator[MappedRing]:
     """The rings that killed processes of the same recording have left beside a living one's."""
-    native = backends.native()
     recording = ring.meta.get("recording")
-    if native is None or not recording:
-        return
-    for path in sorted(glob.glob(os.path.join(glob.escape(os.path.dirname(ring.path)), "pyscope-*.ring"))):
-        meta = _meta(path)
-        if meta.get("recording") == recording and meta.get("mode") == "flight":
-            with contextlib.suppress(OSError, ValueError):
-                if not native.owner_alive(path):
-                    yield MappedRing(int(os.path.basename(path).split("-")[2]), path, meta)
+    for path, meta in parts.rings_of_the_dead(os.path.dirname(ring.path), "*"):
+        if recording and meta.get("recording") == recording and meta.get("mode") == "flight":
+            yield MappedRing(parts.pid_of(path), path, meta)
 
 
 def _owner(pid: int) -> str:

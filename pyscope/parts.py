@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pyscope import backends
 from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
@@ -203,6 +204,28 @@ def _recover_file(path: str) -> Iterator[Recovered]:
             yield Recovered(path, 0, 0, 0, 0, problem)
 
 
+def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rings that killed processes of a user ("*": of all) have left in a folder, each with its META.
+
+    {} is that of a ring which was not begun.
+    """
+    native = backends.native()
+    if native is None:
+        return
+    for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring"))):
+        with contextlib.suppress(OSError, ValueError):
+            if native.owner_alive(ring):
+                continue
+            meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
+            if isinstance(meta, dict):
+                yield ring, meta
+
+
+def pid_of(ring: str) -> int:
+    """Of the process that made a ring, which is in the ring's name."""
+    return int(os.path.basename(ring).split("-")[2])
+
+
 def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
     """Writes the recordings that killed flight recorders were to leave at `target` or as parts of it (or, if it is a
     folder, in it), from their rings."""
@@ -219,18 +242,15 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
         folders.add(os.path.dirname(head.ring_path))
     rows = []
     for folder in sorted(folders):
-        for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring"))):
+        for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
             with contextlib.suppress(OSError, ValueError):
-                if native.owner_alive(ring):
-                    continue
-                meta = json.loads(native.ring_meta(ring))
                 path = meta.get("path")
                 if meta.get("mode") != "flight" or not isinstance(path, str):
                     continue
                 part = path.startswith(f"{target}.") and path.endswith(".part")
                 if not part and (parts_only or target not in (path, os.path.dirname(path))):
                     continue
-                pid = int(os.path.basename(ring).split("-")[2])
+                pid = pid_of(ring)
                 try:
                     check_replaceable(path)
                     pages, events = native.dump_other(ring, path)
@@ -249,19 +269,13 @@ def seal_left_behind(folder: str) -> None:
     recording for a ring, it stays for an hour: that of a flight recorder, which `pyscope.load` reads, or one whose file
     has been moved or lies in another container.
     """
-    native = backends.native()
-    if native is None:
-        return
     rings = os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")
     for unfinished in glob.glob(f"{rings}.new"):  # of a process killed while it made its ring
         with contextlib.suppress(OSError):
             if time.time() - os.stat(unfinished).st_mtime > 60:
                 os.unlink(unfinished)
-    for ring in glob.glob(rings):
+    for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
         with contextlib.suppress(OSError, ValueError):
-            if native.owner_alive(ring):
-                continue
-            meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             path = meta.get("path")
             head = _head(path) if path else None
             replaced = head is not None and head.ring_path != ring
