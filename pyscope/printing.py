@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pyscope.analysis.counting import counted
+
 HEAD = "bold"
 FAINT = "dim"
 GOOD = "green"
@@ -56,7 +58,7 @@ def short_count(number: float) -> str:
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return counted(number, noun, plural or "", ",")
 
 
 def bar(share: float, width: int, encoding: str) -> str:

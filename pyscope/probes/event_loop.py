@@ -42,9 +42,7 @@ BLOCKED_NS = 50_000_000
 LAG_NS = 10_000_000
 TICK = 0.02  # seconds from look to look
 LATE_NS = 20_000_000  # busy for so long, a loop is looked at
-HALF_TICK_NS = (
-    10_000_000  # from a loop's timer on, callbacks that make it late have begun after about so long
-)
+HALF_TICK_NS = int(TICK * 0.5e9)  # after a loop's timer, what makes it late has begun after about so long
 
 _RUN: CodeType = Handle._run.__code__
 _RUN_ONCE: CodeType = BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]
