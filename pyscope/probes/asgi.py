@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from types import CoroutineType, ModuleType, TracebackType
+from types import CoroutineType, ModuleType
 from typing import Any, ClassVar
 
 from pyscope import emitter
@@ -17,7 +17,6 @@ from pyscope.probes.addresses import operation, template
 from pyscope.probes.asgi_elsewhere import Work, working
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
-from pyscope.probes.scope import Scope
 from pyscope.probes.steps import Steps
 
 __all__ = ["ASGIProbe", "Middleware", "patch"]
@@ -57,8 +56,12 @@ def patch(patches: Patches, library: ModuleType) -> None:
             if request is None:
                 await original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
                 return
-            with request:
+            try:
                 await request.steps
+            except BaseException as error:
+                request.leave(error)
+                raise
+            request.leave()
 
         return __call__  # type: ignore[return-value]
 
@@ -77,8 +80,12 @@ class Middleware:
         if request is None:
             await self.app(scope, receive, send)
             return
-        with request:
+        try:
             await request.steps
+        except BaseException as error:
+            request.leave(error)
+            raise
+        request.leave()
 
 
 _left_out: set[str] = set()
@@ -112,52 +119,59 @@ def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Reque
 
 
 class _Request:
-    """One request that is watched: `with request: await request.steps`."""
+    """One request that is watched: await `steps`, then `leave`. (`with` keeps a bound method alive meanwhile.)"""
 
-    __slots__ = ("_root", "_scope", "_token", "_told", "_work", "steps")
+    __slots__ = ("_around", "_root", "_scope", "_send", "_work", "steps")
 
     def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        self._told = Scope("request", _name(scope))
-        self._told.cpu_ns = 0  # that of its steps, and of what it does elsewhere
-        self._told.enter()
-        self._work = Work()
-        self._token = working.set(self._work)
+        self._work = Work(_name(scope))
+        self._work.enter()
+        self._around = working.get()  # of a request that asks another application of the process
+        working.set(self._work)
         self._scope = scope
+        self._send = send
         self._root = scope.get("root_path", "")
         self.steps: Any = None
-        scope[_MARK] = self._told.id
+        scope[_MARK] = self._work.id
         try:
-            awaitable: Any = app(scope, receive, _noting(self._told, self._work, send))
+            awaitable: Any = app(scope, receive, self.send)
             is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
             self.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
         except BaseException as error:
-            self.__exit__(type(error), error, None)
+            self.leave(error)
             raise
 
-    def __enter__(self) -> None:
-        pass  # it was begun as it was made
+    def send(self, message: Any) -> Awaitable[None]:
+        """The server's, which notes the status."""
+        if type(message) is dict:
+            what = message.get("type")
+            if what == "http.response.start" or what == "websocket.http.response.start":
+                status = message.get("status")
+                self._work.status = int(status) if isinstance(status, int) else 0
+                self._work.answers()
+            elif what == "websocket.accept":
+                self._work.status = 101
+                self._work.answers()
+        return self._send(message)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        told, scope = self._told, self._scope
-        work = self._work
-        told.cpu_ns = 0 if self.steps is None else self.steps.cpu_ns
+    def leave(self, error: BaseException | None = None) -> None:
+        """It has ended, with the exception that ended it if there was one."""
+        work, scope, steps = self._work, self._scope, self.steps
+        self.steps = None  # whose frame may hold `send`, and with it this
+        work.cpu_ns = 0 if steps is None else steps.cpu_ns
         try:
-            working.reset(self._token)
-        except Exception:  # as in Scope.leave
-            pass
-        try:
+            if working.get() is work:
+                working.set(self._around)
             if work.spent:
-                told.cpu_ns += sum(work.spent)
+                work.cpu_ns += sum(work.spent)
             if not work.known:
-                told.cpu_ns = -1
-            told.route = _route(scope, self._root)
-            if isinstance(error, Exception) and not told.status and scope["type"] == "http":
-                told.status = 500  # what the server will answer
+                work.cpu_ns = -1
+            work.route = _route(scope, self._root)
+            if isinstance(error, Exception) and not work.status and scope["type"] == "http":
+                work.status = 500  # what the server will answer
         except Exception:
             fault("asgi")
-        told.leave(error)
+        work.leave(error)
 
 
 def _name(scope: ASGIScope) -> str:
@@ -183,19 +197,3 @@ def _route(scope: ASGIScope, root: object) -> str:
     except Exception:
         fault("asgi")
         return ""
-
-
-def _noting(request: Scope, work: Work, send: Send) -> Send:
-    def noting(message: Any) -> Awaitable[None]:
-        if type(message) is dict:
-            what = message.get("type")
-            if what == "http.response.start" or what == "websocket.http.response.start":
-                status = message.get("status")
-                request.status = int(status) if isinstance(status, int) else 0
-                work.answers()
-            elif what == "websocket.accept":
-                request.status = 101
-                work.answers()
-        return send(message)
-
-    return noting

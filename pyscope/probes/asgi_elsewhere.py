@@ -19,18 +19,22 @@ from typing import Any
 
 from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
+from pyscope.probes.scope import Scope
 from pyscope.probes.steps import Steps
 
 __all__ = ["Work", "patch", "working"]
 
 
-class Work:
-    """What a request does elsewhere: CPU times, in nanoseconds. `known` is false once a task has answered that nobody
-    measures."""
+class Work(Scope):
+    """A request with what it does elsewhere: CPU times, in nanoseconds. `known` is false once a task has answered that
+    nobody measures. One object serves for both: of a busy service's requests thousands are alive, at which each full
+    garbage collection looks."""
 
     __slots__ = ("_others", "_task", "known", "spent")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        super().__init__("request", name)
+        self.cpu_ns = 0  # that of its steps, and of what it does elsewhere
         self._others: tuple[int, ...] = ()  # tasks that are measured
         self.spent: list[int] | None = None  # most requests have none
         self.known = True
@@ -49,8 +53,8 @@ class Work:
         if task != self._task and task not in self._others:
             self.known = False
 
-    def enter(self) -> int:
-        """The task that runs here, to be measured until it leaves; 0 where one runs that is measured already."""
+    def begin_task(self) -> int:
+        """The task that runs here, to be measured until its end; 0 where one runs that is measured already."""
         try:
             task = id(current_task())
             if task == self._task or task in self._others:
@@ -60,8 +64,8 @@ class Work:
         except Exception:
             return 0
 
-    def leave(self, task: int, cpu_ns: int) -> None:
-        """A task that has entered took so long."""
+    def end_task(self, task: int, cpu_ns: int) -> None:
+        """A task that had begun took so long."""
         try:
             self._others = tuple(other for other in self._others if other != task)
             self.account().append(cpu_ns)
@@ -157,7 +161,7 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         coroutine = original(self, *args, **kwargs)
         if work is None or type(coroutine) is not CoroutineType:
             return coroutine
-        task = work.enter()
+        task = work.begin_task()
         return _measured(work, task, coroutine) if task else coroutine
 
     async def awaiting(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -165,7 +169,7 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         coroutine = original(self, *args, **kwargs)
         if work is None or type(coroutine) is not CoroutineType:
             return await coroutine
-        task = work.enter()
+        task = work.begin_task()
         return await (_measured(work, task, coroutine) if task else coroutine)
 
     return _as_coroutine_function(original, returning, awaiting)
@@ -176,4 +180,4 @@ async def _measured(work: Work, task: int, coroutine: CoroutineType[Any, Any, An
     try:
         return await steps
     finally:
-        work.leave(task, steps.cpu_ns)
+        work.end_task(task, steps.cpu_ns)

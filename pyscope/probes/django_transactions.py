@@ -111,7 +111,7 @@ class Transactions:
         if known.operation in (_SELECT, _OTHER):
             return record.number, None
         return record.number, Transaction(
-            emitter.next_id(), record.number, record.database, AUTOCOMMIT, record.loads
+            emitter.next_id(), record.number, record.database, AUTOCOMMIT, [record.loads]
         )
 
     def sent(
@@ -186,7 +186,7 @@ class Transactions:
         record.loads.open += 1
         record.committing = None
         transaction = record.transaction = Transaction(
-            emitter.next_id(), record.number, record.database, isolation, record.loads
+            emitter.next_id(), record.number, record.database, isolation, [record.loads]
         )
         self._tell(Step.BEGIN, transaction)
         return transaction

@@ -16,7 +16,6 @@ or `with Scope("report", "annual"): ...`. Nothing here raises.
 from __future__ import annotations
 
 import asyncio
-from contextvars import Token
 from time import perf_counter_ns, thread_time_ns
 from types import TracebackType
 from typing import Self
@@ -44,7 +43,7 @@ class Scope:
     and leaves with -1 where it does not know.
     """
 
-    __slots__ = ("_cpu", "_started", "_token", "cpu_ns", "id", "kind", "name", "route", "status")
+    __slots__ = ("_around", "_cpu", "_started", "cpu_ns", "id", "kind", "name", "route", "status")
 
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
@@ -53,7 +52,9 @@ class Scope:
         self.status = 0
         self.route = ""
         self.cpu_ns = -1
-        self._token: Token[int] | None = None
+        self._around: int | None = (
+            None  # the scope in which this one runs: a Token is one object more, while it does
+        )
 
     def enter(self) -> Self:
         """Begins, within the scope that runs here."""
@@ -61,10 +62,11 @@ class Scope:
         try:
             if emitter.active():
                 self.id = emitter.next_id()
-                parent = emitter.scope.get()
-                self._token = emitter.scope.set(self.id)
+                around = emitter.scope.get()
+                emitter.scope.set(self.id)
+                self._around = around
                 emitter.emit(
-                    SCOPE_BEGIN.kind, self.id, parent, emitter.intern(self.kind), emitter.intern(self.name)
+                    SCOPE_BEGIN.kind, self.id, around, emitter.intern(self.kind), emitter.intern(self.name)
                 )
         except Exception:
             fault("asgi")
@@ -74,8 +76,8 @@ class Scope:
 
     def leave(self, error: BaseException | None = None) -> None:
         """Ends, with the exception that ended it if there was one."""
-        token, self._token = self._token, None
-        if token is None:
+        around, self._around = self._around, None
+        if around is None:
             return
         try:
             if self.cpu_ns < 0 <= self._cpu:
@@ -100,9 +102,12 @@ class Scope:
         except Exception:
             fault("asgi")
         try:
-            emitter.scope.reset(token)
-        except Exception:  # left in another context than it was entered in: a generator that was collected
-            pass
+            if (
+                emitter.scope.get() == self.id
+            ):  # else another context than it was entered in: a collected generator
+                emitter.scope.set(around)
+        except Exception:
+            fault("asgi")
 
     def __enter__(self) -> Self:
         return self.enter()

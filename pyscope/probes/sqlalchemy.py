@@ -80,7 +80,9 @@ class SQLAlchemyProbe(Probe):
         self._handing: set[tuple[type, str]] = set()  # the methods that were found
         self._guard = threading.Lock()
         self._connections: dict[int, _Connection] = {}
-        self._databases: dict[int, tuple[weakref.ref[Any], int, str]] = {}  # and the dialects, by engine
+        self._databases: dict[
+            int, tuple[weakref.ref[Any], int, str]
+        ] = {}  # and the dialects' names, by dialect
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
         self._reference = references(self._connections)
@@ -97,19 +99,24 @@ class SQLAlchemyProbe(Probe):
         self._statements.here = self._here
         self._patches = Patches()
         self._dialects, self._handing = set(), set()
+        self._databases.clear()  # a dialect that is in it has been looked at
+
+        def told(tell: Callable[..., None], step: Step) -> Callable[..., Any]:
+            return functools.partial(before, functools.partial(tell, step), self.fault)
+
+        begin, rollback = told(self._begin, Step.BEGIN), told(self._ended, Step.ROLLBACK)
+        committed = functools.partial(self._ended, Step.COMMIT)
+        commit = functools.partial(before_commit, committed, self._refused, self.fault)
         for name, make in (
-            ("_begin_impl", functools.partial(before, self._begin, self.fault)),
-            ("_commit_impl", functools.partial(before_commit, self._commit, self._refused, self.fault)),
-            ("_rollback_impl", functools.partial(before, self._rollback, self.fault)),
-            ("_savepoint_impl", functools.partial(before, self._savepoint, self.fault)),
-            ("_rollback_to_savepoint_impl", functools.partial(before, self._rollback_savepoint, self.fault)),
-            ("_release_savepoint_impl", functools.partial(before, self._release_savepoint, self.fault)),
-            ("_begin_twophase_impl", functools.partial(before, self._begin, self.fault)),
-            (
-                "_commit_twophase_impl",
-                functools.partial(before_commit, self._commit, self._refused, self.fault),
-            ),
-            ("_rollback_twophase_impl", functools.partial(before, self._rollback, self.fault)),
+            ("_begin_impl", begin),
+            ("_commit_impl", commit),
+            ("_rollback_impl", rollback),
+            ("_savepoint_impl", told(self._savepoint, Step.SAVEPOINT)),
+            ("_rollback_to_savepoint_impl", told(self._at_savepoint, Step.ROLLBACK_TO)),
+            ("_release_savepoint_impl", told(self._at_savepoint, Step.RELEASE)),
+            ("_begin_twophase_impl", begin),
+            ("_commit_twophase_impl", commit),
+            ("_rollback_twophase_impl", rollback),
         ):
             if not self._patches.replace(Connection, name, make):
                 self._patches.undo()
@@ -271,15 +278,19 @@ class SQLAlchemyProbe(Probe):
         return record
 
     def opened(self, connection: Any) -> _Connection:
-        dialect = type(connection.dialect)
-        if dialect not in self._dialects:
-            self._watch_dialect(dialect)
-        engine = connection.engine
-        known = self._databases.get(id(engine))
-        if known is None or known[0]() is not engine:
+        dialect = (
+            connection.dialect
+        )  # each engine's own, of all that are derived from it by execution options
+        known = self._databases.get(id(dialect))
+        if known is None or known[0]() is not dialect:
+            self._watch_dialect(type(dialect))
             if len(self._databases) >= _MOST_ENGINES:
                 self._databases.clear()
-            known = self._databases[id(engine)] = weakref.ref(engine), _database(engine), engine.dialect.name
+            known = self._databases[id(dialect)] = (
+                weakref.ref(dialect),
+                _database(connection.engine),
+                dialect.name,
+            )
         of = self._reference(connection)
         record = self._connections[of.identity] = _Connection(of, known[1], known[2])
         return record
@@ -287,97 +298,69 @@ class SQLAlchemyProbe(Probe):
     def started(self, record: _Connection, connection: Any) -> Transaction:
         options = connection.get_execution_options()
         isolation = options.get("isolation_level") or connection.dialect.default_isolation_level or ""
-        loads = self._here.loads
-        loads.open += 1
+        loads = self._here.alone
+        loads[0].open += 1
         record.committing = None
         transaction = record.transaction = Transaction(
             emitter.next_id(), record.number, record.database, str(isolation), loads
         )
         return transaction
 
-    def _tell(self, step: Step, transaction: Transaction) -> None:
-        transaction.tell_step(step)
-
-    def _begin(self, connection: Any, *_transaction: Any) -> None:
-        if not self._watching or not emitter.active():
-            return
-        try:
-            self._tell(Step.BEGIN, self.started(self._of(connection), connection))
-        except Exception:
-            self.fault()
-
-    def _commit(self, connection: Any, *_twophase: Any) -> None:
-        self._ended(connection, Step.COMMIT)
-
-    def _rollback(self, connection: Any, *_twophase: Any) -> None:
-        self._ended(connection, Step.ROLLBACK)
+    def _begin(self, step: Step, connection: Any, *_transaction: Any) -> None:
+        if self._watching and emitter.active():
+            self.started(self._of(connection), connection).tell_step(step)
 
     def _refused(self, connection: Any) -> None:
         """The commit that was told has failed."""
         if not self._watching or not emitter.active():
             return
-        try:
-            record = self._of(connection)
-            if record.committing is not None:
-                self._tell(Step.FAILED, record.committing)
-                record.committing = None
-        except Exception:
-            self.fault()
+        record = self._of(connection)
+        if record.committing is not None:
+            record.committing.tell_step(Step.FAILED)
+            record.committing = None
 
-    def _ended(self, connection: Any, step: Step) -> None:
+    def _ended(self, step: Step, connection: Any, *_twophase: Any) -> None:
         if not self._watching:
             return
-        try:
-            record = self._of(connection)
-            transaction, record.transaction = record.transaction, None
-            if step is Step.ROLLBACK and transaction is None and record.committing is not None:
-                transaction, step = record.committing, Step.FAILED
-            record.committing = None
-            if transaction is None:
-                self._here.loads.ended()  # it began before the recording, or outside one
-                return
-            if not emitter.active():
-                transaction.forget()
-                return
-            if transaction.autocommit:
-                step = Step.COMMIT  # each statement has done that already
-            if step is Step.COMMIT:
-                transaction.tell()
-                record.committing = transaction
-            if step is not Step.FAILED:
-                transaction.forget()
-            self._tell(step, transaction)
-        except Exception:
-            self.fault()
+        record = self._of(connection)
+        transaction, record.transaction = record.transaction, None
+        if step is Step.ROLLBACK and transaction is None and record.committing is not None:
+            transaction, step = record.committing, Step.FAILED
+        record.committing = None
+        if transaction is None:
+            self._here.loads.ended()  # it began before the recording, or outside one
+            return
+        if not emitter.active():
+            transaction.forget()
+            return
+        if transaction.autocommit:
+            step = Step.COMMIT  # each statement has done that already
+        if step is Step.COMMIT:
+            transaction.tell()
+            record.committing = transaction
+        if step is not Step.FAILED:
+            transaction.forget()
+        transaction.tell_step(step)
 
-    def _savepoint(self, connection: Any, name: str | None = None) -> None:
+    def _savepoint(self, step: Step, connection: Any, name: str | None = None) -> None:
         record = self._connections.get(id(connection))
         if record is not None and name is None:  # it gets its name right after this
             record.savepoints += 1
             name = f"sa_savepoint_{record.savepoints}"
-        self._at_savepoint(connection, name or "", Step.SAVEPOINT)
+        self._at_savepoint(step, connection, name or "")
 
-    def _rollback_savepoint(self, connection: Any, name: str) -> None:
-        self._at_savepoint(connection, name, Step.ROLLBACK_TO)
-
-    def _release_savepoint(self, connection: Any, name: str) -> None:
-        self._at_savepoint(connection, name, Step.RELEASE)
-
-    def _at_savepoint(self, connection: Any, name: str, step: Step) -> None:
+    def _at_savepoint(self, step: Step, connection: Any, name: str) -> None:
         if not self._watching or not emitter.active():
             return
-        try:
-            record = self._of(connection)
-            transaction = record.transaction
-            if transaction is None:
-                transaction = self.started(record, connection)
-            if step is Step.SAVEPOINT:
-                transaction.savepoint(name)
-            elif step is Step.ROLLBACK_TO:
-                transaction.rolled_back_to(name)
-            self._tell(step, transaction)
-        except Exception:
-            self.fault()
+        record = self._of(connection)
+        transaction = record.transaction
+        if transaction is None:
+            transaction = self.started(record, connection)
+        if step is Step.SAVEPOINT:
+            transaction.savepoint(name)
+        elif step is Step.ROLLBACK_TO:
+            transaction.rolled_back_to(name)
+        transaction.tell_step(step)
 
 
 def _stands_alone(connection: Any) -> bool:

@@ -397,6 +397,7 @@ FAULTY = [
 def test_what_blocks_a_loop_is_named(
     issues: Issues, service: Service, way: Any, place: str, what: str, with_probe: bool
 ) -> None:
+    asyncio.run(way(service))  # what is imported then, or first connected, may take long
     probes = [name for name in PROBES if with_probe or name != "event_loop"]
     found = issues(lambda: asyncio.run(way(service)), BLOCKING, probes)
     here = [issue for issue in found if issue.call_site.function.rpartition(".")[2] == place]

@@ -475,10 +475,59 @@ def test_the_cpu_time_of_a_short_scope_is_no_more_than_it_took(
         assert 0 <= row.cpu_ns <= row.end_ns - row.start_ns
 
 
+@pytest.mark.usefixtures("uncollected")
+def test_a_request_in_flight_keeps_few_objects_alive(scopes: Scopes) -> None:
+    """A full garbage collection looks at each: of a thousand requests in flight they cost more than what they do."""
+    tracked: dict[str, int] = {}
+
+    async def crowd(name: str, application: Callable[[Any], Any], requests: int = 200) -> None:
+        release = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await release.wait()
+
+        served = application(app)
+        scope = {"type": "http", "method": "GET", "path": "/"}
+        running = [asyncio.ensure_future(served(dict(scope), None, None)) for _ in range(requests)]
+        await asyncio.sleep(0)
+        tracked[name] = len(gc.get_objects()) // requests
+        release.set()
+        await asyncio.gather(*running)
+
+    def body() -> None:
+        for name, wrapped in (("warm", Middleware), ("bare", lambda app: app), ("watched", Middleware)):
+            gc.collect()
+            asyncio.run(crowd(name, wrapped))
+
+    assert len(scopes(body)) == 400
+    assert tracked["watched"] - tracked["bare"] <= 10, tracked
+
+
+def test_a_request_within_another_gives_the_work_back_to_it(scopes: Scopes) -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 204})
+
+    async def outer(scope: Any, receive: Any, send: Any) -> None:
+        await Middleware(inner)({"type": "http", "method": "GET", "path": "/inner"}, receive, send)
+        await asyncio.to_thread(burn, 0.05)
+
+    async def send(message: Any) -> None:
+        pass
+
+    found = scopes(
+        lambda: asyncio.run(
+            Middleware(outer)({"type": "http", "method": "GET", "path": "/outer"}, None, send)  # type: ignore[arg-type]
+        )
+    )
+    by_name = {row.name: row for row in found}
+    assert by_name["GET /inner"].parent == by_name["GET /outer"].id
+    assert by_name["GET /outer"].cpu_ns >= 0.05e9
+
+
 def test_a_scope_that_has_not_ended_is_open(tmp_path: Any) -> None:
     with pyscope.record(tmp_path / "run", modules=["pyscope.*"]):
-        scope = Scope("request", "GET /").enter()
-        emitter.scope.reset(scope._token)  # type: ignore[arg-type]
+        Scope("request", "GET /").enter()
+        emitter.scope.set(0)
     [row] = pyscope.load(tmp_path / "run").scopes
     assert (row.outcome, row.cpu_ns) == ("open", -1)
     assert row.end_ns >= row.start_ns

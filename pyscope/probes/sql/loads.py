@@ -52,6 +52,9 @@ class Loads(LoadsFields):
         self.rows = [], []
         self.most_rows = FEW_ROWS
         self.open = 0  # transactions
+        self.alone = [
+            self
+        ]  # the loads of a transaction that stays on this thread: of all of them the same list
         self.written: Statement | None = None
         # Instances that were written, by the id of their state: two generations, of which the older is dropped.
         self._young: dict[int, tuple[Statement, Any]] = {}
@@ -117,7 +120,8 @@ class Loads(LoadsFields):
 
     def ended(self) -> None:
         """A transaction has ended. When none is open, what was read is of no more interest."""
-        self.open = max(0, self.open - 1)
+        if self.open:
+            self.open -= 1
         if not self.open and self.rows[0]:
             self.rows = [], []
             self.most_rows = FEW_ROWS
@@ -128,3 +132,6 @@ class LoadsOfThreads(threading.local):
 
     def __init__(self) -> None:
         self.loads = Loads()
+        self.alone = [
+            self.loads
+        ]  # those of a transaction that stays on this thread: of all of them the same list

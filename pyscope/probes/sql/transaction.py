@@ -86,8 +86,10 @@ def _group_of(database: int, table: str, equalities: Iterable[tuple[str, Any]], 
 
 
 class Transaction(TransactionFields):
-    """One transaction of one connection, from its begin to its end. `loads`: of the threads that ran it,
-    the latest last. `first_run`: the number of its first statement of the ORM. `ended`: `forget` was called.
+    """One transaction of one connection, from its begin to its end.
+
+    `loads`: of the threads that ran it, the latest last; first a list of one, which may be that of other transactions.
+    `first_run`: the number of its first statement of the ORM. `ended`: `forget` was called.
 
     Most only read: what is gathered begins as an empty tuple. Thousands of lists would live as long as the statements
     are known that they belong to, and make the garbage collector look at all of the program's objects more often.
@@ -107,7 +109,9 @@ class Transaction(TransactionFields):
         "savepoints",
     )
 
-    def __init__(self, number: int, connection: int, database: int, isolation: str, loads: Loads) -> None:
+    def __init__(
+        self, number: int, connection: int, database: int, isolation: str, loads: list[Loads]
+    ) -> None:
         self.number = number
         self.connection = connection
         self.database = database
@@ -116,8 +120,8 @@ class Transaction(TransactionFields):
         self.ended = False
         self.savepoints: _Gathered[tuple[str, int]] = ()
         self.batch: weakref.ref[Any] | None = None
-        self.loads = [loads]
-        self._begun = loads
+        self.loads = loads
+        self._begun = loads[0]
         self.first_run = 0
         self.looks = ()
         self._earlier: _Gathered[tuple[Statement, Any]] = ()
@@ -155,11 +159,8 @@ class Transaction(TransactionFields):
 
     def moved(self, loads: Loads) -> None:
         """It goes on in another thread."""
-        if self.ended:
-            return
-        if loads in self.loads:
-            self.loads.remove(loads)
-        self.loads.append(loads)
+        if not self.ended:
+            self.loads = [*(other for other in self.loads if other is not loads), loads]
 
     def looked(self, number: int, known: Known, parameters: Any, rows: int) -> None:
         """A SELECT was sent that names rows, or a group of them, by values."""
