@@ -115,7 +115,19 @@ def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Reque
     if _left_out and _is_left_out(scope):
         scope[_MARK] = 0  # nor what is mounted there
         return None
-    return _Request(app, scope, receive, send)
+    try:
+        request = _Request(scope, send)
+    except Exception:
+        fault("asgi")
+        return None
+    try:
+        awaitable: Any = app(scope, receive, request.send)
+        is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
+        request.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
+    except BaseException as error:
+        request.leave(error)
+        raise
+    return request
 
 
 class _Request:
@@ -123,7 +135,7 @@ class _Request:
 
     __slots__ = ("_around", "_root", "_scope", "_send", "_work", "steps")
 
-    def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: ASGIScope, send: Send) -> None:
         self._work = Work(_name(scope))
         self._work.enter()
         self._around = working.get()  # of a request that asks another application of the process
@@ -133,13 +145,6 @@ class _Request:
         self._root = scope.get("root_path", "")
         self.steps: Any = None
         scope[_MARK] = self._work.id
-        try:
-            awaitable: Any = app(scope, receive, self.send)
-            is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
-            self.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
-        except BaseException as error:
-            self.leave(error)
-            raise
 
     def send(self, message: Any) -> Awaitable[None]:
         """The server's, which notes the status."""

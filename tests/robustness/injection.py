@@ -33,7 +33,6 @@ THE_PROGRAMS = frozenset(
             "_Traced.release",
             "TracedSimpleQueue.put",
             "TracedSimpleQueue.get",
-            "_Request.__init__",
             "_watched",
         ),
     }
