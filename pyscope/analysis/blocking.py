@@ -128,10 +128,11 @@ def _external(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Clients that wait in the thread itself."""
     begins, ends = trace.probe_events(EXTERNAL_BEGIN), trace.probe_events(EXTERNAL_END)
     long = ends["duration_ns"] >= least_ns
-    durations = dict(zip(ends["attempt"][long].tolist(), ends["duration_ns"][long].tolist(), strict=True))
+    # Not the begin and the duration: that was measured from a little before the begin was told.
+    ended = dict(zip(ends["attempt"][long].tolist(), ends["time_ns"][long].tolist(), strict=True))
     rows = np.flatnonzero(
         (begins["blocking"] > 0)
-        & np.isin(begins["attempt"], list(durations))
+        & np.isin(begins["attempt"], list(ended))
         & trace.contexts.of_kind("task", begins["context"])
     )
     return [
@@ -139,7 +140,7 @@ def _external(trace: Trace, least_ns: int) -> list[_Stretch]:
             row.thread,
             row.context,
             row.time_ns,
-            row.time_ns + durations[row.attempt],
+            ended[row.attempt],
             stack=row.stack,
             what=f"{row.client}: {row.operation} to {row.peer}",
             advice="Use the client's asynchronous interface, or await asyncio.to_thread(...).",

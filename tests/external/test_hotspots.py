@@ -19,6 +19,7 @@ from services import TLS, Answer, Service
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from pyscope import emitter
 from pyscope.analysis import hotspots
 from pyscope.findings import PerformanceIssue
 from pyscope.probes.scope import Scope
@@ -401,13 +402,34 @@ def test_what_blocks_a_loop_is_named(
     probes = [name for name in PROBES if with_probe or name != "event_loop"]
     found = issues(lambda: asyncio.run(way(service)), BLOCKING, probes)
     here = [issue for issue in found if issue.call_site.function.rpartition(".")[2] == place]
-    assert len(here) == 1, found  # a busy machine may hold the loop up elsewhere too
+    told = [(issue.explanation, issue.duration_ns / 1e6, issue.call_site) for issue in found]
+    assert len(here) == 1, told  # a busy machine may hold the loop up elsewhere too
     issue = here[0]
     assert issue.call_site.file == __file__
     assert issue.explanation.startswith(what)
     assert "asyncio" in issue.suggestion
     assert issue.duration_ns >= SLOW * 1e9 * 0.9
     assert issue.count == 1
+
+
+def test_a_wait_whose_begin_is_told_late_is_one_finding(
+    issues: Issues, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(by_requests(service))
+
+    def body() -> None:
+        stack = emitter.stack
+
+        def slowly(*arguments: Any) -> int:
+            time.sleep(0.05)
+            return stack(*arguments)
+
+        monkeypatch.setattr(emitter, "stack", slowly)
+        asyncio.run(by_requests(service))
+        monkeypatch.undo()
+
+    [issue] = issues(body, BLOCKING, [*PROBES])
+    assert issue.explanation.startswith("urllib3: GET / to")
 
 
 @pytest.mark.parametrize("way", [in_a_thread, by_awaiting, by_an_asyncio_lock, in_small_steps])

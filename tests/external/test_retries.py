@@ -315,7 +315,7 @@ def test_connections_that_a_transport_of_httpx_tries_again(
     often, once = calls(body)
     assert (often.retries, often.outcome, often.repeated_by) == (2, "failed", library.__name__)
     assert all(attempt.error.endswith("Connection refused") for attempt in often.attempts)
-    assert [round(attempt.backoff_ns / 1e9, 1) for attempt in often.attempts] == [0, 0, 0.5]
+    assert [attempt.backoff_ns / 1e9 for attempt in often.attempts] == pytest.approx([0, 0, 0.5], abs=0.3)
     assert (once.retries, once.outcome) == (0, "failed")
 
 
