@@ -320,11 +320,16 @@ cdef uint32_t stack_at(Places* places) noexcept:
     return stack
 
 
+cdef object current_greenlet = None  # greenlet.getcurrent, once the module has it
+
+
 cdef int outer_greenlets(Places* places, int most) except -1:
-    getcurrent = getattr(greenlet_module, "getcurrent", None)
-    if getcurrent is None:  # still being imported
-        return 0
-    outer = getcurrent().parent
+    global current_greenlet
+    if current_greenlet is None:
+        current_greenlet = getattr(greenlet_module, "getcurrent", None)
+        if current_greenlet is None:  # still being imported
+            return 0
+    outer = current_greenlet().parent
     while outer is not None and places.count < most:
         frame = outer.gr_frame
         if frame is not None:

@@ -176,7 +176,11 @@ cdef class Statements:
         cdef int64_t parent = 0, arguments = 0
         if known.operation == self.select:
             if known.orm:
-                options = context.execution_options.get("_sa_orm_load_options")
+                settings = context.execution_options
+                if isinstance(settings, dict):  # SQLAlchemy's immutabledict is one
+                    options = (<dict>settings).get("_sa_orm_load_options")
+                else:
+                    options = settings.get("_sa_orm_load_options")
                 state = None if options is None else options._lazy_loaded_from
                 if state is None and (options is None or options._refresh_state is None):
                     load = known.asked_load
