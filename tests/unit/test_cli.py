@@ -112,6 +112,33 @@ class TestRunAndReport:
         shell("run", "--modules", "wave", "-o", "run.pyscope", "program.py")
         assert "No call was recorded" in shell("report", "run.pyscope").stdout
 
+    def test_what_a_program_named_is_no_markup_and_commands_nothing_of_the_terminal(
+        self, shell: Shell
+    ) -> None:
+        (shell.folder / "hostile.py").write_text(
+            textwrap.dedent("""
+                def work(): raise type("[/e]\\x1b[31m\\x9b2J", (Exception,), {})
+                work.__code__ = work.__code__.replace(co_name="f[/x]", co_qualname="f[/x]\\x1b]0;title\\x07[red]")
+                try: work()
+                except Exception: pass
+            """)
+        )
+        shell("run", "-o", "run.pyscope", "--probes", "auto", "hostile.py", "[/a]", "\x1b[2J", "[bold]:bomb:")
+        text = shell("report", "run.pyscope").stdout
+        assert "hostile.py [/a] [2J [bold]:bomb:" in text
+        assert "f[/x]]0;title[red]" in text
+        assert "[/e][31m2J" in text
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_a_terminal_of_another_encoding_is_printed_to(self, shell: Shell, encoding: str) -> None:
+        shell("run", "-o", "run.pyscope", "program.py", "日本")
+        shell.environment["PYTHONIOENCODING"] = encoding
+        text = shell("report", "run.pyscope").stdout
+        assert "program.py ??" in text
+        assert re.search(r"\d us\b", text)
+        shell("doctor")
+
     def test_disabled_nothing_is_written(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_DISABLE"] = "1"
         shell("run", "program.py")
