@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import shutil
+import stat
 import struct
 import time
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ def _seal(path: str, head: _Head) -> Recovered:
         return Recovered(path, head.pid, 0, 0, 0, "the native recorder is not installed here")
     try:
         pages, events, dropped = native.adopt(path, head.ring_path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: it is another process's ring
         return Recovered(path, head.pid, 0, 0, 0, str(error))
     return Recovered(path, head.pid, pages, events, dropped)
 
@@ -205,7 +206,7 @@ def _recover_file(path: str) -> Iterator[Recovered]:
 
 
 def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rings that killed processes of a user ("*": of all) have left in a folder, each with its META.
+    """The rings that killed processes of a user (its id; "*": of all) have left in a folder, each with its META.
 
     {} is that of a ring which was not begun.
     """
@@ -214,11 +215,31 @@ def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, A
         return
     for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring"))):
         with contextlib.suppress(OSError, ValueError):
-            if native.owner_alive(ring):
+            if (user != "*" and not _own(ring)) or native.owner_alive(ring):
                 continue
             meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             if isinstance(meta, dict):
                 yield ring, meta
+
+
+def _own(path: str) -> bool:
+    """Whether a file is this user's: the folder of rings is everybody's, and what one says is written where it says."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.getuid(), os.geteuid())
+
+
+def unbegun(folder: str, user: str) -> Iterator[str]:
+    """The files of rings that processes which were killed while they made them have left in a folder."""
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring.new"))):
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > 60:  # a younger one may be in the making
+                yield path
+
+
+def _delete_unbegun(folder: str) -> None:
+    for path in unbegun(folder, str(os.getuid())):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def pid_of(ring: str) -> int:
@@ -242,6 +263,8 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
         folders.add(os.path.dirname(head.ring_path))
     rows = []
     for folder in sorted(folders):
+        if not parts_only:
+            _delete_unbegun(folder)
         for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
             with contextlib.suppress(OSError, ValueError):
                 path = meta.get("path")
@@ -269,11 +292,7 @@ def seal_left_behind(folder: str) -> None:
     recording for a ring, it stays for an hour: that of a flight recorder, which `pyscope.load` reads, or one whose file
     has been moved or lies in another container.
     """
-    rings = os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")
-    for unfinished in glob.glob(f"{rings}.new"):  # of a process killed while it made its ring
-        with contextlib.suppress(OSError):
-            if time.time() - os.stat(unfinished).st_mtime > 60:
-                os.unlink(unfinished)
+    _delete_unbegun(folder)
     for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
         with contextlib.suppress(OSError, ValueError):
             path = meta.get("path")

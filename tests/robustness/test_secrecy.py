@@ -115,3 +115,23 @@ def test_a_recording_is_not_written_through_a_link_that_somebody_else_has_laid(t
         pyscope.start(tmp_path / "run.pyscope")
     assert target.read_text() == "mine" * 3000
     assert stat.S_ISLNK((tmp_path / "run.pyscope").lstat().st_mode)
+
+
+def test_what_a_recording_calls_its_ring_is_opened_only_if_it_is_a_file(programs: Programs) -> None:
+    """A pipe would be waited for without end."""
+    programs.run(
+        """
+        import os, pyscope
+        pyscope.start("run.pyscope", modules=["__main__"])
+        os.kill(os.getpid(), 9)
+        """,
+        code=-9,
+    )
+    [ring] = programs.rings.glob("*.ring")
+    ring.unlink()
+    os.mkfifo(ring)
+    try:
+        reasons = [loss.reason for loss in pyscope.load(programs.folder / "run.pyscope").losses]
+    finally:
+        ring.unlink()
+    assert reasons == ["ring_gone"]

@@ -85,3 +85,18 @@ def test_what_stands_at_its_path_and_is_no_recording_is_kept_and_so_is_the_ring(
 def test_where_nothing_was_left_there_is_nothing_to_recover(tmp_path: Path) -> None:
     with pytest.raises(RecordingNotFound):
         pyscope.recover(tmp_path / "run.pyscope")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs files of another user")
+def test_rings_that_somebody_else_has_laid_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folder is everybody's; what they say is written where they say, in the name of whoever recovers."""
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
+    record(tmp_path, "fork", "killed")
+    rings = sorted(tmp_path.glob("*.ring"))
+    for ring in rings:
+        os.chown(ring, 65534, 65534)
+    assert pyscope.recover(tmp_path) == []
+    assert sorted(tmp_path.glob("*.ring")) == rings
+    assert not (tmp_path / "run.pyscope").exists()
