@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import importlib
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends, config, recorder, ring_place
+from pyscope import backends, config, parts, recorder, ring_place
 from pyscope.backends import BackendChoice
 from pyscope.ring_place import RingPlace
 
@@ -33,7 +34,7 @@ _RING_NAME = re.compile(r"pyscope-\d+-(\d+)-[0-9a-f]+\.ring")
 
 @dataclass(frozen=True, slots=True)
 class LeftoverRing:
-    """The ring of a process that died before its recording was complete."""
+    """The ring of a process that died before its recording was complete; `.ring.new` if it had not begun to record."""
 
     path: str
     pid: int
@@ -95,12 +96,17 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         if not named.available:
             problems.append(f"the backend {named.name!r} was asked for, but {named.reason}")
     if not any(ring.fits for ring in rings):
+        why = "; ".join(f"{ring.folder}: {ring.problem}" for ring in rings)
         problems.append(
-            f"no folder has room for the ring of {settings.ring_mb} MiB: set a smaller ring_mb "
+            f"the ring of {settings.ring_mb} MiB can lie nowhere ({why}): set a smaller ring_mb "
             "(PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)"
         )
     target = os.path.dirname(os.path.abspath(settings.path or "x"))
-    if not os.access(target, os.W_OK):
+    if settings.path is not None and os.path.exists(settings.path) and not os.path.isfile(settings.path):
+        problems.append(
+            f"the recording would be {settings.path}, which is no file: name another with -o FILE"
+        )
+    elif not os.access(target, os.W_OK) and not (settings.mode == "flight" and settings.path is None):
         problems.append(
             f"recordings would go to {target}, which cannot be written: name another with -o FILE"
         )
@@ -144,12 +150,19 @@ def _leftovers(folders: set[str]) -> list[LeftoverRing]:
     for folder in sorted(folders):
         for path in sorted(glob.glob(os.path.join(glob.escape(folder), "pyscope-*.ring"))):
             name = _RING_NAME.fullmatch(os.path.basename(path))
-            if name is None or (native is not None and native.owner_alive(path)):
+            if name is None or not os.access(
+                path, os.R_OK | os.W_OK
+            ):  # another user's: alive or not, who knows
+                continue
+            if native is not None and native.owner_alive(path):
                 continue
             try:
                 found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path)))
             except OSError:  # it went away meanwhile
                 continue
+        for path in parts.unbegun(folder, "*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                found.append(LeftoverRing(path, parts.pid_of(path), os.path.getsize(path)))
     return found
 
 

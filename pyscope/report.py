@@ -311,17 +311,17 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
     read_ns = found.clock.get("read_ns")
     facts.add_row("Clock", f"{found.clock['kind']}" + (f", {read_ns:.1f} ns a reading" if read_ns else ""))
     for number, ring in enumerate(found.rings):
-        verdict = "room" if ring.fits else f"no room for {size(found.ring_bytes)}"
+        verdict = "room" if ring.fits else ring.problem
         facts.add_row(
             "Ring" if number == 0 else "", f"{ring.folder}: {size(ring.free_bytes)} free, {verdict}"
         )
     for leftover in found.leftovers:
+        what = (
+            "empty, pyscope recover deletes it" if leftover.path.endswith(".new") else "see pyscope recover"
+        )
         facts.add_row(
             "Left over",
-            Text(
-                f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: see pyscope recover",
-                WARN,
-            ),
+            Text(f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: {what}", WARN),
         )
     there = [name for name, installed in found.extras.items() if installed]
     missing = [name for name, installed in found.extras.items() if not installed]

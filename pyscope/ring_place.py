@@ -38,11 +38,12 @@ def folders(settings: config.Settings, path: str | None, size: int, refusals: li
 
 
 class RingPlace(NamedTuple):
-    """Where a ring would lie."""
+    """Where a ring would lie. `problem`: why it cannot, in words; "" if it fits."""
 
     folder: str
     free_bytes: int
     fits: bool
+    problem: str
 
 
 def considered(settings: config.Settings) -> list[RingPlace]:
@@ -50,10 +51,25 @@ def considered(settings: config.Settings) -> list[RingPlace]:
     size = size_bytes(settings, child=False)
     places = []
     for folder in folders(settings, settings.path and os.path.abspath(settings.path), size, []):
+        free, problem = 0, ""
         try:
-            stat = os.statvfs(folder)
-            free = stat.f_bavail * stat.f_frsize
-        except OSError:
-            free = 0
-        places.append(RingPlace(folder, free, free >= size))
+            found = os.statvfs(folder)
+            free = found.f_bavail * found.f_frsize
+        except OSError as error:
+            problem = error.strerror or str(error)
+        else:
+            if not os.access(folder, os.W_OK | os.X_OK):
+                problem = "it cannot be written"
+            elif free < size:
+                problem = f"no room for {settings.ring_mb} MiB"
+            elif 0 <= _largest_file() < size:
+                problem = f"files may have {_largest_file()} bytes only (ulimit -f)"
+        places.append(RingPlace(folder, free, not problem, problem))
     return places
+
+
+def _largest_file() -> int:
+    """Bytes that a file of this process may have; negative if there is no limit."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0]

@@ -207,8 +207,26 @@ class TestDoctor:
         assert all(choice["reason"] for choice in found["backends"])
 
     def test_where_recording_would_not_work_it_says_why_and_ends_with_1(self, shell: Shell) -> None:
-        shell.environment["PYSCOPE_RING_MB"] = str(10**9)
-        assert "no folder has room" in shell("doctor", code=1).stdout.replace("\n", " ")
+        def said() -> str:
+            return " ".join(shell("doctor", code=1).stdout.split())
+
+        shell.environment["PYSCOPE_RING_MB"] = str(10**6)
+        assert "no room for 1000000 MiB" in said()
+        shell.environment["PYSCOPE_RING_DIR"] = "nowhere"
+        assert "nowhere: No such file or directory" in said()
+        shell.environment |= {"PYSCOPE_RING_DIR": ".", "PYSCOPE_RING_MB": "4", "PYSCOPE_OUTPUT": "."}
+        assert "which is no file" in said()
+
+    def test_with_too_small_files_allowed_it_says_so(self, shell: Shell) -> None:
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f"ulimit -f 100; {sys.executable} -m pyscope doctor"],
+            cwd=shell.folder,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 1
+        assert "ulimit -f" in ended.stdout
 
     def test_switched_off_is_not_working(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_DISABLE"] = "1"
@@ -231,3 +249,11 @@ class TestRecover:
         found = json.loads(shell("report", "run.pyscope", "--json", "--function", "fib").stdout)
         assert found["tables"]["self"][0]["calls"] == CALLS_OF_FIB_15
         assert not list(shell.folder.glob("*.ring"))
+
+    def test_a_ring_that_was_never_begun_is_told_and_deleted(self, shell: Shell) -> None:
+        left = shell.folder / f"pyscope-{os.getuid()}-4711-abcdef012345.ring.new"
+        left.touch()
+        os.utime(left, (0, 0))
+        assert "process 4711" in " ".join(shell("doctor").stdout.split())
+        shell("recover", ".")
+        assert not left.exists()
