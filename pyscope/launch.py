@@ -55,9 +55,16 @@ class Program:
             return
         import pyscope
 
-        path = settings.path or f"{self.name}-{os.getpid()}{EXTENSION}"
+        path = os.path.abspath(settings.path or f"{self.name}-{os.getpid()}{EXTENSION}")
+        start: dict[str, Any] = {**self.settings, "path": path}
+        if (
+            settings.path is None
+            and settings.mode == "flight"
+            and not os.access(os.path.dirname(path), os.W_OK)
+        ):
+            del start["path"]  # a service that may write nowhere: it is dumped, and not written at its stop
         try:
-            pyscope.start(**{**self.settings, "path": os.path.abspath(path)})
+            pyscope.start(**start)
         except OSError as error:
             raise RecorderError(
                 f"The recording {path} cannot be written: {error.strerror or error}. "

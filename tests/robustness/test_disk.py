@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_a_read_only_disk_is_refused_before_anything_is_installed(programs: Prog
     assert "cannot be written. Choose another path." in first
     assert "Read-only file system" in second
     assert programs.left_behind() == []
+
+
+def test_a_flight_recorder_runs_where_nothing_can_be_written(programs: Programs, disk: Path) -> None:
+    _mount("-o", "remount,ro", str(disk))
+    program = programs.write("print('it ran')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "run", "--mode", "flight", str(program)],
+        cwd=disk, env=programs.environment(), capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "it ran\n", "")
 
 
 STALL = """
