@@ -240,11 +240,11 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[object], str]:
 
 def _ring_mb(value: object) -> int:
     number: object = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         number = int(value)
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 1 << 20:
         return number
-    raise _Refused("must be a whole number of MiB, 1 or more (the default is 64)")
+    raise _Refused("must be a whole number of MiB from 1 to 1048576 (the default is 64)")
 
 
 def _budget(value: object) -> float:
