@@ -199,6 +199,12 @@ def test_a_recording_without_calls_is_exported_too(tmp_path: Path, form: str) ->
         json.loads(path.read_text())
 
 
+def test_an_export_is_for_its_owner_alone_as_the_recording_is(trace: Trace, tmp_path: Path) -> None:
+    (tmp_path / "open.csv").touch(0o666)
+    for name in ("new.csv", "open.csv"):
+        assert export.write(trace, "csv", tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
 def test_another_format_is_refused_with_those_there_are(trace: Trace) -> None:
     with pytest.raises(ValueError, match="one of html, chrome, perfetto"):
         export.write(trace, "pdf")
