@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from pyscope import probes
 from pyscope.errors import ConfigError
 
-__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "resolve"]
+__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "check", "resolve"]
 
 Detail: TypeAlias = Literal["calls", "c_calls"]
 Mode: TypeAlias = Literal["stream", "flight"]
@@ -75,7 +75,7 @@ class Settings:
         if not isinstance(sources, dict):
             sources = {}
         checked = {
-            name: _checked(name, value, sources.get(name, "the parent process"))
+            name: check(name, value, sources.get(name, "the parent process"))
             for name, value in values.items()
             if value is not None
         }
@@ -100,7 +100,7 @@ def resolve(**arguments: object) -> Settings:
     sources: dict[str, str] = {}
     for layer in (_from_pyproject, _from_environment, lambda: _from_arguments(arguments)):
         for name, value, source in layer():
-            found[name] = _checked(name, value, source)
+            found[name] = check(name, value, source)
             sources[name] = source
     return Settings(**found, sources=sources)
 
@@ -182,12 +182,13 @@ class _Refused(Exception):
     pass
 
 
-def _checked(name: str, value: object, source: str) -> Any:
-    check = _CHECKS.get(name)
-    if check is None:
+def check(name: str, value: object, source: str) -> Any:
+    """The value of a setting, clean. Raises ConfigError, which names `source`, for one that is not allowed."""
+    checks = _CHECKS.get(name)
+    if checks is None:
         raise ConfigError(f"there is no setting {name!r}{_did_you_mean(name)}")
     try:
-        return check(value)
+        return checks(value)
     except _Refused as refused:
         raise ConfigError(f"{name} = {_short(value)} ({source}): {refused}") from None
 

@@ -45,13 +45,14 @@ class Program:
     def start_recording(self) -> None:
         """Start recording. It ends at exit, after the program's atexit handlers: last in, first out.
 
-        Does nothing where `PYSCOPE_DISABLE` says so. Raises `ConfigError`, or `RecorderError` if the
+        Does nothing where `PYSCOPE_DISABLE` says so, and where there is no such script, which `execute` tells: a
+        recording of before is not replaced by that of a slip. Raises `ConfigError`, or `RecorderError` if the
         recording cannot be started.
         """
         from pyscope import config
 
         settings = config.resolve(**self.settings)
-        if settings.disable:
+        if settings.disable or not self._there():
             return
         import pyscope
 
@@ -70,6 +71,11 @@ class Program:
                 f"The recording {path} cannot be written: {error.strerror or error}. "
                 "Name another file with -o FILE, or another folder for the ring with PYSCOPE_RING_DIR."
             ) from error
+
+    def _there(self) -> bool:
+        if self.arguments[0] == "-m":
+            return len(self.arguments) > 1
+        return os.path.exists(self.arguments[0])
 
     def execute(self) -> None:
         """Run the program. Returns or raises as it does; an exception's traceback shows its frames only."""

@@ -87,7 +87,8 @@ class TestRunAndReport:
     def test_the_recording_is_named_after_program_and_process(self, shell: Shell) -> None:
         shell("run", "program.py")
         shell("run", "-m", "program")
-        assert len(list(shell.folder.glob("program-*.pyscope"))) == 2
+        shell("run", "-mprogram")
+        assert len(list(shell.folder.glob("program-*.pyscope"))) == 3
 
     def test_the_output_setting_of_the_environment_holds(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_OUTPUT"] = "named.pyscope"
@@ -164,6 +165,38 @@ class TestErrors:
         assert "not overwritten" in ended.stderr
         assert (shell.folder / "program.py").read_text() == textwrap.dedent(PROGRAM)
 
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("--budget", "x"), ("--ring-mb", "0"), ("--probes", "rediss"), ("--modules", "a/b.py")],
+    )
+    def test_a_bad_value_is_named_as_it_was_given(self, shell: Shell, option: str, value: str) -> None:
+        assert f"({option}): must be" in shell("run", option, value, "program.py", code=2).stderr
+
+    @pytest.mark.parametrize("command", [["report"], ["export", "--to", "csv"]])
+    def test_a_folder_is_no_recording(self, shell: Shell, command: list[str]) -> None:
+        said = shell(*command, ".", code=2).stderr
+        assert said == "pyscope: . is a folder: name a recording in it, as in ./*.pyscope.\n"
+
+    @pytest.mark.parametrize("slip", [["porgram.py"], ["-m"]])
+    def test_a_slip_in_the_program_s_name_replaces_no_recording(self, shell: Shell, slip: list[str]) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        before = (shell.folder / "run.pyscope").read_bytes()
+        shell("run", "-o", "run.pyscope", *slip, code=2)
+        assert (shell.folder / "run.pyscope").read_bytes() == before
+
+    def test_a_full_disk_below_standard_output_is_told(self, shell: Shell) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        command = f"exec {sys.executable} -m pyscope report run.pyscope >/dev/full"
+        ended = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=shell.folder,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert "pyscope: [Errno 28] No space left on device\n" in ended.stderr
+        assert "Traceback" not in ended.stderr
+
     def test_an_unknown_command(self, shell: Shell) -> None:
         assert "No such command" in shell("rnu", code=2).stderr
 
@@ -201,7 +234,7 @@ class TestDoctor:
         assert declared.keys() - for_developers == doctor.EXTRAS.keys()
 
     def test_as_json_one_backend_is_chosen(self, shell: Shell) -> None:
-        found = json.loads(shell("doctor", "--json", "--modules", "*").stdout)
+        found = json.loads(shell("doctor", "--json", "--modules", "shop,*").stdout)
         assert found["works"] is True
         assert sum(choice["chosen"] for choice in found["backends"]) == 1
         assert all(choice["reason"] for choice in found["backends"])
