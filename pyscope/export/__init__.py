@@ -33,8 +33,8 @@ FORMATS = tuple(_MODULES)
 def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -> Path:
     """Writes a trace in a format of FORMATS and returns where to: `path`, or beside the recording if that is None.
 
-    A file that is there is replaced once the new one is whole; only its owner may read it. Raises ValueError for another
-    format, ExportError if the file cannot be written, MissingExtra if a library that the format needs is not installed.
+    A file that is there is replaced once the new one is whole; only its owner may read it. Raises ValueError for
+    another format, ExportError if it cannot be written, MissingExtra if a library that the format needs is missing.
     """
     if form not in _MODULES:
         raise ValueError(f"format is {form!r}; it must be one of {', '.join(FORMATS)}")
