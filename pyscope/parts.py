@@ -66,7 +66,13 @@ def _head(path: str) -> _Head | None:
 
 
 def belongs_to(path: str, process_id: bytes) -> bool:
-    """Whether the file at `path` is the recording of this very run of a process."""
+    """Whether the file at `path` is the recording of this very run of a process, as far as may be looked."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+    except PermissionError:  # it was begun by root, whose rights the process has given up
+        return True
+    except OSError:
+        return False
     head = _head(path)
     return head is not None and head.process_id == process_id
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -324,6 +325,21 @@ def test_a_stop_on_a_stalled_disk_gives_up_in_time_and_leaves_the_ring_to_recove
     assert trace.losses == []
     assert leaves(pyscope.load(programs.folder / "run2.txt")) == 1
     assert programs.left_behind() == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can give rights up")
+def test_a_program_that_gives_its_rights_up_has_its_recording(programs: Programs) -> None:
+    done = programs.run("""
+        import os, pyscope
+        def leaf(): pass
+        pyscope.start("run.pyscope", modules=["__main__"])
+        for _ in range(10): leaf()
+        os.setuid(65534)
+        for _ in range(10): leaf()
+        pyscope.stop()
+    """)
+    assert done.stderr == ""
+    assert len(pyscope.load(programs.folder / "run.pyscope").find(function="leaf")) == 20
 
 
 @pytest.mark.parametrize("backend", NATIVE)
