@@ -24,6 +24,7 @@ from pyscope import (
     breaker,
     children,
     config,
+    descriptors,
     emitter,
     incomplete,
     parts,
@@ -267,6 +268,7 @@ def _begin_alone(
         children.follow(recording)
     recording.active = True
     _recording = recording
+    held = descriptors.closed_streams()
     try:
         if choice.name == "python":
             from pyscope.fallback import hook
@@ -281,6 +283,9 @@ def _begin_alone(
         atexit.unregister(_stop_at_exit)
         probes.release(recording.probes)
         raise
+    finally:
+        for fd in held:
+            os.close(fd)
     emitter.connect(_sink(recording))
     return recording
 
