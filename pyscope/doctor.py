@@ -88,7 +88,8 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
     choices = backends.backend_report(
         detail=settings.detail, modules=settings.modules, budget=settings.budget
     )
-    rings = ring_place.considered(settings)
+    path = _path(settings)
+    rings = ring_place.considered(settings, path)
     ring_bytes = settings.ring_mb << 20
     problems = []
     if settings.backend != "auto":
@@ -101,14 +102,11 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
             f"the ring of {settings.ring_mb} MiB can lie nowhere ({why}): set a smaller ring_mb "
             "(PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)"
         )
-    target = os.path.dirname(os.path.abspath(settings.path or "x"))
-    if settings.path is not None and os.path.exists(settings.path) and not os.path.isfile(settings.path):
+    if path is not None and os.path.exists(path) and not os.path.isfile(path):
+        problems.append(f"the recording would be {path}, which is no file: name another with -o FILE")
+    elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
         problems.append(
-            f"the recording would be {settings.path}, which is no file: name another with -o FILE"
-        )
-    elif not os.access(target, os.W_OK) and not (settings.mode == "flight" and settings.path is None):
-        problems.append(
-            f"recordings would go to {target}, which cannot be written: name another with -o FILE"
+            f"recordings would go to {os.path.dirname(path)}, which cannot be written: name another with -o FILE"
         )
     if settings.disable:
         problems.append(f"recording is switched off ({settings.source('disable')})")
@@ -126,6 +124,14 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         extras={name: all(map(_installed, packages)) for name, packages in EXTRAS.items()},
         problems=problems,
     )
+
+
+def _path(settings: config.Settings) -> str | None:
+    """What `pyscope run` would record into; None if a flight recorder would not be written at its stop."""
+    path = os.path.abspath(settings.path or "program.pyscope")
+    if settings.path is None and settings.mode == "flight" and not os.access(os.path.dirname(path), os.W_OK):
+        return None
+    return path
 
 
 def _problem(module: str) -> str | None:

@@ -11,6 +11,10 @@ from pyscope import config
 __all__ = ["RingPlace", "budget_bytes", "considered", "folders", "size_bytes"]
 
 
+SHM = "/dev/shm"
+_SPARE = 1.25  # what must be free there, in rings: it is the memory of all
+
+
 def budget_bytes(settings: config.Settings, *, child: bool) -> int:
     """Bytes that the recorder may use. A child's are a quarter: programs that fork tend to fork often."""
     return (max(1, settings.ring_mb // 4) if child else settings.ring_mb) << 20
@@ -27,13 +31,13 @@ def folders(settings: config.Settings, path: str | None, size: int, refusals: li
     if settings.ring_dir is not None:
         yield os.path.abspath(settings.ring_dir)
         return
-    shm = "/dev/shm"
-    if os.path.isdir(shm) and os.access(shm, os.W_OK):
-        free = os.statvfs(shm)
-        if free.f_bavail * free.f_frsize > size * 1.25:
-            yield shm
+    if os.path.isdir(SHM) and os.access(SHM, os.W_OK):
+        found = os.statvfs(SHM)
+        free = found.f_bavail * found.f_frsize
+        if free > size * _SPARE:
+            yield SHM
         else:
-            refusals.append(f"{shm}: {free.f_bavail * free.f_frsize >> 20} MiB free")
+            refusals.append(f"{SHM}: {free >> 20} MiB free")
     yield os.path.dirname(path) if path is not None else os.environ.get("TMPDIR", "/tmp")
 
 
@@ -46,26 +50,33 @@ class RingPlace(NamedTuple):
     problem: str
 
 
-def considered(settings: config.Settings) -> list[RingPlace]:
-    """The folders considered for the ring, in order, with their free space in bytes."""
+def considered(settings: config.Settings, path: str | None) -> list[RingPlace]:
+    """The folders considered for the ring of the recording `path`, in order, with their free space in bytes.
+
+    The first that fits is taken; those before it are told too, each with its problem.
+    """
     size = size_bytes(settings, child=False)
-    places = []
-    for folder in folders(settings, settings.path and os.path.abspath(settings.path), size, []):
-        free, problem = 0, ""
-        try:
-            found = os.statvfs(folder)
-            free = found.f_bavail * found.f_frsize
-        except OSError as error:
-            problem = error.strerror or str(error)
-        else:
-            if not os.access(folder, os.W_OK | os.X_OK):
-                problem = "it cannot be written"
-            elif free < size:
-                problem = f"no room for {settings.ring_mb} MiB"
-            elif 0 <= _largest_file() < size:
-                problem = f"files may have {_largest_file()} bytes only (ulimit -f)"
-        places.append(RingPlace(folder, free, not problem, problem))
+    places = [_place(folder, size) for folder in folders(settings, path, size, [])]
+    if settings.ring_dir is None and places[0].folder != SHM:
+        places.insert(0, _place(SHM, int(size * _SPARE)))
     return places
+
+
+def _place(folder: str, size: int) -> RingPlace:
+    free, problem = 0, ""
+    try:
+        found = os.statvfs(folder)
+        free = found.f_bavail * found.f_frsize
+    except OSError as error:
+        problem = error.strerror or str(error)
+    else:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            problem = "it cannot be written"
+        elif free < size:
+            problem = "no room"
+        elif 0 <= _largest_file() < size:
+            problem = f"files may have {_largest_file()} bytes only (ulimit -f)"
+    return RingPlace(folder, free, not problem, problem)
 
 
 def _largest_file() -> int:

@@ -244,11 +244,18 @@ class TestDoctor:
             return " ".join(shell("doctor", code=1).stdout.split())
 
         shell.environment["PYSCOPE_RING_MB"] = str(10**6)
-        assert "no room for 1000000 MiB" in said()
+        assert f"the ring of 1000000 MiB can lie nowhere ({shell.folder}: no room)" in said()
         shell.environment["PYSCOPE_RING_DIR"] = "nowhere"
         assert "nowhere: No such file or directory" in said()
         shell.environment |= {"PYSCOPE_RING_DIR": ".", "PYSCOPE_RING_MB": "4", "PYSCOPE_OUTPUT": "."}
         assert "which is no file" in said()
+
+    def test_a_shared_memory_that_is_passed_over_is_told_with_what_is_free(self, shell: Shell) -> None:
+        del shell.environment["PYSCOPE_RING_DIR"]
+        shell.environment["PYSCOPE_RING_MB"] = str(10**6)
+        found = json.loads(shell("doctor", "--json", code=1).stdout)["rings"]
+        assert [ring["folder"] for ring in found] == ["/dev/shm", str(shell.folder)]
+        assert [ring["problem"] for ring in found] == ["no room", "no room"]
 
     def test_with_too_small_files_allowed_it_says_so(self, shell: Shell) -> None:
         ended = subprocess.run(
