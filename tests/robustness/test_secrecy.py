@@ -164,3 +164,14 @@ def test_what_a_recording_calls_its_ring_is_opened_only_if_it_is_a_file(programs
     finally:
         ring.unlink()
     assert reasons == ["ring_gone"]
+
+
+def test_the_secret_of_the_dashboard_is_not_told_to_what_the_program_starts(programs: Programs) -> None:
+    done = programs.run("""
+        import subprocess, pyscope
+        with pyscope.record("run.pyscope", token="hunter2"):
+            subprocess.run(["env"])
+    """)
+    assert "PYSCOPE_CHILD_OF" in done.stdout
+    assert "hunter2" not in done.stdout
+    assert b"hunter2" not in (programs.folder / "run.pyscope").read_bytes()
