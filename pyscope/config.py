@@ -165,7 +165,7 @@ def _nearest_pyproject() -> Path | None:
         return None
     for folder in (here, *here.parents):
         file = folder / "pyproject.toml"
-        if file.is_file():
+        if os.path.isfile(file):  # Path.is_file raises where it may not look, as below another user's home
             return file
     return None
 

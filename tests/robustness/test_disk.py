@@ -327,6 +327,20 @@ def test_a_stop_on_a_stalled_disk_gives_up_in_time_and_leaves_the_ring_to_recove
     assert programs.left_behind() == []
 
 
+def test_a_working_directory_that_may_not_be_looked_into_has_no_settings(programs: Programs) -> None:
+    """As that of root below `sudo -u shop`."""
+    done = programs.run("""
+        import os, pyscope
+        from pyscope import config
+        os.mkdir("shut")
+        os.chdir("shut")
+        os.chmod(".", 0)
+        if os.getuid() == 0: os.setuid(65534)
+        print(config.resolve().mode)
+    """)
+    assert done.stdout == "stream\n"
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="root alone can give rights up")
 def test_a_program_that_gives_its_rights_up_has_its_recording(programs: Programs) -> None:
     done = programs.run("""
