@@ -7,6 +7,7 @@ import dataclasses
 import glob
 import importlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -29,16 +30,21 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # the packages that make each extra work
     "live": ("fastapi", "uvicorn", "websockets"),
     "sqlalchemy": ("sqlalchemy",),
 }
+_PART = re.compile(r"\.\d+-[0-9a-f]+\.part$")  # of a child: it belongs to its parent's recording
 _RING_NAME = re.compile(r"pyscope-\d+-(\d+)-[0-9a-f]+\.ring")
 
 
 @dataclass(frozen=True, slots=True)
 class LeftoverRing:
-    """The ring of a process that died before its recording was complete; `.ring.new` if it had not begun to record."""
+    """The ring of a process that died before its recording was complete; `.ring.new` if it had not begun to record.
+
+    `recording`: what it belongs to, None if to no file.
+    """
 
     path: str
     pid: int
     bytes: int
+    recording: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +169,22 @@ def _leftovers(folders: set[str]) -> list[LeftoverRing]:
             if native is not None and native.owner_alive(path):
                 continue
             try:
-                found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path)))
+                found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path), _recording_of(path)))
             except OSError:  # it went away meanwhile
                 continue
         for path in parts.unbegun(folder, "*"):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 found.append(LeftoverRing(path, parts.pid_of(path), os.path.getsize(path)))
     return found
+
+
+def _recording_of(ring: str) -> str | None:
+    native = backends.native()
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        meta = json.loads(native.ring_meta(ring)) if native is not None else None
+        path = meta.get("path") if isinstance(meta, dict) else None
+        return _PART.sub("", path) if isinstance(path, str) else None
+    return None
 
 
 def _in_force(settings: config.Settings) -> list[SettingInForce]:

@@ -316,9 +316,12 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
             "Ring" if number == 0 else "", f"{ring.folder}: {size(ring.free_bytes)} free, {verdict}"
         )
     for leftover in found.leftovers:
-        what = (
-            "empty, pyscope recover deletes it" if leftover.path.endswith(".new") else "see pyscope recover"
-        )
+        if leftover.path.endswith(".new"):
+            what = "empty, pyscope recover deletes it"
+        elif leftover.recording is None:
+            what = "it belongs to no file; pyscope report reads it"
+        else:
+            what = f"pyscope recover {leftover.recording}"
         facts.add_row(
             "Left over",
             Text(f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: {what}", WARN),

@@ -284,6 +284,9 @@ class TestRecover:
             textwrap.dedent(PROGRAM) + "    import os\n    os.kill(os.getpid(), 9)\n"
         )
         shell("run", "-o", "run.pyscope", "killed.py", code=-9)
+        left = json.loads(shell("doctor", "--json").stdout)["leftovers"]
+        assert str(shell.folder / "run.pyscope") in [ring["recording"] for ring in left]
+        assert "pyscope recover " in shell("doctor").stdout
         assert "Recovered" in shell("recover", ".").stdout
         assert "Nothing to recover" in shell("recover", "run.pyscope").stdout
         found = json.loads(shell("report", "run.pyscope", "--json", "--function", "fib").stdout)
