@@ -248,6 +248,16 @@ def _delete_unbegun(folder: str) -> None:
             os.unlink(path)
 
 
+def keep_ring(ring: str) -> str | None:
+    """Gives a ring another name, by which it outlives its recorder's stop as one of a killed process; None if not."""
+    kept = f"{ring.rpartition('-')[0]}-{os.urandom(6).hex()}.ring"
+    try:
+        os.link(ring, kept)
+    except OSError:
+        return None
+    return kept
+
+
 def pid_of(ring: str) -> int:
     """Of the process that made a ring, which is in the ring's name."""
     return int(os.path.basename(ring).split("-")[2])

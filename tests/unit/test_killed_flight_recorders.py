@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import pyscope
-from pyscope.errors import RecordingNotFound
+from pyscope.errors import PyScopeWarning, RecordingNotFound
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,3 +101,39 @@ def test_rings_that_somebody_else_has_laid_are_left_alone(
     assert pyscope.recover(tmp_path) == []
     assert sorted(tmp_path.glob("*.ring")) == rings
     assert not (tmp_path / "run.pyscope").exists()
+
+
+def test_what_could_not_be_written_at_the_stop_is_kept_and_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rings").mkdir()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path / "rings"))
+    path = tmp_path / "folder" / "run.pyscope"
+
+    def leaf() -> None: ...
+
+    recording = pyscope.start(path, mode="flight", modules=[__name__], ring_mb=4)
+    for _ in range(11):
+        leaf()
+    (tmp_path / "folder").rmdir()
+    with pytest.warns(PyScopeWarning, match=f"pyscope recover {path}"):
+        recording.stop()
+    (tmp_path / "folder").mkdir()
+    [row] = pyscope.recover(path)
+    assert row.problem is None
+    assert leaves(path) == 11
+    assert list((tmp_path / "rings").iterdir()) == []
+
+
+def test_a_stop_is_whole_where_warnings_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    recording = pyscope.start(tmp_path / "folder" / "run.pyscope", mode="flight", modules=["*"], ring_mb=4)
+    (tmp_path / "folder").rmdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PyScopeWarning):
+            recording.stop()
+    with pyscope.record(tmp_path / "next.pyscope", modules=["*"], ring_mb=4) as recording:
+        recording.dump(tmp_path / "dump.pyscope")
+    assert pyscope.load(tmp_path / "next.pyscope").processes[0].state == "stopped"
