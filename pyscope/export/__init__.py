@@ -62,6 +62,7 @@ def _whole(target: Path) -> Iterator[IO[bytes]]:
         with open(target, "wb") as file:
             yield file
         return
+    target = Path(os.path.realpath(target))  # a link stays: it may be /dev/stdout
     fd, part = tempfile.mkstemp(prefix=f".{target.name[:200]}.", suffix=".part", dir=target.parent)
     try:
         with open(fd, "wb") as file:
