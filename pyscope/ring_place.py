@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyscope import config
+from pyscope import config, memory_limit
 
 __all__ = ["RingPlace", "budget_bytes", "considered", "folders", "size_bytes"]
 
@@ -32,8 +32,7 @@ def folders(settings: config.Settings, path: str | None, size: int, refusals: li
         yield os.path.abspath(settings.ring_dir)
         return
     if os.path.isdir(SHM) and os.access(SHM, os.W_OK):
-        found = os.statvfs(SHM)
-        free = found.f_bavail * found.f_frsize
+        free = _free(SHM)
         if free > size * _SPARE:
             yield SHM
         else:
@@ -65,8 +64,7 @@ def considered(settings: config.Settings, path: str | None) -> list[RingPlace]:
 def _place(folder: str, size: int) -> RingPlace:
     free, problem = 0, ""
     try:
-        found = os.statvfs(folder)
-        free = found.f_bavail * found.f_frsize
+        free = _free(folder)
     except OSError as error:
         problem = error.strerror or str(error)
     else:
@@ -77,6 +75,14 @@ def _place(folder: str, size: int) -> RingPlace:
         elif 0 <= _largest_file() < size:
             problem = f"files may have {_largest_file()} bytes only (ulimit -f)"
     return RingPlace(folder, free, not problem, problem)
+
+
+def _free(folder: str) -> int:
+    """Bytes; of shared memory no more than the memory that the container may take, beyond which it were killed."""
+    found = os.statvfs(folder)
+    free = found.f_bavail * found.f_frsize
+    left = memory_limit.left_bytes() if folder == SHM else None
+    return free if left is None else min(free, left)
 
 
 def _largest_file() -> int:
