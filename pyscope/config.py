@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from pyscope import probes
 from pyscope.errors import ConfigError
 
-__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "check", "resolve"]
+__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "check", "resolve", "unknown_variables"]
 
 Detail: TypeAlias = Literal["calls", "c_calls"]
 Mode: TypeAlias = Literal["stream", "flight"]
@@ -116,6 +116,12 @@ _ENVIRONMENT = {
     },
 }
 
+_NO_SETTINGS = (
+    "PYSCOPE_CHILD_OF",
+    "PYSCOPE_PURE",
+    "PYSCOPE_SANITIZE",
+)  # for child processes, and for building
+
 
 def _from_arguments(arguments: Mapping[str, object]) -> Iterator[tuple[str, object, str]]:
     for name, value in arguments.items():
@@ -130,6 +136,16 @@ def _from_environment() -> Iterator[tuple[str, object, str]]:
         value = os.environ.get(variable, "")
         if value.strip():
             yield name, value.strip(), f"environment variable {variable}"
+
+
+def unknown_variables() -> list[str]:
+    """Variables of the environment that look like settings and are none, in words with what may have been meant."""
+    found = []
+    for variable in sorted(os.environ):
+        if variable.startswith("PYSCOPE_") and variable not in _ENVIRONMENT and variable not in _NO_SETTINGS:
+            close = difflib.get_close_matches(variable, _ENVIRONMENT, n=1)
+            found.append(f"{variable} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return found
 
 
 def _from_pyproject() -> Iterator[tuple[str, object, str]]:

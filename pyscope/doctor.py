@@ -68,6 +68,7 @@ class Diagnosis:
     rings: Sequence[RingPlace]
     leftovers: Sequence[LeftoverRing]
     settings: Sequence[SettingInForce]
+    unknown: Sequence[str]  # variables of the environment that no setting has the name of, in words
     extras: dict[str, bool]
     problems: Sequence[str]
 
@@ -127,6 +128,7 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         rings=rings,
         leftovers=_leftovers({ring.folder for ring in rings} | {"/dev/shm"}),
         settings=_in_force(settings),
+        unknown=config.unknown_variables(),
         extras={name: all(map(_installed, packages)) for name, packages in EXTRAS.items()},
         problems=problems,
     )

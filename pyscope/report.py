@@ -357,6 +357,8 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         table.add_row(row.name, row.value, row.source)
     console.print(table, "")
 
+    for sentence in found.unknown:
+        console.print(Text(sentence, style=WARN))
     if found.works:
         console.print(Text("Recording works here.", style=GOOD))
     for problem in found.problems:

@@ -268,6 +268,12 @@ class TestDoctor:
         assert ended.returncode == 1
         assert "ulimit -f" in ended.stdout
 
+    def test_a_variable_that_is_no_setting_is_told(self, shell: Shell) -> None:
+        shell.environment |= {"PYSCOPE_MODULE": "shop.*", "PYSCOPE_CHILD_OF": ""}
+        text = shell("doctor").stdout
+        assert "PYSCOPE_MODULE is no setting; did you mean PYSCOPE_MODULES?" in text
+        assert "CHILD_OF" not in text
+
     def test_switched_off_is_not_working(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_DISABLE"] = "1"
         assert "PYSCOPE_DISABLE" in shell("doctor", code=1).stdout
