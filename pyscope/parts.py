@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends
-from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
+from pyscope import backends, config
+from pyscope.errors import ConfigError, NotARecording, RecorderError, RecordingNotFound
 
 __all__ = ["Recovered", "append", "check_replaceable", "join", "of", "recover", "seal_left_behind"]
 
@@ -263,6 +263,14 @@ def pid_of(ring: str) -> int:
     return int(os.path.basename(ring).split("-")[2])
 
 
+def _ring_dir() -> str | None:
+    """Where the settings of the environment and of the project put rings."""
+    try:
+        return config.resolve().ring_dir
+    except ConfigError:
+        return None
+
+
 def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
     """Writes the recordings that killed flight recorders were to leave at `target` or as parts of it (or, if it is a
     folder, in it), from their rings."""
@@ -272,9 +280,9 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
     target = os.path.abspath(target)
     head = None if os.path.isdir(target) else _head(target)
     folders = {"/dev/shm", target if os.path.isdir(target) else os.path.dirname(target)}
-    folders |= {
-        folder for folder in (os.environ.get("PYSCOPE_RING_DIR"), os.environ.get("TMPDIR", "/tmp")) if folder
-    }
+    # A recording that is there says where its rings are; one that was never written cannot.
+    ring_dir = os.environ.get("PYSCOPE_RING_DIR") if parts_only else _ring_dir()
+    folders |= {folder for folder in (ring_dir, os.environ.get("TMPDIR", "/tmp")) if folder}
     if head is not None and head.ring_path:
         folders.add(os.path.dirname(head.ring_path))
     rows = []

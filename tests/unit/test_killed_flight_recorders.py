@@ -126,7 +126,8 @@ def test_what_could_not_be_written_at_the_stop_is_kept_and_recovered(
     assert list((tmp_path / "rings").iterdir()) == []
 
 
-def test_a_stop_is_whole_where_warnings_are_errors(tmp_path: Path) -> None:
+def test_a_stop_is_whole_where_warnings_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
     (tmp_path / "folder").mkdir()
     recording = pyscope.start(tmp_path / "folder" / "run.pyscope", mode="flight", modules=["*"], ring_mb=4)
     (tmp_path / "folder").rmdir()
@@ -137,3 +138,17 @@ def test_a_stop_is_whole_where_warnings_are_errors(tmp_path: Path) -> None:
     with pyscope.record(tmp_path / "next.pyscope", modules=["*"], ring_mb=4) as recording:
         recording.dump(tmp_path / "dump.pyscope")
     assert pyscope.load(tmp_path / "next.pyscope").processes[0].state == "stopped"
+
+
+def test_a_ring_in_the_folder_that_the_project_names_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, "fork", "killed")
+    (tmp_path / "rings").mkdir()
+    for ring in tmp_path.glob("*.ring"):
+        ring.rename(tmp_path / "rings" / ring.name)
+    (tmp_path / "pyproject.toml").write_text('[tool.pyscope]\nring_dir = "rings"\n')
+    monkeypatch.delenv("PYSCOPE_RING_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    pyscope.recover("run.pyscope")
+    assert leaves(tmp_path / "run.pyscope") == 5 + 7
