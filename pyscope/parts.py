@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
@@ -167,11 +168,38 @@ def _seal(path: str, head: _Head) -> Recovered:
     native = backends.native()
     if native is None:
         return Recovered(path, head.pid, 0, 0, 0, "the native recorder is not installed here")
+    claim = -1
     try:
+        claim = _claim(head.ring_path)
         pages, events, dropped = native.adopt(path, head.ring_path)
     except (OSError, RuntimeError) as error:  # RuntimeError: it is another process's ring
         return Recovered(path, head.pid, 0, 0, 0, str(error))
+    finally:
+        if claim >= 0:
+            os.close(claim)
     return Recovered(path, head.pid, pages, events, dropped)
+
+
+def _claim(ring: str) -> int:
+    """Locks the ring of a dead process until what is returned is closed: meanwhile it is as a living one's to others.
+
+    Of two that write into the recording at a time, each would write over the other. Raises OSError where it is
+    locked, or gone.
+    """
+    import fcntl
+
+    fd = os.open(ring, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        if os.fstat(fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "another process has saved it", ring)
+    except BlockingIOError:
+        os.close(fd)
+        raise BlockingIOError(errno.EAGAIN, "another process saves it just now", ring) from None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def recover(path: str | os.PathLike[str]) -> list[Recovered]:

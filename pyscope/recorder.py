@@ -251,7 +251,9 @@ def _begin_alone(
         if not parent:
             parts.check_replaceable(path)
     if not parent:
-        parts.seal_left_behind("/dev/shm")
+        own = settings.ring_dir or (path and os.path.dirname(path))
+        for folder in {ring_place.SHM, os.path.abspath(own or ring_place.SHM)}:
+            parts.seal_left_behind(folder)
     recording = Recording(settings, path, choice)
     recording.is_child = bool(parent)
     recording.reselectable = reselectable
