@@ -27,7 +27,7 @@ def _command() -> Program | None:
             program.start_recording()
         return program
     except PyScopeError as error:
-        problem = error
+        problem: Exception = error
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
@@ -35,6 +35,8 @@ def _command() -> Program | None:
     except BrokenPipeError:  # `pyscope report … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+    except OSError as error:  # standard output is on a disk that is full, say
+        problem = error
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     print(f"pyscope: {problem}", file=sys.stderr)

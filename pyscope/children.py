@@ -7,6 +7,7 @@ PYTHONPATH, which both are as before after the stop.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -54,7 +55,8 @@ def follow(recording: Recording) -> None:
             "root": root,
             "identity": recording.identity.hex(),
             "pid": os.getpid(),
-            "settings": json.loads(recording.settings.to_json()),
+            # Whatever the program starts may read its environment: the secret of the live view is not for it.
+            "settings": json.loads(dataclasses.replace(recording.settings, token=None).to_json()),
         }
     )
     paths = [path for path in (_before["PYTHONPATH"] or "").split(os.pathsep) if path and path != FOLDER]

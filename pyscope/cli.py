@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pyscope import config
 from pyscope.config import BACKENDS, DETAILS, MODES
 from pyscope.export import FORMATS
 from pyscope.launch import EXTENSION, Program
@@ -53,6 +54,13 @@ def pyscope() -> None:
 # --- run -----------------------------------------------------------------------------------------
 
 
+_OPTIONS = {
+    "ring_mb": "--ring-mb",
+    "path": "--output",
+    "children": "--no-children",
+}  # whose setting has another name
+
+
 class _RunCommand(click.Command):
     """Leaves everything from the script or `-m` onwards to the program."""
 
@@ -65,8 +73,9 @@ class _RunCommand(click.Command):
         }
         position = 0
         while position < len(args) and args[position].startswith("-") and args[position] != "--":
-            if args[position] == "-m":
-                args = [*args[:position], "--", *args[position:]]
+            if args[position].startswith("-m"):  # also -mMODULE, as python has it
+                module = args[position][2:]
+                args = [*args[:position], "--", "-m", *([module] if module else []), *args[position + 1 :]]
                 break
             position += 2 if args[position] in with_value else 1
         return super().parse_args(ctx, args)
@@ -118,16 +127,22 @@ def run(
         raise click.UsageError("Name the program to run: pyscope run script.py, or pyscope run -m module.")
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     if modules:
-        given["modules"] = [glob for value in modules for glob in value.split(",")]
+        given["modules"] = _split(modules)
     if exclude:
-        given["exclude"] = [glob for value in exclude for glob in value.split(",")]
+        given["exclude"] = _split(exclude)
     if probes:
-        given["probes"] = [name for value in probes for name in value.split(",") if name != "none"]
+        given["probes"] = [name for name in _split(probes) if name != "none"]
     if output is not None:
         given["path"] = output
     if no_children:
         given["children"] = False
+    for name, value in given.items():
+        config.check(name, value, _OPTIONS.get(name, f"--{name}"))
     return Program(program, given)
+
+
+def _split(values: Sequence[str]) -> list[str]:
+    return [part for value in values for part in value.split(",")]
 
 
 # --- what reads recordings -----------------------------------------------------------------------
@@ -289,7 +304,9 @@ def doctor(modules: tuple[str, ...], detail: str | None, as_json: bool) -> int:
     """
     from pyscope import doctor as diagnosis
 
-    found = diagnosis.examine(modules=list(modules) or None, detail=detail)
+    globs = _split(modules)
+    config.check("modules", globs, "--modules")
+    found = diagnosis.examine(modules=globs or None, detail=detail)
     if as_json:
         _print_json(found.to_dict())
     else:

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from pyscope import probes
 from pyscope.errors import ConfigError
 
-__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "resolve"]
+__all__ = ["Backend", "Detail", "Mode", "ModuleSelector", "Settings", "check", "resolve", "unknown_variables"]
 
 Detail: TypeAlias = Literal["calls", "c_calls"]
 Mode: TypeAlias = Literal["stream", "flight"]
@@ -75,7 +75,7 @@ class Settings:
         if not isinstance(sources, dict):
             sources = {}
         checked = {
-            name: _checked(name, value, sources.get(name, "the parent process"))
+            name: check(name, value, sources.get(name, "the parent process"))
             for name, value in values.items()
             if value is not None
         }
@@ -100,7 +100,7 @@ def resolve(**arguments: object) -> Settings:
     sources: dict[str, str] = {}
     for layer in (_from_pyproject, _from_environment, lambda: _from_arguments(arguments)):
         for name, value, source in layer():
-            found[name] = _checked(name, value, source)
+            found[name] = check(name, value, source)
             sources[name] = source
     return Settings(**found, sources=sources)
 
@@ -116,6 +116,12 @@ _ENVIRONMENT = {
     },
 }
 
+_NO_SETTINGS = (
+    "PYSCOPE_CHILD_OF",
+    "PYSCOPE_PURE",
+    "PYSCOPE_SANITIZE",
+)  # for child processes, and for building
+
 
 def _from_arguments(arguments: Mapping[str, object]) -> Iterator[tuple[str, object, str]]:
     for name, value in arguments.items():
@@ -130,6 +136,16 @@ def _from_environment() -> Iterator[tuple[str, object, str]]:
         value = os.environ.get(variable, "")
         if value.strip():
             yield name, value.strip(), f"environment variable {variable}"
+
+
+def unknown_variables() -> list[str]:
+    """Variables of the environment that look like settings and are none, in words with what may have been meant."""
+    found = []
+    for variable in sorted(os.environ):
+        if variable.startswith("PYSCOPE_") and variable not in _ENVIRONMENT and variable not in _NO_SETTINGS:
+            close = difflib.get_close_matches(variable, _ENVIRONMENT, n=1)
+            found.append(f"{variable} is no setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return found
 
 
 def _from_pyproject() -> Iterator[tuple[str, object, str]]:
@@ -165,7 +181,7 @@ def _nearest_pyproject() -> Path | None:
         return None
     for folder in (here, *here.parents):
         file = folder / "pyproject.toml"
-        if file.is_file():
+        if os.path.isfile(file):  # Path.is_file raises where it may not look, as below another user's home
             return file
     return None
 
@@ -182,12 +198,13 @@ class _Refused(Exception):
     pass
 
 
-def _checked(name: str, value: object, source: str) -> Any:
-    check = _CHECKS.get(name)
-    if check is None:
+def check(name: str, value: object, source: str) -> Any:
+    """The value of a setting, clean. Raises ConfigError, which names `source`, for one that is not allowed."""
+    checks = _CHECKS.get(name)
+    if checks is None:
         raise ConfigError(f"there is no setting {name!r}{_did_you_mean(name)}")
     try:
-        return check(value)
+        return checks(value)
     except _Refused as refused:
         raise ConfigError(f"{name} = {_short(value)} ({source}): {refused}") from None
 
@@ -240,11 +257,11 @@ def _choice(allowed: tuple[str, ...]) -> Callable[[object], str]:
 
 def _ring_mb(value: object) -> int:
     number: object = value
-    if isinstance(value, str) and re.fullmatch(r"[0-9]+", value):
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         number = int(value)
-    if isinstance(number, int) and not isinstance(number, bool) and number >= 1:
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 1 << 20:
         return number
-    raise _Refused("must be a whole number of MiB, 1 or more (the default is 64)")
+    raise _Refused("must be a whole number of MiB from 1 to 1048576 (the default is 64)")
 
 
 def _budget(value: object) -> float:

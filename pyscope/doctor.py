@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import importlib
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends, config, recorder, ring_place
+from pyscope import backends, config, parts, recorder, ring_place
 from pyscope.backends import BackendChoice
 from pyscope.ring_place import RingPlace
 
@@ -28,16 +30,21 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # the packages that make each extra work
     "live": ("fastapi", "uvicorn", "websockets"),
     "sqlalchemy": ("sqlalchemy",),
 }
+_PART = re.compile(r"\.\d+-[0-9a-f]+\.part$")  # of a child: it belongs to its parent's recording
 _RING_NAME = re.compile(r"pyscope-\d+-(\d+)-[0-9a-f]+\.ring")
 
 
 @dataclass(frozen=True, slots=True)
 class LeftoverRing:
-    """The ring of a process that died before its recording was complete."""
+    """The ring of a process that died before its recording was complete; `.ring.new` if it had not begun to record.
+
+    `recording`: what it belongs to, None if to no file.
+    """
 
     path: str
     pid: int
     bytes: int
+    recording: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Diagnosis:
     rings: Sequence[RingPlace]
     leftovers: Sequence[LeftoverRing]
     settings: Sequence[SettingInForce]
+    unknown: Sequence[str]  # variables of the environment that no setting has the name of, in words
     extras: dict[str, bool]
     problems: Sequence[str]
 
@@ -87,7 +95,8 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
     choices = backends.backend_report(
         detail=settings.detail, modules=settings.modules, budget=settings.budget
     )
-    rings = ring_place.considered(settings)
+    path = _path(settings)
+    rings = ring_place.considered(settings, path)
     ring_bytes = settings.ring_mb << 20
     problems = []
     if settings.backend != "auto":
@@ -95,14 +104,16 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         if not named.available:
             problems.append(f"the backend {named.name!r} was asked for, but {named.reason}")
     if not any(ring.fits for ring in rings):
+        why = "; ".join(f"{ring.folder}: {ring.problem}" for ring in rings)
         problems.append(
-            f"no folder has room for the ring of {settings.ring_mb} MiB: set a smaller ring_mb "
+            f"the ring of {settings.ring_mb} MiB can lie nowhere ({why}): set a smaller ring_mb "
             "(PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)"
         )
-    target = os.path.dirname(os.path.abspath(settings.path or "x"))
-    if not os.access(target, os.W_OK):
+    if path is not None and os.path.exists(path) and not os.path.isfile(path):
+        problems.append(f"the recording would be {path}, which is no file: name another with -o FILE")
+    elif path is not None and not os.access(os.path.dirname(path), os.W_OK):
         problems.append(
-            f"recordings would go to {target}, which cannot be written: name another with -o FILE"
+            f"recordings would go to {os.path.dirname(path)}, which cannot be written: name another with -o FILE"
         )
     if settings.disable:
         problems.append(f"recording is switched off ({settings.source('disable')})")
@@ -117,9 +128,18 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         rings=rings,
         leftovers=_leftovers({ring.folder for ring in rings} | {"/dev/shm"}),
         settings=_in_force(settings),
+        unknown=config.unknown_variables(),
         extras={name: all(map(_installed, packages)) for name, packages in EXTRAS.items()},
         problems=problems,
     )
+
+
+def _path(settings: config.Settings) -> str | None:
+    """What `pyscope run` would record into; None if a flight recorder would not be written at its stop."""
+    path = os.path.abspath(settings.path or "program.pyscope")
+    if settings.path is None and settings.mode == "flight" and not os.access(os.path.dirname(path), os.W_OK):
+        return None
+    return path
 
 
 def _problem(module: str) -> str | None:
@@ -144,13 +164,29 @@ def _leftovers(folders: set[str]) -> list[LeftoverRing]:
     for folder in sorted(folders):
         for path in sorted(glob.glob(os.path.join(glob.escape(folder), "pyscope-*.ring"))):
             name = _RING_NAME.fullmatch(os.path.basename(path))
-            if name is None or (native is not None and native.owner_alive(path)):
+            if name is None or not os.access(
+                path, os.R_OK | os.W_OK
+            ):  # another user's: alive or not, who knows
+                continue
+            if native is not None and native.owner_alive(path):
                 continue
             try:
-                found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path)))
+                found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path), _recording_of(path)))
             except OSError:  # it went away meanwhile
                 continue
+        for path in parts.unbegun(folder, "*"):
+            with contextlib.suppress(OSError, IndexError, ValueError):
+                found.append(LeftoverRing(path, parts.pid_of(path), os.path.getsize(path)))
     return found
+
+
+def _recording_of(ring: str) -> str | None:
+    native = backends.native()
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        meta = json.loads(native.ring_meta(ring)) if native is not None else None
+        path = meta.get("path") if isinstance(meta, dict) else None
+        return _PART.sub("", path) if isinstance(path, str) else None
+    return None
 
 
 def _in_force(settings: config.Settings) -> list[SettingInForce]:

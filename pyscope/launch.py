@@ -45,24 +45,37 @@ class Program:
     def start_recording(self) -> None:
         """Start recording. It ends at exit, after the program's atexit handlers: last in, first out.
 
-        Does nothing where `PYSCOPE_DISABLE` says so. Raises `ConfigError`, or `RecorderError` if the
+        Does nothing where `PYSCOPE_DISABLE` says so, and where there is no such script, which `execute` tells: a
+        recording of before is not replaced by that of a slip. Raises `ConfigError`, or `RecorderError` if the
         recording cannot be started.
         """
         from pyscope import config
 
         settings = config.resolve(**self.settings)
-        if settings.disable:
+        if settings.disable or not self._there():
             return
         import pyscope
 
-        path = settings.path or f"{self.name}-{os.getpid()}{EXTENSION}"
+        path = os.path.abspath(settings.path or f"{self.name}-{os.getpid()}{EXTENSION}")
+        start: dict[str, Any] = {**self.settings, "path": path}
+        if (
+            settings.path is None
+            and settings.mode == "flight"
+            and not os.access(os.path.dirname(path), os.W_OK)
+        ):
+            del start["path"]  # a service that may write nowhere: it is dumped, and not written at its stop
         try:
-            pyscope.start(**{**self.settings, "path": os.path.abspath(path)})
+            pyscope.start(**start)
         except OSError as error:
             raise RecorderError(
                 f"The recording {path} cannot be written: {error.strerror or error}. "
                 "Name another file with -o FILE, or another folder for the ring with PYSCOPE_RING_DIR."
             ) from error
+
+    def _there(self) -> bool:
+        if self.arguments[0] == "-m":
+            return len(self.arguments) > 1
+        return os.path.exists(self.arguments[0])
 
     def execute(self) -> None:
         """Run the program. Returns or raises as it does; an exception's traceback shows its frames only."""

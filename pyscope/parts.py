@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import json
 import os
 import shutil
+import stat
 import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends
-from pyscope.errors import NotARecording, RecorderError, RecordingNotFound
+from pyscope import backends, config
+from pyscope.errors import ConfigError, NotARecording, RecorderError, RecordingNotFound
 
 __all__ = ["Recovered", "append", "check_replaceable", "join", "of", "recover", "seal_left_behind"]
 
@@ -65,7 +67,13 @@ def _head(path: str) -> _Head | None:
 
 
 def belongs_to(path: str, process_id: bytes) -> bool:
-    """Whether the file at `path` is the recording of this very run of a process."""
+    """Whether the file at `path` is the recording of this very run of a process, as far as may be looked."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)))
+    except PermissionError:  # it was begun by root, whose rights the process has given up
+        return True
+    except OSError:
+        return False
     head = _head(path)
     return head is not None and head.process_id == process_id
 
@@ -160,11 +168,38 @@ def _seal(path: str, head: _Head) -> Recovered:
     native = backends.native()
     if native is None:
         return Recovered(path, head.pid, 0, 0, 0, "the native recorder is not installed here")
+    claim = -1
     try:
+        claim = _claim(head.ring_path)
         pages, events, dropped = native.adopt(path, head.ring_path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # RuntimeError: it is another process's ring
         return Recovered(path, head.pid, 0, 0, 0, str(error))
+    finally:
+        if claim >= 0:
+            os.close(claim)
     return Recovered(path, head.pid, pages, events, dropped)
+
+
+def _claim(ring: str) -> int:
+    """Locks the ring of a dead process until what is returned is closed: meanwhile it is as a living one's to others.
+
+    Of two that write into the recording at a time, each would write over the other. Raises OSError where it is
+    locked, or gone.
+    """
+    import fcntl
+
+    fd = os.open(ring, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("@hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0))
+        if os.fstat(fd).st_nlink == 0:
+            raise FileNotFoundError(errno.ENOENT, "another process has saved it", ring)
+    except BlockingIOError:
+        os.close(fd)
+        raise BlockingIOError(errno.EAGAIN, "another process saves it just now", ring) from None
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def recover(path: str | os.PathLike[str]) -> list[Recovered]:
@@ -205,7 +240,7 @@ def _recover_file(path: str) -> Iterator[Recovered]:
 
 
 def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rings that killed processes of a user ("*": of all) have left in a folder, each with its META.
+    """The rings that killed processes of a user (its id; "*": of all) have left in a folder, each with its META.
 
     {} is that of a ring which was not begun.
     """
@@ -214,16 +249,54 @@ def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, A
         return
     for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring"))):
         with contextlib.suppress(OSError, ValueError):
-            if native.owner_alive(ring):
+            if (user != "*" and not _own(ring)) or native.owner_alive(ring):
                 continue
             meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             if isinstance(meta, dict):
                 yield ring, meta
 
 
+def _own(path: str) -> bool:
+    """Whether a file is this user's: the folder of rings is everybody's, and what one says is written where it says."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.getuid(), os.geteuid())
+
+
+def unbegun(folder: str, user: str) -> Iterator[str]:
+    """The files of rings that processes which were killed while they made them have left in a folder."""
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring.new"))):
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > 60:  # a younger one may be in the making
+                yield path
+
+
+def _delete_unbegun(folder: str) -> None:
+    for path in unbegun(folder, str(os.getuid())):
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def keep_ring(ring: str) -> str | None:
+    """Gives a ring another name, by which it outlives its recorder's stop as one of a killed process; None if not."""
+    kept = f"{ring.rpartition('-')[0]}-{os.urandom(6).hex()}.ring"
+    try:
+        os.link(ring, kept)
+    except OSError:
+        return None
+    return kept
+
+
 def pid_of(ring: str) -> int:
     """Of the process that made a ring, which is in the ring's name."""
     return int(os.path.basename(ring).split("-")[2])
+
+
+def _ring_dir() -> str | None:
+    """Where the settings of the environment and of the project put rings."""
+    try:
+        return config.resolve().ring_dir
+    except ConfigError:
+        return None
 
 
 def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
@@ -235,13 +308,15 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
     target = os.path.abspath(target)
     head = None if os.path.isdir(target) else _head(target)
     folders = {"/dev/shm", target if os.path.isdir(target) else os.path.dirname(target)}
-    folders |= {
-        folder for folder in (os.environ.get("PYSCOPE_RING_DIR"), os.environ.get("TMPDIR", "/tmp")) if folder
-    }
+    # A recording that is there says where its rings are; one that was never written cannot.
+    ring_dir = os.environ.get("PYSCOPE_RING_DIR") if parts_only else _ring_dir()
+    folders |= {folder for folder in (ring_dir, os.environ.get("TMPDIR", "/tmp")) if folder}
     if head is not None and head.ring_path:
         folders.add(os.path.dirname(head.ring_path))
     rows = []
     for folder in sorted(folders):
+        if not parts_only:
+            _delete_unbegun(folder)
         for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
             with contextlib.suppress(OSError, ValueError):
                 path = meta.get("path")
@@ -269,11 +344,7 @@ def seal_left_behind(folder: str) -> None:
     recording for a ring, it stays for an hour: that of a flight recorder, which `pyscope.load` reads, or one whose file
     has been moved or lies in another container.
     """
-    rings = os.path.join(glob.escape(folder), f"pyscope-{os.getuid()}-*.ring")
-    for unfinished in glob.glob(f"{rings}.new"):  # of a process killed while it made its ring
-        with contextlib.suppress(OSError):
-            if time.time() - os.stat(unfinished).st_mtime > 60:
-                os.unlink(unfinished)
+    _delete_unbegun(folder)
     for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
         with contextlib.suppress(OSError, ValueError):
             path = meta.get("path")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +22,30 @@ BAD = "red"
 BAR = "cyan"
 
 
+_COMMANDS = dict.fromkeys(
+    (*range(0x0A), *range(0x0B, 0x20), *range(0x7F, 0xA0))
+)  # to a terminal; not line ends
+_PLAIN = str.maketrans("µ×…→–", "ux.>-")  # where the encoding may lack them
+
+
+class _Terminal(Console):
+    """Prints what programs named or said as it is: nothing in it is markup, or a command to the terminal."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        plain = {} if self.encoding.startswith("utf") else _PLAIN
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield segment._replace(text=segment.text.translate(_COMMANDS | plain))
+
+
 def terminal() -> Console:
-    """Standard output."""
+    """Standard output. What its encoding lacks is printed as a question mark."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     # Piped, rich prints neither colours nor more than 80 columns; highlighting would colour every number.
-    return Console(highlight=False, soft_wrap=False)
+    return _Terminal(highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def duration(ns: float) -> str:

@@ -31,6 +31,7 @@ from pyscope.format import (
 )
 from pyscope.ring import RingCopy
 
+_FAR = 1 << 62  # nanoseconds: a time beyond is damage, and no column could hold it
 MOST_IDS = 1 << 24  # of strings, of stacks: they are numbered through, so that a higher one is damage
 
 __all__ = ["CHUNK_DTYPE", "Code", "Missing", "ProcessBuilder", "ProcessRecord", "Quieting"]
@@ -140,7 +141,8 @@ class ProcessRecord:
 
     def unix_ns(self, ticks: int) -> int:
         """A reading of the recorder's clock as Unix time."""
-        return self.info.start.unix_ns + int((ticks - self.info.start.ticks) * self.ns_per_tick)
+        found = self.info.start.unix_ns + int((ticks - self.info.start.ticks) * self.ns_per_tick)
+        return max(-_FAR, min(found, _FAR))
 
 
 class ProcessBuilder:

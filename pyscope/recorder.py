@@ -24,6 +24,7 @@ from pyscope import (
     breaker,
     children,
     config,
+    descriptors,
     emitter,
     incomplete,
     parts,
@@ -250,7 +251,9 @@ def _begin_alone(
         if not parent:
             parts.check_replaceable(path)
     if not parent:
-        parts.seal_left_behind("/dev/shm")
+        own = settings.ring_dir or (path and os.path.dirname(path))
+        for folder in {ring_place.SHM, os.path.abspath(own or ring_place.SHM)}:
+            parts.seal_left_behind(folder)
     recording = Recording(settings, path, choice)
     recording.is_child = bool(parent)
     recording.reselectable = reselectable
@@ -267,6 +270,7 @@ def _begin_alone(
         children.follow(recording)
     recording.active = True
     _recording = recording
+    held = descriptors.closed_streams()
     try:
         if choice.name == "python":
             from pyscope.fallback import hook
@@ -281,6 +285,9 @@ def _begin_alone(
         atexit.unregister(_stop_at_exit)
         probes.release(recording.probes)
         raise
+    finally:
+        for fd in held:
+            os.close(fd)
     emitter.connect(_sink(recording))
     return recording
 
@@ -428,25 +435,35 @@ def _stop_alone(recording: Recording) -> None:
     if recording.backend == "python":
         from pyscope.fallback import hook
 
+        unwritten: list[str] = []
         recording._figures = hook.stop()
     else:
-        if recording.settings.mode == "flight" and recording.path is not None:
-            try:
-                _native().dump(recording.path)
-            except OSError as error:
-                _warn(f"the recording {recording.path} could not be written: {error}")
+        unwritten = list(_write_flight(recording))
         recording._figures = _native().stop(STOP_TIMEOUT)
-    for problem in incomplete.problems(recording, STOP_TIMEOUT):
-        _warn(problem)
+    problems = [*unwritten, *incomplete.problems(recording, STOP_TIMEOUT)]
     if recording.settings.mode == "stream" and not _still_there(recording):
-        _warn(
+        problems.append(
             f"the recording {recording.path} was deleted or replaced while it was being written: "
             "nothing of it is left. Record again, and move a recording only after its stop."
         )
+    elif recording.path is not None and not recording.is_child and os.path.exists(recording.path):
+        problems += parts.join(recording.path)
+    for problem in problems:  # last: the program may have made errors of warnings
+        _warn(problem)
+
+
+def _write_flight(recording: Recording) -> Iterator[str]:
+    """Writes a flight recorder that has a path; what went wrong, in words. Its ring is kept then."""
+    if recording.settings.mode != "flight" or recording.path is None or recording.ring_path is None:
         return
-    if recording.path is not None and not recording.is_child and os.path.exists(recording.path):
-        for problem in parts.join(recording.path):
-            _warn(problem)
+    try:
+        _native().dump(recording.path)
+    except OSError as error:
+        problem = f"the recording {recording.path} could not be written: {error}"
+        kept = parts.keep_ring(recording.ring_path)
+        if kept is not None:
+            problem += f". What it held is kept in {kept} for an hour: pyscope recover {recording.path}"
+        yield problem
 
 
 def _still_there(recording: Recording) -> bool:

@@ -77,9 +77,11 @@ def _is_ring(path: str) -> bool:
         raise RecordingNotFound(
             f"there is no recording at {path}: check the path, or record one first."
         ) from None
+    except IsADirectoryError:
+        raise RecordingError(f"{path} is a folder: name a recording in it, as in {path}/*.pyscope.") from None
     except OSError as error:
         raise RecordingError(
-            f"the recording {path} cannot be read: {error}. Check the path and its rights."
+            f"the recording {path} cannot be read: {error.strerror or error}. Check the path and its rights."
         ) from error
     if int.from_bytes(head, "little") == RING_MAGIC:
         return True

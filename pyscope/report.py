@@ -311,17 +311,20 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
     read_ns = found.clock.get("read_ns")
     facts.add_row("Clock", f"{found.clock['kind']}" + (f", {read_ns:.1f} ns a reading" if read_ns else ""))
     for number, ring in enumerate(found.rings):
-        verdict = "room" if ring.fits else f"no room for {size(found.ring_bytes)}"
+        verdict = "room" if ring.fits else ring.problem
         facts.add_row(
             "Ring" if number == 0 else "", f"{ring.folder}: {size(ring.free_bytes)} free, {verdict}"
         )
     for leftover in found.leftovers:
+        if leftover.path.endswith(".new"):
+            what = "empty, pyscope recover deletes it"
+        elif leftover.recording is None:
+            what = "it belongs to no file; pyscope report reads it"
+        else:
+            what = f"pyscope recover {leftover.recording}"
         facts.add_row(
             "Left over",
-            Text(
-                f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: see pyscope recover",
-                WARN,
-            ),
+            Text(f"{leftover.path} of process {leftover.pid}, {size(leftover.bytes)}: {what}", WARN),
         )
     there = [name for name, installed in found.extras.items() if installed]
     missing = [name for name, installed in found.extras.items() if not installed]
@@ -354,6 +357,8 @@ def render_diagnosis(found: Diagnosis, *, console: Console | None = None) -> Non
         table.add_row(row.name, row.value, row.source)
     console.print(table, "")
 
+    for sentence in found.unknown:
+        console.print(Text(sentence, style=WARN))
     if found.works:
         console.print(Text("Recording works here.", style=GOOD))
     for problem in found.problems:

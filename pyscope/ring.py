@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import struct
 import sys
 from dataclasses import dataclass
@@ -72,6 +73,10 @@ def copy_ring(path: str) -> RingCopy:
 
     Raises OSError, CorruptRecording if it is no ring file, or VersionMismatch.
     """
+    if not stat.S_ISREG(
+        os.stat(path).st_mode
+    ):  # a pipe would be waited for; a recording says what is opened here
+        raise CorruptRecording(f"{path} is no ring file")
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     try:
         return _copy(fd, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -32,8 +33,8 @@ FORMATS = tuple(_MODULES)
 def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -> Path:
     """Writes a trace in a format of FORMATS and returns where to: `path`, or beside the recording if that is None.
 
-    A file that is there is replaced once the new one is whole. Raises ValueError for another format, ExportError if the
-    file cannot be written, MissingExtra if a library that the format needs is not installed.
+    A file that is there is replaced once the new one is whole; only its owner may read it. Raises ValueError for
+    another format, ExportError if it cannot be written, MissingExtra if a library that the format needs is missing.
     """
     if form not in _MODULES:
         raise ValueError(f"format is {form!r}; it must be one of {', '.join(FORMATS)}")
@@ -53,14 +54,18 @@ def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -
 
 @contextlib.contextmanager
 def _whole(target: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is complete; what is no regular file, such as a pipe, is written to."""
+    """A file for its owner alone, as recordings are, that takes its name when it is complete.
+
+    What is no regular file, such as a pipe, is written to.
+    """
     if target.exists() and not target.is_file():
         with open(target, "wb") as file:
             yield file
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    target = Path(os.path.realpath(target))  # a link stays: it may be /dev/stdout
+    fd, part = tempfile.mkstemp(prefix=f".{target.name[:200]}.", suffix=".part", dir=target.parent)
     try:
-        with open(part, "wb") as file:
+        with open(fd, "wb") as file:
             yield file
         os.replace(part, target)
     except BaseException:

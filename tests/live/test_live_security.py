@@ -85,6 +85,17 @@ def test_the_token_in_the_address_becomes_a_cookie_and_leaves_the_address(port: 
     assert ask(port, "/", Cookie=cookie.partition(";")[0]).status_code == 200
 
 
+def test_the_token_in_the_address_is_not_in_the_log_of_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.INFO, "uvicorn.access"),
+        served(service(token=TOKEN), access_log=True, log_config=None, log_level="info") as port,
+    ):
+        assert ask(port, f"/?view=flame&token={TOKEN}").status_code == 303
+    told = [record.getMessage() for record in caplog.records if record.name == "uvicorn.access"]
+    assert [f"{MOUNT}/?view=flame " in line.replace('"', " ") for line in told] == [True], told
+    assert "token" not in "".join(told)
+
+
 def test_a_wrong_token_in_the_address_sets_no_cookie(port: int) -> None:
     answer = ask(port, "/?token=wrong")
     assert answer.status_code == 401

@@ -19,13 +19,12 @@ DEADLINE = 60.0
 
 
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[int]:
-    """Serves an ASGI application on a loopback port while the block runs."""
+def served(app: Any, **options: Any) -> Iterator[int]:
+    """Serves an ASGI application on a loopback port while the block runs. `options` are of `uvicorn.Config`."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=1)
-    )
+    settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": 1, **options}
+    server = uvicorn.Server(uvicorn.Config(app, **settings))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

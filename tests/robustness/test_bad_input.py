@@ -109,6 +109,7 @@ def test_another_profiler_is_not_evicted_by_the_setprofile_backend() -> None:
     ("arguments", "message"),
     [
         ({"ring_mb": 0}, "ring_mb"),
+        ({"ring_mb": 10**20}, "ring_mb"),
         ({"mode": "tape"}, "mode"),
         ({"modles": ["a"]}, "modles"),
         ({"budget": "x"}, "budget"),

@@ -57,3 +57,28 @@ def test_its_files_are_its_own_and_the_recording_goes_on(programs: Programs, mod
     assert len(trace.find(function="work")) == 10_000
     assert not trace.losses
     assert not programs.left_behind()
+
+
+@pytest.mark.parametrize("backend", ["auto", "python"])
+def test_what_is_written_to_closed_standard_streams_is_not_in_the_recording(
+    programs: Programs, backend: str
+) -> None:
+    programs.run(
+        """
+        import os, sys
+        for stream in range(3): os.close(stream)
+        import pyscope
+        def work(): pass
+        pyscope.start("run.pyscope", modules=["__main__"], backend=sys.argv[1])
+        work()
+        for stream in range(3):
+            try: os.write(stream, b"printed by a library" * 1000)
+            except OSError: pass
+        work()
+        pyscope.stop()
+        """,
+        backend,
+    )
+    trace = pyscope.load(programs.folder / "run.pyscope")
+    assert len(trace.find(function="work")) == 2
+    assert not trace.losses

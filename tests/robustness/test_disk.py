@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,6 +132,16 @@ def test_a_read_only_disk_is_refused_before_anything_is_installed(programs: Prog
     assert "cannot be written. Choose another path." in first
     assert "Read-only file system" in second
     assert programs.left_behind() == []
+
+
+def test_a_flight_recorder_runs_where_nothing_can_be_written(programs: Programs, disk: Path) -> None:
+    _mount("-o", "remount,ro", str(disk))
+    program = programs.write("print('it ran')")
+    done = subprocess.run(
+        [sys.executable, "-m", "pyscope", "run", "--mode", "flight", str(program)],
+        cwd=disk, env=programs.environment(), capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "it ran\n", "")
 
 
 STALL = """
@@ -313,6 +325,35 @@ def test_a_stop_on_a_stalled_disk_gives_up_in_time_and_leaves_the_ring_to_recove
     assert trace.losses == []
     assert leaves(pyscope.load(programs.folder / "run2.txt")) == 1
     assert programs.left_behind() == []
+
+
+def test_a_working_directory_that_may_not_be_looked_into_has_no_settings(programs: Programs) -> None:
+    """As that of root below `sudo -u shop`."""
+    done = programs.run("""
+        import os, pyscope
+        from pyscope import config
+        os.mkdir("shut")
+        os.chdir("shut")
+        os.chmod(".", 0)
+        if os.getuid() == 0: os.setuid(65534)
+        print(config.resolve().mode)
+    """)
+    assert done.stdout == "stream\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="root alone can give rights up")
+def test_a_program_that_gives_its_rights_up_has_its_recording(programs: Programs) -> None:
+    done = programs.run("""
+        import os, pyscope
+        def leaf(): pass
+        pyscope.start("run.pyscope", modules=["__main__"])
+        for _ in range(10): leaf()
+        os.setuid(65534)
+        for _ in range(10): leaf()
+        pyscope.stop()
+    """)
+    assert done.stderr == ""
+    assert len(pyscope.load(programs.folder / "run.pyscope").find(function="leaf")) == 20
 
 
 @pytest.mark.parametrize("backend", NATIVE)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from programs import Programs
 import pyscope
 from pyscope import errors
 from pyscope.analysis.ranking import rank
+from pyscope.analysis.summary import summarize
+from pyscope.format import BLOCK_HEADER, HEADER_CRC_AT, PATH_BYTES, PROCESS_INFO, SUMMARY, SUMMARY_BYTES
 
 
 def test_recordings_rings_parts_and_dumps_are_readable_by_their_owner_alone(programs: Programs) -> None:
@@ -107,6 +111,31 @@ def test_a_damaged_recording_is_refused_or_read_to_the_end(
         pass
 
 
+def test_figures_that_somebody_forged_are_read_to_the_end(recorded: bytes, tmp_path: Path) -> None:
+    """Each word of what a recording says of its process, with checksums that are right."""
+    path = tmp_path / "forged.pyscope"
+    first, info = BLOCK_HEADER.size, PROCESS_INFO.size
+    path_at = first + info - PATH_BYTES
+    words = [*range(first, path_at, 8), *range(first + info, first + info + SUMMARY.size, 8)]
+    for at in words:
+        for value in (0, 1 << 62, (1 << 63) - 1, (1 << 64) - 1):
+            forged = bytearray(recorded)
+            struct.pack_into("<Q", forged, at, value)
+            end = first + info + SUMMARY_BYTES
+            struct.pack_into("<I", forged, first + info, zlib.crc32(forged[first + info + 4 : end]))
+            fields = list(BLOCK_HEADER.unpack_from(forged))
+            fields[4] = zlib.crc32(forged[first : first + info])
+            BLOCK_HEADER.pack_into(forged, 0, *fields)
+            fields[5] = zlib.crc32(forged[:HEADER_CRC_AT])
+            BLOCK_HEADER.pack_into(forged, 0, *fields)
+            path.write_bytes(forged)
+            trace = pyscope.load(path)
+            assert -(1 << 63) <= trace.start_ns <= trace.end_ns < 1 << 63
+            assert all(-(1 << 63) <= loss.start_ns <= loss.end_ns < 1 << 63 for loss in trace.losses)
+            rank(trace, limit=5)
+            summarize(trace)
+
+
 def test_a_recording_is_not_written_through_a_link_that_somebody_else_has_laid(tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("mine" * 3000)
@@ -115,3 +144,34 @@ def test_a_recording_is_not_written_through_a_link_that_somebody_else_has_laid(t
         pyscope.start(tmp_path / "run.pyscope")
     assert target.read_text() == "mine" * 3000
     assert stat.S_ISLNK((tmp_path / "run.pyscope").lstat().st_mode)
+
+
+def test_what_a_recording_calls_its_ring_is_opened_only_if_it_is_a_file(programs: Programs) -> None:
+    """A pipe would be waited for without end."""
+    programs.run(
+        """
+        import os, pyscope
+        pyscope.start("run.pyscope", modules=["__main__"])
+        os.kill(os.getpid(), 9)
+        """,
+        code=-9,
+    )
+    [ring] = programs.rings.glob("*.ring")
+    ring.unlink()
+    os.mkfifo(ring)
+    try:
+        reasons = [loss.reason for loss in pyscope.load(programs.folder / "run.pyscope").losses]
+    finally:
+        ring.unlink()
+    assert reasons == ["ring_gone"]
+
+
+def test_the_secret_of_the_dashboard_is_not_told_to_what_the_program_starts(programs: Programs) -> None:
+    done = programs.run("""
+        import subprocess, pyscope
+        with pyscope.record("run.pyscope", token="hunter2"):
+            subprocess.run(["env"])
+    """)
+    assert "PYSCOPE_CHILD_OF" in done.stdout
+    assert "hunter2" not in done.stdout
+    assert b"hunter2" not in (programs.folder / "run.pyscope").read_bytes()

@@ -87,7 +87,8 @@ class TestRunAndReport:
     def test_the_recording_is_named_after_program_and_process(self, shell: Shell) -> None:
         shell("run", "program.py")
         shell("run", "-m", "program")
-        assert len(list(shell.folder.glob("program-*.pyscope"))) == 2
+        shell("run", "-mprogram")
+        assert len(list(shell.folder.glob("program-*.pyscope"))) == 3
 
     def test_the_output_setting_of_the_environment_holds(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_OUTPUT"] = "named.pyscope"
@@ -111,6 +112,33 @@ class TestRunAndReport:
     def test_a_program_that_recorded_nothing_is_explained(self, shell: Shell) -> None:
         shell("run", "--modules", "wave", "-o", "run.pyscope", "program.py")
         assert "No call was recorded" in shell("report", "run.pyscope").stdout
+
+    def test_what_a_program_named_is_no_markup_and_commands_nothing_of_the_terminal(
+        self, shell: Shell
+    ) -> None:
+        (shell.folder / "hostile.py").write_text(
+            textwrap.dedent("""
+                def work(): raise type("[/e]\\x1b[31m\\x9b2J", (Exception,), {})
+                work.__code__ = work.__code__.replace(co_name="f[/x]", co_qualname="f[/x]\\x1b]0;title\\x07[red]")
+                try: work()
+                except Exception: pass
+            """)
+        )
+        shell("run", "-o", "run.pyscope", "--probes", "auto", "hostile.py", "[/a]", "\x1b[2J", "[bold]:bomb:")
+        text = shell("report", "run.pyscope").stdout
+        assert "hostile.py [/a] [2J [bold]:bomb:" in text
+        assert "f[/x]]0;title[red]" in text
+        assert "[/e][31m2J" in text
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text)
+
+    @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+    def test_a_terminal_of_another_encoding_is_printed_to(self, shell: Shell, encoding: str) -> None:
+        shell("run", "-o", "run.pyscope", "program.py", "日本")
+        shell.environment["PYTHONIOENCODING"] = encoding
+        text = shell("report", "run.pyscope").stdout
+        assert "program.py ??" in text
+        assert re.search(r"\d us\b", text)
+        shell("doctor")
 
     def test_disabled_nothing_is_written(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_DISABLE"] = "1"
@@ -136,6 +164,38 @@ class TestErrors:
         ended = shell("run", "-o", "program.py", "program.py", code=2)
         assert "not overwritten" in ended.stderr
         assert (shell.folder / "program.py").read_text() == textwrap.dedent(PROGRAM)
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("--budget", "x"), ("--ring-mb", "0"), ("--probes", "rediss"), ("--modules", "a/b.py")],
+    )
+    def test_a_bad_value_is_named_as_it_was_given(self, shell: Shell, option: str, value: str) -> None:
+        assert f"({option}): must be" in shell("run", option, value, "program.py", code=2).stderr
+
+    @pytest.mark.parametrize("command", [["report"], ["export", "--to", "csv"]])
+    def test_a_folder_is_no_recording(self, shell: Shell, command: list[str]) -> None:
+        said = shell(*command, ".", code=2).stderr
+        assert said == "pyscope: . is a folder: name a recording in it, as in ./*.pyscope.\n"
+
+    @pytest.mark.parametrize("slip", [["porgram.py"], ["-m"]])
+    def test_a_slip_in_the_program_s_name_replaces_no_recording(self, shell: Shell, slip: list[str]) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        before = (shell.folder / "run.pyscope").read_bytes()
+        shell("run", "-o", "run.pyscope", *slip, code=2)
+        assert (shell.folder / "run.pyscope").read_bytes() == before
+
+    def test_a_full_disk_below_standard_output_is_told(self, shell: Shell) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        command = f"exec {sys.executable} -m pyscope report run.pyscope >/dev/full"
+        ended = subprocess.run(
+            ["/bin/sh", "-c", command],
+            cwd=shell.folder,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert "pyscope: [Errno 28] No space left on device\n" in ended.stderr
+        assert "Traceback" not in ended.stderr
 
     def test_an_unknown_command(self, shell: Shell) -> None:
         assert "No such command" in shell("rnu", code=2).stderr
@@ -174,14 +234,45 @@ class TestDoctor:
         assert declared.keys() - for_developers == doctor.EXTRAS.keys()
 
     def test_as_json_one_backend_is_chosen(self, shell: Shell) -> None:
-        found = json.loads(shell("doctor", "--json", "--modules", "*").stdout)
+        found = json.loads(shell("doctor", "--json", "--modules", "shop,*").stdout)
         assert found["works"] is True
         assert sum(choice["chosen"] for choice in found["backends"]) == 1
         assert all(choice["reason"] for choice in found["backends"])
 
     def test_where_recording_would_not_work_it_says_why_and_ends_with_1(self, shell: Shell) -> None:
-        shell.environment["PYSCOPE_RING_MB"] = str(10**9)
-        assert "no folder has room" in shell("doctor", code=1).stdout.replace("\n", " ")
+        def said() -> str:
+            return " ".join(shell("doctor", code=1).stdout.split())
+
+        shell.environment["PYSCOPE_RING_MB"] = str(10**6)
+        assert f"the ring of 1000000 MiB can lie nowhere ({shell.folder}: no room)" in said()
+        shell.environment["PYSCOPE_RING_DIR"] = "nowhere"
+        assert "nowhere: No such file or directory" in said()
+        shell.environment |= {"PYSCOPE_RING_DIR": ".", "PYSCOPE_RING_MB": "4", "PYSCOPE_OUTPUT": "."}
+        assert "which is no file" in said()
+
+    def test_a_shared_memory_that_is_passed_over_is_told_with_what_is_free(self, shell: Shell) -> None:
+        del shell.environment["PYSCOPE_RING_DIR"]
+        shell.environment["PYSCOPE_RING_MB"] = str(10**6)
+        found = json.loads(shell("doctor", "--json", code=1).stdout)["rings"]
+        assert [ring["folder"] for ring in found] == ["/dev/shm", str(shell.folder)]
+        assert [ring["problem"] for ring in found] == ["no room", "no room"]
+
+    def test_with_too_small_files_allowed_it_says_so(self, shell: Shell) -> None:
+        ended = subprocess.run(
+            ["/bin/sh", "-c", f"ulimit -f 100; {sys.executable} -m pyscope doctor"],
+            cwd=shell.folder,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert ended.returncode == 1
+        assert "ulimit -f" in ended.stdout
+
+    def test_a_variable_that_is_no_setting_is_told(self, shell: Shell) -> None:
+        shell.environment |= {"PYSCOPE_MODULE": "shop.*", "PYSCOPE_CHILD_OF": ""}
+        text = shell("doctor").stdout
+        assert "PYSCOPE_MODULE is no setting; did you mean PYSCOPE_MODULES?" in text
+        assert "CHILD_OF" not in text
 
     def test_switched_off_is_not_working(self, shell: Shell) -> None:
         shell.environment["PYSCOPE_DISABLE"] = "1"
@@ -199,8 +290,19 @@ class TestRecover:
             textwrap.dedent(PROGRAM) + "    import os\n    os.kill(os.getpid(), 9)\n"
         )
         shell("run", "-o", "run.pyscope", "killed.py", code=-9)
+        left = json.loads(shell("doctor", "--json").stdout)["leftovers"]
+        assert str(shell.folder / "run.pyscope") in [ring["recording"] for ring in left]
+        assert "pyscope recover " in shell("doctor").stdout
         assert "Recovered" in shell("recover", ".").stdout
         assert "Nothing to recover" in shell("recover", "run.pyscope").stdout
         found = json.loads(shell("report", "run.pyscope", "--json", "--function", "fib").stdout)
         assert found["tables"]["self"][0]["calls"] == CALLS_OF_FIB_15
         assert not list(shell.folder.glob("*.ring"))
+
+    def test_a_ring_that_was_never_begun_is_told_and_deleted(self, shell: Shell) -> None:
+        left = shell.folder / f"pyscope-{os.getuid()}-4711-abcdef012345.ring.new"
+        left.touch()
+        os.utime(left, (0, 0))
+        assert "process 4711" in " ".join(shell("doctor").stdout.split())
+        shell("recover", ".")
+        assert not left.exists()

@@ -199,6 +199,22 @@ def test_a_recording_without_calls_is_exported_too(tmp_path: Path, form: str) ->
         json.loads(path.read_text())
 
 
+def test_an_export_is_for_its_owner_alone_as_the_recording_is(trace: Trace, tmp_path: Path) -> None:
+    (tmp_path / "open.csv").touch(0o666)
+    for name in ("new.csv", "open.csv"):
+        assert export.write(trace, "csv", tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_export_goes_where_a_link_points(trace: Trace, tmp_path: Path, there: bool) -> None:
+    if there:
+        (tmp_path / "calls.csv").touch()
+    (tmp_path / "link").symlink_to("calls.csv")
+    export.write(trace, "csv", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "calls.csv").read_text().startswith("function,module")
+
+
 def test_another_format_is_refused_with_those_there_are(trace: Trace) -> None:
     with pytest.raises(ValueError, match="one of html, chrome, perfetto"):
         export.write(trace, "pdf")

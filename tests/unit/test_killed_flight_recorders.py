@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import pyscope
-from pyscope.errors import RecordingNotFound
+from pyscope.errors import PyScopeWarning, RecordingNotFound
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -85,3 +86,69 @@ def test_what_stands_at_its_path_and_is_no_recording_is_kept_and_so_is_the_ring(
 def test_where_nothing_was_left_there_is_nothing_to_recover(tmp_path: Path) -> None:
     with pytest.raises(RecordingNotFound):
         pyscope.recover(tmp_path / "run.pyscope")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs files of another user")
+def test_rings_that_somebody_else_has_laid_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their folder is everybody's; what they say is written where they say, in the name of whoever recovers."""
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
+    record(tmp_path, "fork", "killed")
+    rings = sorted(tmp_path.glob("*.ring"))
+    for ring in rings:
+        os.chown(ring, 65534, 65534)
+    assert pyscope.recover(tmp_path) == []
+    assert sorted(tmp_path.glob("*.ring")) == rings
+    assert not (tmp_path / "run.pyscope").exists()
+
+
+def test_what_could_not_be_written_at_the_stop_is_kept_and_recovered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rings").mkdir()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path / "rings"))
+    path = tmp_path / "folder" / "run.pyscope"
+
+    def leaf() -> None: ...
+
+    recording = pyscope.start(path, mode="flight", modules=[__name__], ring_mb=4)
+    for _ in range(11):
+        leaf()
+    (tmp_path / "folder").rmdir()
+    with pytest.warns(PyScopeWarning, match=f"pyscope recover {path}"):
+        recording.stop()
+    (tmp_path / "folder").mkdir()
+    [row] = pyscope.recover(path)
+    assert row.problem is None
+    assert leaves(path) == 11
+    assert list((tmp_path / "rings").iterdir()) == []
+
+
+def test_a_stop_is_whole_where_warnings_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYSCOPE_RING_DIR", str(tmp_path))
+    (tmp_path / "folder").mkdir()
+    recording = pyscope.start(tmp_path / "folder" / "run.pyscope", mode="flight", modules=["*"], ring_mb=4)
+    (tmp_path / "folder").rmdir()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(PyScopeWarning):
+            recording.stop()
+    with pyscope.record(tmp_path / "next.pyscope", modules=["*"], ring_mb=4) as recording:
+        recording.dump(tmp_path / "dump.pyscope")
+    assert pyscope.load(tmp_path / "next.pyscope").processes[0].state == "stopped"
+
+
+def test_a_ring_in_the_folder_that_the_project_names_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tmp_path, "fork", "killed")
+    (tmp_path / "rings").mkdir()
+    for ring in tmp_path.glob("*.ring"):
+        ring.rename(tmp_path / "rings" / ring.name)
+    (tmp_path / "pyproject.toml").write_text('[tool.pyscope]\nring_dir = "rings"\n')
+    monkeypatch.delenv("PYSCOPE_RING_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    pyscope.recover("run.pyscope")
+    assert leaves(tmp_path / "run.pyscope") == 5 + 7
