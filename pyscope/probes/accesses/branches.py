@@ -7,7 +7,7 @@ are no ways out here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pyscope.probes.accesses.code import JUMPS_ALWAYS, LEAVES, Step
 
@@ -171,6 +171,12 @@ class ControlFlow:
                 for other in range(count):
                     if after[way] >> other & 1 and not (other != block and after[block] >> other & 1):
                         depends[other].add(block)
+        lines = [
+            (steps[end - 1].first_line, max(step.first_line for step in steps[begin:end]))
+            for begin, end in zip(self._starts, ends, strict=True)
+        ]
+        for branch, done in _done_on_leaving(followers, lines):
+            depends[done].add(branch)
         changed = True  # what depends on a branch that depends on another depends on both
         while changed:
             changed = False
@@ -180,6 +186,45 @@ class ControlFlow:
                     deciders |= wider
                     changed = True
         self._deciders = depends
+
+
+def _done_on_leaving(followers: list[list[int]], lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What a `while True` does in its body when a condition is met, and then returns: the branch, what it leads to.
+
+    All ways lead there, as the loop goes on until then; still it depends on the condition. A loop with a condition of
+    its own tests that on its first line, and what comes behind a loop is none of its body. lines: of each block's end.
+    """
+    reached = _reached(followers, [0])
+    before: list[list[int]] = [[] for _ in followers]
+    jumps: dict[int, list[int]] = {}  # by where they jump back to
+    for block in sorted(reached):
+        for follower in followers[block]:
+            if follower < len(followers):
+                before[follower].append(block)
+                if follower <= block:
+                    jumps.setdefault(follower, []).append(block)
+    for head, ends in jumps.items():
+        loop = _reached(before, ends, {head})
+        first, last = min(lines[block][0] for block in loop), max(lines[block][1] for block in loop)
+        leaving = [block for block in loop if not loop.issuperset(followers[block])]
+        if any(lines[block][0] <= first for block in leaving):
+            continue
+        outside = {block for block in range(len(lines)) if not first < lines[block][0] <= last}
+        for branch in leaving:
+            for done in _reached(followers, followers[branch], loop | outside) - loop - outside:
+                yield branch, done
+
+
+def _reached(followers: list[list[int]], begin: list[int], bounds: Iterable[int] = ()) -> set[int]:
+    """The blocks that ways lead to which stop at some bounds, these included."""
+    found = set(bounds)
+    waiting = list(begin)
+    while waiting:
+        block = waiting.pop()
+        if block not in found and block < len(followers):
+            found.add(block)
+            waiting += followers[block]
+    return found
 
 
 def _give_endless_loops_a_way_out(followers: list[list[int]], exit_block: int) -> None:

@@ -111,6 +111,7 @@ class Places:
         """Flags, level and decided lines of a value, followed outward as it is returned."""
         level = 0
         check, kept = use.check, use.kept
+        matters = kept or (check and bool(use.branches))  # nothing comes of a comparison otherwise
         lines = sites.decided_lines(use)
         found_level = 0
         while use.returned or (sites.is_comprehension and (check or kept)):
@@ -123,14 +124,18 @@ class Places:
             if outer is None or own is None or level > MOST_LEVELS:
                 if not check:
                     return 0, UNKNOWN_LEVEL, ""
+                matters = True
                 break
             frame, sites = outer, own
             use = sites.resumed(frame.f_lasti).uses[0]
             check, kept = check or use.check, kept or use.kept
+            matters = (
+                use.kept or (use.check and bool(use.branches)) or (matters and not inner.is_comprehension)
+            )
             found_level = level
             outer_lines = sites.decided_lines(use)
             lines = outer_lines if inner.is_comprehension else outer_lines or lines
-        flags = _CHECK if check else 0 if kept else _DISCARDED
+        flags = (_CHECK if check else 0) | (0 if matters else _DISCARDED)
         if lines is not None:
             flags |= _BRANCHES
         return flags, found_level, lines or ""

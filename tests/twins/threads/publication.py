@@ -212,6 +212,47 @@ def unrelated_check_fixed(stage: Stage) -> None:
     assert settings.hits == 2
 
 
+def dropped_answer_faulty(stage: Stage) -> None:
+    settings = stage.watch(Settings())
+
+    def is_new() -> bool:
+        return settings.version == 0
+
+    def work() -> None:
+        if is_new():
+            stage.pause()
+            settings.version = 2
+
+    def other() -> None:
+        settings.version = 1
+
+    stage.together(work, other)
+
+
+def dropped_answer_fixed(stage: Stage) -> None:
+    """A check whose answer nobody takes, and one that is only shown."""
+    settings = stage.watch(Settings())
+
+    def is_new() -> bool:
+        return settings.version == 0
+
+    def work() -> None:
+        is_new()
+        stage.pause()
+        settings.version = 2
+
+    def show() -> None:
+        str(settings.version == 0)
+        stage.pause()
+        settings.version = 2
+
+    def other() -> None:
+        settings.version = 1
+
+    stage.together(work, other)
+    stage.together(show, other)
+
+
 _VERSION = ("lost_update", "Settings.version", "observed")
 CASES = [
     RaceCase(
@@ -242,5 +283,11 @@ CASES = [
         unrelated_check_faulty,
         unrelated_check_fixed,
         ("check_then_act", "Settings.hits", "observed"),
+    ),
+    RaceCase(
+        "a check whose answer is dropped",
+        dropped_answer_faulty,
+        dropped_answer_fixed,
+        ("check_then_act", "Settings.version", "observed"),
     ),
 ]
