@@ -421,3 +421,23 @@ def test_any_combination_is_active_at_once_and_stop_all_undoes_it() -> None:
     assert [change.transition for change in runtime.get_state_changes()] == ["order_sent"]
     assert runtime.get_external_calls() == []
     assert set(threading.enumerate()) <= threads
+
+
+WAITS_FOR_IMPORTS = """
+import sys
+from pyscope import probes, runtime
+
+before = sys.meta_path[:]
+held = probes.acquire(["auto", "sync"])  # most of their libraries are not imported
+print(sys.meta_path != before)
+probes.release(held)
+runtime.monitor_supervisor_tree()
+runtime.monitor_concurrency()
+runtime.stop_all()
+print(sys.meta_path == before)
+"""
+
+
+def test_nothing_waits_for_imports_once_it_is_over() -> None:
+    run = subprocess.run([sys.executable, "-c", WAITS_FOR_IMPORTS], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("True\nTrue\n", "")

@@ -35,7 +35,7 @@ class StateProbe(Probe):
 
     def install(self) -> None:
         actors.at_message_boundaries(self.look)
-        on_import.call("sqlalchemy", self._listen)
+        on_import.call("sqlalchemy", self._listen, self)
 
     def _listen(self) -> None:
         try:
