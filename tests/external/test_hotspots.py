@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from pyscope.analysis import hotspots
 from pyscope.findings import PerformanceIssue
 from pyscope.probes.scope import Scope
-from pyscope.trace import Trace
+from pyscope.trace import Trace, load
 
 Record = Callable[..., Trace]
 SLOW = 0.3  # seconds; the thresholds of these tests are half of it
@@ -114,6 +116,33 @@ def test_a_call_with_many_callees_none_of_which_is_slow_is_itself(issues: Issues
 
     [issue] = issues(request, SLOW_CALL)
     assert issue.call_site.function.endswith("many")
+
+
+SCRIPT = """
+import time
+
+def short():
+    time.sleep(0.1)
+
+def long():
+    time.sleep(0.5)
+
+def main():
+    for _ in range(4):
+        short()
+    long()
+    short()
+    short()
+
+main()
+"""
+
+
+def test_the_main_function_of_a_script_is_not_slow_and_what_it_calls_is(tmp_path: Path) -> None:
+    script, recording = tmp_path / "script.py", tmp_path / "run.pyscope"
+    script.write_text(SCRIPT)
+    subprocess.run([sys.executable, "-m", "pyscope", "run", "-o", recording, script], check=True)
+    assert [issue.call_site.function for issue in hotspots.find(load(recording), slow_ms=300)] == ["long"]
 
 
 def test_the_part_of_sql(issues: Issues, tmp_path: Path) -> None:
