@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
 import subprocess
 import sys
@@ -483,3 +484,42 @@ def test_what_blocks_is_told_with_its_task(issues: Issues, service: Service) -> 
 
 def test_the_same_work_outside_a_loop_is_no_finding(issues: Issues) -> None:
     assert issues(compute, BLOCKING) == []
+
+
+KERNEL = """
+import ast, asyncio, sys
+
+CELL = '''
+import pyscope, time
+
+def computes():
+    time.sleep(0.2)
+
+async def blocks():
+    time.sleep(0.2)
+
+with pyscope.record(path, modules=["notebook"]):
+    computes()
+    await asyncio.gather(blocks())
+'''
+
+async def kernel():
+    cell = compile(CELL, "cell.py", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(cell, {"__name__": "notebook", "path": sys.argv[1], "asyncio": asyncio})
+
+asyncio.run(kernel())
+"""
+
+
+def test_a_cell_of_a_notebook_does_not_block_the_loop_of_its_kernel(tmp_path: Path) -> None:
+    """As ipykernel runs it; what a cell awaits may block others of its tasks."""
+    (tmp_path / "ipykernel_launcher.py").write_text(KERNEL)
+    recording = tmp_path / "run.pyscope"
+    search = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    subprocess.run(
+        [sys.executable, "-m", "ipykernel_launcher", recording],
+        check=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    found = [issue.call_site.function for issue in hotspots.find(load(recording), slow_ms=1000)]
+    assert found == ["blocks"]
