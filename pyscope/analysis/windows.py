@@ -48,6 +48,7 @@ WRITES = (Operation.WRITE, Operation.DELETE, Operation.CONTENT_WRITE, Operation.
 _READS = (Operation.READ, Operation.CONTENT_READ)
 _CHECK, _CONSTANT, _DISCARDED = int(AccessFlag.CHECK), int(AccessFlag.CONSTANT), int(AccessFlag.DISCARDED)
 _UNSEEN, _BRANCHES = int(AccessFlag.UNSEEN_LOCK), int(AccessFlag.BRANCHES)
+_VARIABLE = int(AccessFlag.VARIABLE)
 
 Column = NDArray[Any]
 Stack = Callable[[int], Sequence[Location]]
@@ -328,6 +329,8 @@ def relies(
     if at < 0:
         return False
     line = here[at].line
+    if flags & _VARIABLE:
+        return includes(lines, line)
     if line == there[level].line:
         return True
     if flags & _DISCARDED:

@@ -57,6 +57,20 @@ class ControlFlow:
 
     def decided_lines(self, branches: Iterable[int]) -> str | None:
         """The lines that branch instructions (by index) decide about, as "12-14,20"; None where that is not known."""
+        lines = self._decided(branches)
+        return None if lines is None else _ranges(lines - {0})
+
+    def using_lines(self, stores: Iterable[int]) -> str | None:
+        """The lines that make anything of the variables that some steps set, as above: those that use one, and those
+        that are decided about by it."""
+        if len(self._steps) > MOST_STEPS:
+            return None
+        branches: set[int] = set()
+        lines = self._lines_with_values_of(set(stores), branches)
+        decided = self._decided(branches)
+        return None if decided is None else _ranges((lines | decided) - {0})
+
+    def _decided(self, branches: Iterable[int]) -> set[int] | None:
         lines: set[int] = set()
         for branch in branches:
             if self._deciders is None:
@@ -75,7 +89,7 @@ class ControlFlow:
                 return None  # of what is collected it is not known where it goes
             lines.update(self._steps[at].first_line for at in decided)
             lines |= self._lines_with_values_of(decided)
-        return _ranges(lines - {0})
+        return lines
 
     def _collects(self, at: int, branch: int) -> bool:
         """Whether a step adds to what a comprehension around the branch makes, where that has no code of its own."""
@@ -85,8 +99,9 @@ class ControlFlow:
             at -= 1
         return at < branch
 
-    def _lines_with_values_of(self, decided: set[int]) -> set[int]:
-        """The lines of other statements that use a variable which was set by some steps, or what they made of it."""
+    def _lines_with_values_of(self, decided: set[int], branches: set[int] | None = None) -> set[int]:
+        """The lines of other statements that use a variable which was set by some steps, or what they made of it. The
+        branches that are decided by one of these are put into `branches`."""
         lines: set[int] = set()
         news = [(at, name) for at in decided for name in _stored(self._steps[at])]
         known = set(news)
@@ -103,6 +118,8 @@ class ControlFlow:
                 ):
                     end += 1
                 lines.update(step.first_line for step in self._steps[load : end + 1])
+                if branches is not None and end in self._jumps and self._steps[end].name not in JUMPS_ALWAYS:
+                    branches.add(end)
                 further = {(end, other) for other in _stored(self._steps[end])} - known
                 known |= further
                 news += further
