@@ -200,6 +200,59 @@ def test_a_condition_decides_about_the_lines_that_run_or_not(
     assert decided - own == lines - own
 
 
+def keeps(o: Any) -> None:
+    kept = o.x
+    print("between")
+    made = kept + 1
+    if made > 3:
+        print("decided")
+    print("behind")
+    kept = 3
+    print(kept)
+
+
+def keeps_for_a_default(o: Any) -> None:
+    kept = o.x
+    made = kept or 1
+    print(made)
+
+
+def keeps_for_a_choice(o: Any) -> None:
+    kept = o.x
+    made = 1 if kept else 2
+    print(made)
+
+
+def keeps_for_several(o: Any) -> None:
+    kept = o.x
+    first, second = kept
+    print(first, second)
+
+
+def keeps_for_a_closure(o: Any) -> Callable[[], Any]:
+    kept = o.x
+    return lambda: kept
+
+
+@pytest.mark.parametrize(
+    ("function", "lines"),
+    [
+        (keeps, "3-5"),
+        (keeps_for_a_default, None),
+        (keeps_for_a_choice, None),
+        (keeps_for_several, None),
+        (keeps_for_a_closure, None),
+    ],
+)
+def test_what_is_made_of_a_variable_that_keeps_the_value(
+    function: Callable[..., Any], lines: str | None
+) -> None:
+    sites, site = _site(function)
+    found = sites.using_lines(site.uses[0])
+    first = function.__code__.co_firstlineno
+    assert found == (None if lines is None else "-".join(str(int(n) + first) for n in lines.split("-")))
+
+
 def _contents(function: Callable[..., Any]) -> list[tuple[str, Any]]:
     return [(content.operation.name, content.key) for content in _site(function)[1].contents]
 

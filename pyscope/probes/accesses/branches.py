@@ -65,10 +65,53 @@ class ControlFlow:
         that are decided about by it."""
         if len(self._steps) > MOST_STEPS:
             return None
+        lines: set[int] = set()
         branches: set[int] = set()
-        lines = self._lines_with_values_of(set(stores), branches)
+        news = [(at, name) for at in stores for name in _stored(self._steps[at])]
+        known = set(news)
+        while news:
+            if len(known) > MOST_VALUES:
+                return None
+            at, name = news.pop()
+            for load in self._loads(at, name):
+                statement = self._statement(load)
+                if statement is None:
+                    return None
+                lines.update(self._steps[step].first_line for step in statement)
+                end = statement[-1]
+                if end in self._jumps:
+                    branches.add(end)
+                further = {(end, other) for other in _stored(self._steps[end])} - known
+                known |= further
+                news += further
         decided = self._decided(branches)
         return None if decided is None else _ranges((lines | decided) - {0})
+
+    def _statement(self, load: int) -> list[int] | None:
+        """The steps of a statement from one on, to what it stores, drops or decides; None if it goes several ways."""
+        found = [load]
+        while self._steps[found[-1]].name not in _ENDS:
+            at = found[-1]
+            step = self._steps[at]
+            follow = at + 1
+            if step.name == "SEND" or (step.name == "JUMP_FORWARD" and step.target > at):
+                follow = step.target
+            elif step.name == "FOR_ITER":
+                return found
+            elif step.name.startswith("POP_JUMP"):
+                # What it jumps over is more than a part of the same statement: `x or 1`, `1 if x else 2`.
+                arm = {each.name for each in self._steps[at + 1 : step.target]}
+                whole = step.target <= at or not arm.isdisjoint(_ENDS | {"JUMP_BACKWARD"})
+                kept = any(
+                    each.name == "COPY" for each in self._steps[max(0, at - 2) : at]
+                )  # 3.13: TO_BOOL after it
+                return found if whole and not kept else None
+            elif at in self._jumps or step.name.startswith("UNPACK"):
+                return None
+            if follow < 0 or follow >= len(self._steps):
+                return None
+            found.append(follow)
+        return found
 
     def _decided(self, branches: Iterable[int]) -> set[int] | None:
         lines: set[int] = set()
@@ -99,9 +142,8 @@ class ControlFlow:
             at -= 1
         return at < branch
 
-    def _lines_with_values_of(self, decided: set[int], branches: set[int] | None = None) -> set[int]:
-        """The lines of other statements that use a variable which was set by some steps, or what they made of it. The
-        branches that are decided by one of these are put into `branches`."""
+    def _lines_with_values_of(self, decided: set[int]) -> set[int]:
+        """The lines of other statements that use a variable which was set by some steps, or what they made of it."""
         lines: set[int] = set()
         news = [(at, name) for at in decided for name in _stored(self._steps[at])]
         known = set(news)
@@ -118,8 +160,6 @@ class ControlFlow:
                 ):
                     end += 1
                 lines.update(step.first_line for step in self._steps[load : end + 1])
-                if branches is not None and end in self._jumps and self._steps[end].name not in JUMPS_ALWAYS:
-                    branches.add(end)
                 further = {(end, other) for other in _stored(self._steps[end])} - known
                 known |= further
                 news += further
