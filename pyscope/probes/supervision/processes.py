@@ -184,18 +184,25 @@ class ChildProcesses:
     ) -> Callable[..., None]:
         @functools.wraps(original)
         def kill(pid: Any, number: Any, /) -> None:
-            if patches.on and number in _POLITE:
+            if patches.on:
                 try:
-                    whom = (
-                        [each for each in list(self._watched) if os.getpgid(each) == pid] if group else [pid]
-                    )
-                    for each in whom:
-                        self._asked_to_end(each, number)
-                except (OSError, TypeError):  # one of the group is gone, or nonsense: the call itself says so
+                    if number in _POLITE:
+                        for each in self._members(pid) if group else (pid,):
+                            self._asked_to_end(each, number)
+                except (TypeError, ValueError):  # nonsense: the call itself says so
                     pass
             original(pid, number)
 
         return kill
+
+    def _members(self, group: Any) -> list[int]:
+        """The watched children in a group of processes."""
+        found = []
+        for pid in list(self._watched):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == group:
+                    found.append(pid)
+        return found
 
     def _asked_to_end(self, pid: int, number: Any) -> None:
         if pid in self._watched and number in _POLITE and not _has_ended(pid):
