@@ -12,6 +12,8 @@ from typing import Any, Final
 from pyscope import config
 from pyscope import probes as probing
 from pyscope.config import ModuleSelector
+from pyscope.errors import ConfigError
+from pyscope.probes.classes import type_name
 from pyscope.session import Session
 from pyscope.trace import Trace
 
@@ -90,7 +92,11 @@ class Monitoring:
             watching: Any = probing.installed(probe)
             for subject in subjects:
                 try:
-                    watching.watch(subject)
+                    if watching.watch(subject) is False:
+                        raise ConfigError(
+                            f"{_shown(subject)} cannot be watched: its class is built in, or an extension's. Name an "
+                            "object of a class of the program's own, such as the one that holds it"
+                        )
                 except BaseException:
                     if self._kinds[name].fresh:
                         self.stop(name)
@@ -153,3 +159,9 @@ class Monitoring:
         self.lock = threading.RLock()
         self._kinds.clear()
         self.session.forget()
+
+
+def _shown(subject: object) -> str:
+    if isinstance(subject, type):
+        return f"the class {type_name(subject)}"
+    return f"an object of the class {type_name(type(subject))}"

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -85,6 +86,16 @@ def _there(names: Sequence[str]) -> list[str]:
     return [name for name in names if probing.has_library(name)]
 
 
+def _chosen(name: str, values: Any, allowed: Iterable[str]) -> list[Any]:
+    """The values of an argument, one or several. Raises ConfigError for one that is not allowed."""
+    chosen = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+    allowed = list(allowed)
+    for value in chosen:
+        if value not in allowed:
+            raise ConfigError(f"{name} = {value!r}: must be one of {', '.join(map(repr, allowed))}")
+    return chosen
+
+
 def is_recording() -> bool:
     """Whether this process is being recorded: by `pyscope run`, `pyscope.start` or something started here."""
     recording = recorder.active()
@@ -108,8 +119,7 @@ def start_tracing(
     `pyscope.start`. Raises ConfigError for bad arguments, RecorderError where
     recording cannot begin.
     """
-    if level not in _LEVELS:
-        raise ConfigError(f"level = {level!r}: must be one of {', '.join(map(repr, _LEVELS))}")
+    [level] = _chosen("level", [level], _LEVELS)
 
     def read(trace: Trace, since: int) -> list[Call]:
         columns = trace.calls
@@ -120,7 +130,8 @@ def start_tracing(
         rows = rows[np.argsort(columns["start_ns"][rows], kind="stable")]
         return [trace.call(int(row)) for row in rows]
 
-    _monitoring.start("tracing", Kind(read), modules, probes, path=path, detail=_LEVELS[level])
+    wanted = config.resolve(probes=probes).probes
+    _monitoring.start("tracing", Kind(read), modules, wanted, path=path, detail=_LEVELS[level])
 
 
 def get_traces() -> list[Call]:
@@ -173,7 +184,8 @@ def _within(stack: tuple[Location, ...], files: frozenset[str] | None) -> bool:
 def monitor_process(subject: object, what: str = "state_changes") -> None:
     """Watches the state of an object, of a class with all its instances, or of an actor (its reference or proxy).
 
-    Further calls watch more. `what` is "state_changes". Raises ConfigError for anything else.
+    Further calls watch more. `what` is "state_changes". Raises ConfigError for anything else, and for a subject whose
+    state cannot be seen: a number, a text, a built-in class.
     """
     if what != "state_changes":
         raise ConfigError(f"what = {what!r}: an object can be watched for 'state_changes'")
@@ -224,12 +236,10 @@ def start_performance_monitoring(
     `threshold`: from how many queries on, at least 2. `slow_ms`, `blocking_ms`: from how many milliseconds on a call is
     slow, and blocks an event loop. Raises ConfigError.
     """
-    wanted = list(_PATTERNS) if detect_patterns is None else list(detect_patterns)
-    for pattern in wanted:
-        if pattern not in _PATTERNS:
-            raise ConfigError(
-                f"detect_patterns: {pattern!r} must be one of {', '.join(map(repr, _PATTERNS))}"
-            )
+    wanted = _chosen("detect_patterns", _PATTERNS if detect_patterns is None else detect_patterns, _PATTERNS)
+    for name, limit in (("slow_ms", slow_ms), ("blocking_ms", blocking_ms)):
+        if not isinstance(limit, int | float) or not 0 <= limit < math.inf:
+            raise ConfigError(f"{name} = {limit!r}: must be a number of milliseconds, 0 or more")
     if type(threshold) is not int or threshold < 2:
         raise ConfigError(
             f"threshold = {threshold!r}: must be a whole number, 2 or more: one query is no pattern"
@@ -290,10 +300,8 @@ def start_resource_monitoring(
     `metrics`: any of "memory", "cpu", "message_queue_length". `interval`: seconds between samples. Raises ConfigError,
     ProcessLookupError for a process that does not exist.
     """
-    for metric in metrics:
-        if metric not in _METRICS:
-            raise ConfigError(f"metrics: {metric!r} must be one of {', '.join(map(repr, _METRICS))}")
-    if interval is not None and not 0.001 <= interval <= 3600:
+    metrics = _chosen("metrics", metrics, _METRICS)
+    if interval is not None and (not isinstance(interval, int | float) or not 0.001 <= interval <= 3600):
         raise ConfigError(f"interval = {interval!r}: must be between 0.001 and 3600 seconds")
 
     def read(trace: Trace, since: int) -> ResourceMetrics:
@@ -408,7 +416,8 @@ def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = T
     """Looks for races: on the attributes of the objects, classes or actors in `processes`, by threads and asyncio
     tasks, and in the transactions of every SQLAlchemy engine. Locks, queues and the like are watched with them.
 
-    Further calls watch more. With `detect_races` off the events are recorded and nothing is concluded.
+    Further calls watch more. With `detect_races` off the events are recorded and nothing is concluded. Raises
+    ConfigError for an object whose accesses cannot be seen: a dict or a list is watched through who holds it.
     """
 
     def read(trace: Trace, since: int) -> list[Race]:

@@ -54,6 +54,7 @@ def assert_function_traced(
 ) -> Call:
     """That a function was called. `module` is a dotted glob, `function` a name or qualified name (globs too), `arity`
     the number of its parameters without self or cls (None: any)."""
+    __tracebackhide__ = True
     calls = list(traces)
     for call in calls:
         if (
@@ -75,14 +76,18 @@ def assert_state_transition(
 ) -> StateChange:
     """That a transition took place: "task_assigned", "count_changed". `process`: the class's name; further
     fields of a StateChange must be equal."""
+    __tracebackhide__ = True
     found = list(changes)
     for change in found:
         if change.transition == transition and process in (None, change.process) and _equal(change, fields):
             return change
     raise _missing(
-        f"there was no transition {transition}{_with(process=process, **fields)}",
+        f"there was no transition {transition}{_with(fields, process=process)}",
         "transitions",
-        (f"{change.process}.{change.attribute}: {change.transition}" for change in found),
+        (
+            f"{change.process}.{change.attribute}: {change.transition}{_of(change, fields)}"
+            for change in found
+        ),
     )
 
 
@@ -91,15 +96,19 @@ def assert_issue_detected(
 ) -> PerformanceIssue:
     """That an issue of a kind ("n_plus_one_query") was found, with at least so many queries; further fields must be
     equal."""
+    __tracebackhide__ = True
     found = list(issues)
     for issue in found:
         if issue.kind == kind and issue.query_count >= minimum_queries and _equal(issue, fields):
             return issue
     least = minimum_queries or None
     raise _missing(
-        f"no {kind} was found{_with(minimum_queries=least, **fields)}",
+        f"no {kind} was found{_with(fields, minimum_queries=least)}",
         "issues",
-        (f"{issue.kind} at {issue.call_site}, {issue.query_count} queries" for issue in found),
+        (
+            f"{issue.kind} at {issue.call_site}, {issue.query_count} queries{_of(issue, fields)}"
+            for issue in found
+        ),
     )
 
 
@@ -107,6 +116,7 @@ def assert_event_captured(
     events: Iterable[SupervisorEvent], kind: str, *, child: str | None = None, **fields: Any
 ) -> SupervisorEvent:
     """That something happened to a child: "child_restarted". `child` is a glob; further fields must be equal."""
+    __tracebackhide__ = True
     found = list(events)
     for event in found:
         if (
@@ -116,44 +126,57 @@ def assert_event_captured(
         ):
             return event
     raise _missing(
-        f"no {kind} was captured{_with(child=child, **fields)}",
+        f"no {kind} was captured{_with(fields, child=child)}",
         "events",
-        (f"{event.kind} {event.supervisor}/{event.child}: {event.reason}" for event in found),
+        (
+            f"{event.kind} {event.supervisor}/{event.child}: {event.reason}{_of(event, fields)}"
+            for event in found
+        ),
     )
 
 
 def assert_timeout_captured(calls: Iterable[ExternalCall], service: str, **fields: Any) -> ExternalCall:
     """That a call to a service ("smtp") ran into a time limit; further fields must be equal."""
+    __tracebackhide__ = True
     found = list(calls)
     for call in found:
         if call.service == service and call.timed_out and _equal(call, fields):
             return call
-    raise _missing(f"no call to {service} timed out{_with(**fields)}", "calls", map(_external, found))
+    raise _missing(f"no call to {service} timed out{_with(fields)}", "calls", _external(found, fields))
 
 
 def assert_retry_attempts(
     calls: Iterable[ExternalCall], service: str, retries: int, **fields: Any
 ) -> ExternalCall:
     """That a call to a service was tried again exactly so many times: 3 retries are 4 attempts."""
+    __tracebackhide__ = True
     found = list(calls)
     for call in found:
         if call.service == service and call.retries == retries and _equal(call, fields):
             return call
     raise _missing(
-        f"no call to {service} had {retries} retries{_with(**fields)}", "calls", map(_external, found)
+        f"no call to {service} had {retries} retries{_with(fields)}", "calls", _external(found, fields)
     )
 
 
-def _external(call: ExternalCall) -> str:
-    return f"{call.service} {call.operation} {call.peer}: {call.outcome}, {call.retries} retries"
+def _external(calls: Iterable[ExternalCall], fields: Iterable[str]) -> Iterator[str]:
+    for call in calls:
+        what = f"{call.service} {call.operation} {call.peer}"
+        yield f"{what}: {call.outcome}, {call.retries} retries{_of(call, fields)}"
 
 
 def _equal(found: object, fields: dict[str, Any]) -> bool:
     return all(getattr(found, name) == value for name, value in fields.items())
 
 
-def _with(**fields: Any) -> str:
-    given = ", ".join(f"{name}={value!r}" for name, value in fields.items() if value is not None)
+def _of(found: object, fields: Iterable[str]) -> str:
+    """What the fields are that were asked for."""
+    return "".join(f", {name}={getattr(found, name)!r}" for name in fields)
+
+
+def _with(fields: dict[str, Any], **others: Any) -> str:
+    asked = {name: value for name, value in others.items() if value is not None} | fields
+    given = ", ".join(f"{name}={value!r}" for name, value in asked.items())
     return f" with {given}" if given else ""
 
 

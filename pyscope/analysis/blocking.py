@@ -60,6 +60,7 @@ def find(trace: Trace, least_ns: int) -> list[PerformanceIssue]:
         for stretch in inside(trace, least_ns):
             _merge(found, stretch)
     found += _told(trace, found, least_ns)
+    found = _without_cells(trace, found)
     places: dict[tuple[Location, str], list[_Stretch]] = {}
     for stretch in found:
         places.setdefault((call_site(stretch.stack), stretch.what), []).append(stretch)
@@ -122,6 +123,22 @@ def _told(trace: Trace, found: list[_Stretch], least_ns: int) -> list[_Stretch]:
                 )
             )
     return others
+
+
+def _without_cells(trace: Trace, found: list[_Stretch]) -> list[_Stretch]:
+    """Without what cells of a notebook run as plain code: the loop around them is the kernel's, and waits for them."""
+    kernels = {
+        number for number, process in enumerate(trace.processes) if "ipykernel_launcher" in process.argv[:3]
+    }
+    if not kernels:
+        return found
+    coroutines = {(each.file, each.qualname) for each in trace.functions if each.kind == "coroutine"}
+    return [
+        stretch
+        for stretch in found
+        if trace.threads[stretch.thread].process not in kernels
+        or any((place.file, place.function) in coroutines for place in stretch.stack)
+    ]
 
 
 def _external(trace: Trace, least_ns: int) -> list[_Stretch]:

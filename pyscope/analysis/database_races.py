@@ -132,9 +132,9 @@ def _known_since(uses: list[Use], write: Use) -> Use | None:
 
 
 def _overwritten(write: Use, theirs: list[Use]) -> Use | None:
-    """The foreign write whose values a write replaces without having looked at them."""
+    """The foreign write whose values a write replaces without having looked at them, or at anything else it changed."""
     for use in theirs:
-        if use.touch is Touch.WRITE and use.changed & (write.columns - write.guards):
+        if use.touch is Touch.WRITE and use.changed & write.columns and not use.changed & write.guards:
             return use
     return None
 

@@ -108,6 +108,8 @@ class _ProgramFrames:
         self._thread: NDArray[np.int32] = trace.calls["thread"]
         self._context: NDArray[np.int32] = trace.calls["context"]
         self._parent = placement.parent
+        self._function: NDArray[np.int32] = trace.calls["function"]
+        self._is_script = [f.qualname == "<module>" and f.module == "__main__" for f in trace.functions]
         self._scopes = _ScopeTimes(trace)
         self._served = len(trace.scopes) > 0
         self._switched: dict[int, NDArray[np.int64]] = {}
@@ -136,7 +138,12 @@ class _ProgramFrames:
             first, last = np.searchsorted(self._in_tasks(thread), [start, end])
             if last > first:  # it ran an event loop
                 return True
-        return int(self._parent[row]) < 0 and len(self._trace.call(row).children()) > 1
+        around = int(self._parent[row])
+        while (
+            around >= 0 and self._is_script[self._function[around]]
+        ):  # a script's own top level calls its main()
+            around = int(self._parent[around])
+        return around < 0 and len(self._trace.call(row).children()) > 1
 
 
 class _ScopeTimes:

@@ -24,6 +24,7 @@ from pyscope.analysis.windows import (
     same_activation,
 )
 from pyscope.events.sync import AccessFlag, Operation
+from pyscope.rows import Location
 
 __all__ = ["Disturbed", "Torn", "iterations", "judge_iteration", "judge_torn", "torn_reads"]
 
@@ -133,7 +134,7 @@ def torn_reads(accesses: Accesses, objects: dict[int, int], stack: Stack) -> Ite
     for one, other in zip(first[pairs].tolist(), second[pairs].tolist(), strict=True):
         attributes = int(plain.attribute[one]), int(plain.attribute[other])
         places = int(plain.stack[one]), int(plain.stack[other])
-        if seen.get(places, 0) >= MOST or not same_activation(stack(places[0]), stack(places[1])):
+        if seen.get(places, 0) >= MOST or not _one_after_the_other(stack(places[0]), stack(places[1])):
             continue
         strand, at = int(plain.strand[one]), int(instance[one])
         of_first, of_second = (writes.get((at, attribute), {}) for attribute in attributes)
@@ -141,6 +142,11 @@ def torn_reads(accesses: Accesses, objects: dict[int, int], stack: Stack) -> Ite
         for writer in of_first.keys() & of_second.keys() - {strand}:
             seen[places] = seen.get(places, 0) + 1
             yield from _around(attributes, reads, of_first[writer], of_second[writer])
+
+
+def _one_after_the_other(there: Sequence[Location], here: Sequence[Location]) -> bool:
+    """Whether the second read is further on in the function that made the first: else that was called once more."""
+    return same_activation(there, here) and here[len(here) - len(there)].line >= there[0].line
 
 
 def _around(

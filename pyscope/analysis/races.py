@@ -70,13 +70,14 @@ def find(trace: Trace) -> list[Race]:
     accesses, uncertain, objects = _by_subject(events, rows)
     strings, stack = trace.strings, trace.stack
 
-    def relies_on(read: int, write: int) -> bool:
+    def relies_on(read: int, write: int, renewed: bool) -> bool:
         return windows.relies(
             stack(int(accesses.stack[read])),
             int(accesses.level[read]),
             int(accesses.flags[read]),
             strings[int(accesses.lines[read])],
             stack(int(accesses.stack[write])),
+            renewed,
         )
 
     closed = windows.find(accesses, relies_on)

@@ -49,7 +49,12 @@ Row: TypeAlias = tuple["Ranked", Evidence]
 # How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
 CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
 _OUTCOMES = {Trouble.REFUSED: "refused", Trouble.CONFLICT: "met another writer"}
-ON_PURPOSE = ("", "normal", "shutdown", "exited", "killed by SIGTERM")
+ON_PURPOSE = (
+    *("", "normal", "shutdown", "exited", "killed by SIGTERM"),
+    "killed by SIGPIPE",  # whoever read what it wrote had enough
+    "ended, its exit code was not seen",
+)
+"""Reasons of ends that are no crash, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +268,11 @@ def _supervision(found: list[SupervisorEvent]) -> Iterable[Row]:
             what = f"{who} {killed or 'crashed'}{by}"
             if first.reason.startswith(supervision.UNTOLD):
                 what = f"{who} ended in {first.stack[0].function}"
-            change = _change(first.reason)
             severity = FAILS
+            if first.supervisor == "subprocess" and first.reason.startswith("exit code"):
+                what = f"{who} ended with {first.reason}{by}"
+                severity = MAY_FAIL  # of many programs it is an answer
+            change = _change(first.reason)
         row = Ranked(
             first.kind, severity, len(group), what, place, first.reason, change, len(group), first.time_ns
         )

@@ -48,6 +48,7 @@ WRITES = (Operation.WRITE, Operation.DELETE, Operation.CONTENT_WRITE, Operation.
 _READS = (Operation.READ, Operation.CONTENT_READ)
 _CHECK, _CONSTANT, _DISCARDED = int(AccessFlag.CHECK), int(AccessFlag.CONSTANT), int(AccessFlag.DISCARDED)
 _UNSEEN, _BRANCHES = int(AccessFlag.UNSEEN_LOCK), int(AccessFlag.BRANCHES)
+_VARIABLE = int(AccessFlag.VARIABLE)
 
 Column = NDArray[Any]
 Stack = Callable[[int], Sequence[Location]]
@@ -123,10 +124,11 @@ class Broken(NamedTuple):
 # --- finding ---------------------------------------------------------------------------------------
 
 
-def find(accesses: Accesses, relies_on: Callable[[int, int], bool]) -> list[list[Window]]:
+def find(accesses: Accesses, relies_on: Callable[[int, int, bool], bool]) -> list[list[Window]]:
     """For each own write the windows that it closes: of the last check, and of the last read, if there is one.
 
-    relies_on: whether the write may rely on the read, by the places of both in `accesses`.
+    relies_on: whether the write may rely on the read, by the places of both in `accesses`, and whether its strand has
+    read the subject anew between.
     """
     kept = ~_undone(accesses)
     places = np.flatnonzero(kept)
@@ -137,8 +139,8 @@ def find(accesses: Accesses, relies_on: Callable[[int, int], bool]) -> list[list
     passed = np.cumsum(writes)
     written = np.flatnonzero(writes)
     outside = _some_writes(accesses, written)
-    for kind, (begins, ends) in (("check_then_act", checks), ("lost_update", reads)):
-        chosen = _relying(accesses, begins, ends, places, relies_on)
+    for kind, (begins, ends, renewed) in (("check_then_act", checks), ("lost_update", reads)):
+        chosen = _relying(accesses, begins, ends, renewed, places, relies_on)
         begins, ends = begins[chosen], ends[chosen]
         broken = passed[ends] - 1 - passed[begins] > 0
         looked = _worth_a_look(accesses, begins, ends, broken)
@@ -179,8 +181,8 @@ def _undone(accesses: Accesses) -> Column:
 
 def _pairs(
     accesses: Accesses, writes: NDArray[np.bool_]
-) -> tuple[tuple[Column, Column], tuple[Column, Column]]:
-    """For each write its strand's last check, and last read, since its write before."""
+) -> tuple[tuple[Column, Column, Column], tuple[Column, Column, Column]]:
+    """For each write its strand's last check, and last read, since its write before; and whether a read came since."""
     order = np.lexsort((accesses.number, accesses.strand, accesses.subject))
     subject, strand = accesses.subject[order], accesses.strand[order]
     operation, flags = accesses.operation[order], accesses.flags[order]
@@ -197,6 +199,7 @@ def _pairs(
 
     floor = np.maximum(begin - 1, last_before(is_write))
     acts = np.flatnonzero(is_write & (operation != Operation.CONTENT_CLAIM))  # that checks for itself
+    last_read = last_before(is_read)[acts]
     pairs = []
     for which, plain in ((is_read & (flags & _CHECK != 0), False), (is_read, True)):
         last = last_before(which)[acts]
@@ -207,7 +210,8 @@ def _pairs(
         begins, ends = order[last[good]], order[acts[good]]
         # of callbacks of an event loop, which are no task, both ends lie in one
         together = (accesses.task[begins] != 0) | (accesses.loop_step[begins] == accesses.loop_step[ends])
-        pairs.append((begins[together], ends[together]))
+        renewed = (last_read > last)[good]
+        pairs.append((begins[together], ends[together], renewed[together]))
     return pairs[0], pairs[1]
 
 
@@ -215,8 +219,9 @@ def _relying(
     accesses: Accesses,
     begins: Column,
     ends: Column,
+    renewed: Column,
     places: NDArray[np.intp],
-    relies_on: Callable[[int, int], bool],
+    relies_on: Callable[[int, int, bool], bool],
 ) -> Column:
     """Which writes may rely on their reads; asked once for each combination of places in the code."""
     if not len(begins):
@@ -228,11 +233,15 @@ def _relying(
             accesses.lines[begins],
             accesses.flags[begins],
             accesses.stack[ends],
+            renewed,
         ]
     )
     _, first, which = np.unique(combinations, axis=1, return_index=True, return_inverse=True)
     answers = np.array(
-        [relies_on(int(places[begins[place]]), int(places[ends[place]])) for place in first.tolist()],
+        [
+            relies_on(int(places[begins[place]]), int(places[ends[place]]), bool(renewed[place]))
+            for place in first.tolist()
+        ],
         np.bool_,
     )
     chosen: NDArray[np.bool_] = answers[which.reshape(-1)]
@@ -300,8 +309,18 @@ def judge(windows: Sequence[Window], touches: dict[int, Touch]) -> list[Broken]:
     return found
 
 
-def relies(there: Sequence[Location], level: int, flags: int, lines: str, here: Sequence[Location]) -> bool:
-    """Whether a write (stack `here`) may rely on what was read (stack `there`), as far as the code tells."""
+def relies(
+    there: Sequence[Location],
+    level: int,
+    flags: int,
+    lines: str,
+    here: Sequence[Location],
+    renewed: bool = False,
+) -> bool:
+    """Whether a write (stack `here`) may rely on what was read (stack `there`), as far as the code tells.
+
+    renewed: the value was read once more before the write.
+    """
     if level >= UNKNOWN_LEVEL:
         return False
     if level >= len(there) or len(there) >= DEEPEST_STACK or len(here) >= DEEPEST_STACK:
@@ -310,10 +329,14 @@ def relies(there: Sequence[Location], level: int, flags: int, lines: str, here: 
     if at < 0:
         return False
     line = here[at].line
+    if flags & _VARIABLE:
+        return includes(lines, line)
     if line == there[level].line:
         return True
     if flags & _DISCARDED:
         return False
+    if renewed and line < there[level].line:
+        return False  # a loop has come round, and begins with what is there now
     if flags & _CHECK and flags & _BRANCHES:
         return includes(lines, line)
     return True

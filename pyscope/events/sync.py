@@ -93,6 +93,9 @@ class AccessFlag(IntFlag):
     DISCARDED = 4  # the value read does not outlive its statement
     UNSEEN_LOCK = 8  # the code that accesses may hold a lock that is not seen
     BRANCHES = 16  # `lines` is known, if only to be empty
+    VARIABLE = (
+        32  # the value read is in a local variable only, and `lines` are all that make anything of that
+    )
 
 
 # waited_ns: until it was acquired. capacity: how many may hold it at once; 0 unknown.

@@ -7,6 +7,7 @@ pyscope/events/, and a row in `_PROBES`. Whatever `install` changes, `uninstall`
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import sys
@@ -151,7 +152,7 @@ def acquire(wanted: Iterable[str], *, required: bool = False) -> list[str]:
                 if probe.library is None:
                     _install(probe)
                 else:
-                    on_import.call(probe.library, lambda probe=probe: _install(probe))  # type: ignore[misc]
+                    on_import.call(probe.library, functools.partial(_install, probe), probe)
             if name in wanted and name in _installed:
                 _deepen(_installed[name])
     return chosen
@@ -175,6 +176,7 @@ def release(held: Iterable[str]) -> None:
             _users[name] -= 1
             if _users[name] == 0:
                 probe = _installed.pop(name, None)
+                on_import.cancel(probe)
                 if probe is not None and probe.active:
                     probe.active = False
                     try:

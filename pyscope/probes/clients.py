@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -40,7 +41,7 @@ class ClientProbe(Probe):
         """Patches what is imported already; the rest as soon as it is."""
         self._watching = True
         for library in self.adapters:
-            on_import.call(library, lambda library=library: self._patch(library))  # type: ignore[misc]
+            on_import.call(library, functools.partial(self._patch, library), self)
 
     def uninstall(self) -> None:
         """Puts everything back."""

@@ -63,7 +63,7 @@ class DjangoProbe(Probe):
         for name in ("_execute", "_executemany"):
             if not self._patches.replace(utils.CursorWrapper, name, self._sending):
                 raise AttributeError(f"this version of Django has no CursorWrapper.{name}")
-        on_import.call("django.db.models", self._install_orm)
+        on_import.call("django.db.models", self._install_orm, self)
 
     def _install_orm(self) -> None:
         from django.db.models import query, query_utils

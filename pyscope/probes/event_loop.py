@@ -127,7 +127,7 @@ class EventLoopProbe(Probe):
     def install(self) -> None:
         self._patches = Patches()
         self._patches.replace(selectors.DefaultSelector, "select", self._select)
-        on_import.call("uvloop", functools.partial(self._of_uvloop, self._patches))
+        on_import.call("uvloop", functools.partial(self._of_uvloop, self._patches), self)
 
     def uninstall(self) -> None:
         self._patches.undo()

@@ -10,24 +10,37 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__all__ = ["call"]
+__all__ = ["call", "cancel"]
 
 Action = Callable[[], None]
 
 
-def call(module: str, action: Action) -> None:
-    """Calls `action` now if `module` is imported, else right after its import. It must not raise."""
+def call(module: str, action: Action, owner: object) -> None:
+    """Calls `action` now if `module` is imported, else right after its import, unless `owner` cancels it before. It
+    must not raise."""
     with _finder.lock:
         spec = getattr(sys.modules.get(module), "__spec__", None)
         if module in sys.modules and not getattr(spec, "_initializing", False):
             now = True
         else:
             now = False
-            _finder.waiting.setdefault(module, []).append(action)
+            _finder.waiting.setdefault(module, []).append((action, owner))
             if _finder not in sys.meta_path:
                 sys.meta_path.insert(0, _finder)
     if now:
         action()
+
+
+def cancel(owner: object) -> None:
+    """Nothing that `owner` waits for is called any more."""
+    with _finder.lock:
+        for module, waiting in list(_finder.waiting.items()):
+            kept = [each for each in waiting if each[1] is not owner]
+            if kept:
+                _finder.waiting[module] = kept
+            else:
+                del _finder.waiting[module]
+        _finder.leave_if_idle()
 
 
 class _Finder(MetaPathFinder):
@@ -35,7 +48,7 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.waiting: dict[str, list[Action]] = {}
+        self.waiting: dict[str, list[tuple[Action, object]]] = {}
         self.finding = threading.local()
 
     def find_spec(
@@ -61,10 +74,14 @@ class _Finder(MetaPathFinder):
     def imported(self, name: str) -> None:
         with self.lock:
             actions = self.waiting.pop(name, [])
-            if not self.waiting and self in sys.meta_path:
-                sys.meta_path.remove(self)
-        for action in actions:
+            self.leave_if_idle()
+        for action, _ in actions:
             action()
+
+    def leave_if_idle(self) -> None:
+        """Goes out of sys.meta_path where nothing is waited for."""
+        if not self.waiting and self in sys.meta_path:
+            sys.meta_path.remove(self)
 
 
 class _TellingLoader(Loader):

@@ -122,7 +122,7 @@ class SQLAlchemyProbe(Probe):
                 self._patches.undo()
                 raise AttributeError(f"this version of SQLAlchemy has no Connection.{name}")
         self._watch_dialect(DefaultDialect)
-        on_import.call("sqlalchemy.orm", self._install_orm)
+        on_import.call("sqlalchemy.orm", self._install_orm, self)
 
     def _install_orm(self) -> None:
         from sqlalchemy.orm import Mapper, Session, loading

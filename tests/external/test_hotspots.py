@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,7 +26,7 @@ from pyscope import emitter
 from pyscope.analysis import hotspots
 from pyscope.findings import PerformanceIssue
 from pyscope.probes.scope import Scope
-from pyscope.trace import Trace
+from pyscope.trace import Trace, load
 
 Record = Callable[..., Trace]
 SLOW = 0.3  # seconds; the thresholds of these tests are half of it
@@ -115,6 +118,33 @@ def test_a_call_with_many_callees_none_of_which_is_slow_is_itself(issues: Issues
 
     [issue] = issues(request, SLOW_CALL)
     assert issue.call_site.function.endswith("many")
+
+
+SCRIPT = """
+import time
+
+def short():
+    time.sleep(0.1)
+
+def long():
+    time.sleep(0.5)
+
+def main():
+    for _ in range(4):
+        short()
+    long()
+    short()
+    short()
+
+main()
+"""
+
+
+def test_the_main_function_of_a_script_is_not_slow_and_what_it_calls_is(tmp_path: Path) -> None:
+    script, recording = tmp_path / "script.py", tmp_path / "run.pyscope"
+    script.write_text(SCRIPT)
+    subprocess.run([sys.executable, "-m", "pyscope", "run", "-o", recording, script], check=True)
+    assert [issue.call_site.function for issue in hotspots.find(load(recording), slow_ms=300)] == ["long"]
 
 
 def test_the_part_of_sql(issues: Issues, tmp_path: Path) -> None:
@@ -477,3 +507,42 @@ def test_what_blocks_is_told_with_its_task(issues: Issues, service: Service) -> 
 
 def test_the_same_work_outside_a_loop_is_no_finding(issues: Issues) -> None:
     assert issues(compute, BLOCKING) == []
+
+
+KERNEL = """
+import ast, asyncio, sys
+
+CELL = '''
+import pyscope, time
+
+def computes():
+    time.sleep(0.2)
+
+async def blocks():
+    time.sleep(0.2)
+
+with pyscope.record(path, modules=["notebook"]):
+    computes()
+    await asyncio.gather(blocks())
+'''
+
+async def kernel():
+    cell = compile(CELL, "cell.py", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    await eval(cell, {"__name__": "notebook", "path": sys.argv[1], "asyncio": asyncio})
+
+asyncio.run(kernel())
+"""
+
+
+def test_a_cell_of_a_notebook_does_not_block_the_loop_of_its_kernel(tmp_path: Path) -> None:
+    """As ipykernel runs it; what a cell awaits may block others of its tasks."""
+    (tmp_path / "ipykernel_launcher.py").write_text(KERNEL)
+    recording = tmp_path / "run.pyscope"
+    search = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    subprocess.run(
+        [sys.executable, "-m", "ipykernel_launcher", recording],
+        check=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    found = [issue.call_site.function for issue in hotspots.find(load(recording), slow_ms=1000)]
+    assert found == ["blocks"]

@@ -124,6 +124,24 @@ def test_an_address_that_is_used_again_is_another_object(probe: AccessProbe, tol
     assert len({row.object for row in told(run)}) == 20
 
 
+def test_what_threading_keeps_in_a_thread_is_not_told(probe: AccessProbe, told: Any) -> None:
+    class Worker(threading.Thread):
+        result = 0
+
+        def run(self) -> None:
+            self.result = 1
+
+    worker = Worker()
+    assert probe.watch(worker)
+
+    def run() -> None:
+        worker.start()
+        worker.join()
+        assert worker.result == 1
+
+    assert {event.attribute for event in told(run)} == {"Worker.result"}
+
+
 def test_what_is_done_to_containers_is_told_and_they_stay_the_program_s_own(
     probe: AccessProbe, told: Any
 ) -> None:

@@ -158,6 +158,15 @@ def endless(o: Any) -> None:
     print("behind")
 
 
+def endless_until_it_returns(o: Any) -> None:
+    while True:
+        print("before")
+        if o.x:
+            print("then")
+            return
+        print("again")
+
+
 def decides_nothing_else(o: Any) -> None:
     if o.x:
         print("then")
@@ -170,7 +179,8 @@ def decides_nothing_else(o: Any) -> None:
         (decides, {2, 3, 5}),
         (leaves_early, {1, 2, 3, 4}),
         (loops, {1, 2}),
-        (endless, {4}),  # a break has no instruction of its own
+        (endless, {4}),  # a break need not have an instruction of its own
+        (endless_until_it_returns, {2, 3, 4, 5, 6}),
         (decides_nothing_else, {2}),
     ],
 )
@@ -186,8 +196,61 @@ def test_a_condition_decides_about_the_lines_that_run_or_not(
         begin, _, end = part.partition("-")
         decided |= set(range(int(begin) - first, int(end or begin) - first + 1))
     # the condition's own line may or may not be told
-    own = {1, 2} if function is endless else {2 if function is decides else 1}
+    own = {endless: {1, 2, 3}, endless_until_it_returns: {1, 3}, decides: {2}}.get(function, {1})
     assert decided - own == lines - own
+
+
+def keeps(o: Any) -> None:
+    kept = o.x
+    print("between")
+    made = kept + 1
+    if made > 3:
+        print("decided")
+    print("behind")
+    kept = 3
+    print(kept)
+
+
+def keeps_for_a_default(o: Any) -> None:
+    kept = o.x
+    made = kept or 1
+    print(made)
+
+
+def keeps_for_a_choice(o: Any) -> None:
+    kept = o.x
+    made = 1 if kept else 2
+    print(made)
+
+
+def keeps_for_several(o: Any) -> None:
+    kept = o.x
+    first, second = kept
+    print(first, second)
+
+
+def keeps_for_a_closure(o: Any) -> Callable[[], Any]:
+    kept = o.x
+    return lambda: kept
+
+
+@pytest.mark.parametrize(
+    ("function", "lines"),
+    [
+        (keeps, "3-5"),
+        (keeps_for_a_default, None),
+        (keeps_for_a_choice, None),
+        (keeps_for_several, None),
+        (keeps_for_a_closure, None),
+    ],
+)
+def test_what_is_made_of_a_variable_that_keeps_the_value(
+    function: Callable[..., Any], lines: str | None
+) -> None:
+    sites, site = _site(function)
+    found = sites.using_lines(site.uses[0])
+    first = function.__code__.co_firstlineno
+    assert found == (None if lines is None else "-".join(str(int(n) + first) for n in lines.split("-")))
 
 
 def _contents(function: Callable[..., Any]) -> list[tuple[str, Any]]:

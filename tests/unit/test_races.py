@@ -308,9 +308,9 @@ def _kinds(*touches: Touch) -> list[tuple[str, bool]]:
         **columns,
     )
 
-    def relies_on(read: int, write: int) -> bool:
+    def relies_on(read: int, write: int, renewed: bool) -> bool:
         first, second = touches[read], touches[write]
-        return relies(CODE[first.stack], first.level, first.flags, lines[read], CODE[second.stack])
+        return relies(CODE[first.stack], first.level, first.flags, lines[read], CODE[second.stack], renewed)
 
     closed = find(accesses, relies_on)
     judged = [judge(windows, dict(enumerate(touches))) for windows in closed]

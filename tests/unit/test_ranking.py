@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import threading
@@ -93,6 +94,18 @@ def test_the_findings_of_a_trace_can_be_had_in_python(recording: Path, ranking: 
     found = pyscope.diagnose(pyscope.load(recording))
     assert found[: len(ranking.findings)] == list(ranking.findings)
     assert found[0].severity == max(finding.severity for finding in found)
+
+
+def test_a_program_that_answers_by_its_exit_code_has_not_crashed(tmp_path: Path) -> None:
+    with pyscope.record(tmp_path / "run", modules=[__name__], probes=["supervision"]):
+        subprocess.run([sys.executable, "-c", "raise SystemExit(2)"])
+        with subprocess.Popen(["yes"], stdout=subprocess.PIPE) as endless:
+            assert endless.stdout is not None
+            endless.stdout.readline()
+        assert endless.returncode == -signal.SIGPIPE
+    [found] = pyscope.diagnose(pyscope.load(tmp_path / "run"))
+    assert found.what.endswith(" ended with exit code 2 (subprocess)")
+    assert found.severity == 2
 
 
 def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:

@@ -387,12 +387,29 @@ def test_an_external_call_has_its_attempts() -> None:
         (lambda: runtime.start_performance_monitoring(threshold=1), "2 or more"),
         (lambda: runtime.start_resource_monitoring(metrics=["disk"]), "message_queue_length"),
         (lambda: runtime.start_resource_monitoring(interval=0), "between 0.001"),
+        (lambda: runtime.start_resource_monitoring(interval="1"), "between 0.001"),  # type: ignore[arg-type]
+        (lambda: runtime.start_performance_monitoring(slow_ms=float("nan")), "slow_ms = nan"),
+        (lambda: runtime.start_performance_monitoring(blocking_ms="9"), "blocking_ms"),  # type: ignore[arg-type]
+        (lambda: runtime.start_tracing(probes=["nope"]), "no probe 'nope'"),
+        (lambda: runtime.start_tracing(level=["c_calls"]), "level"),  # type: ignore[arg-type]
+        (lambda: runtime.monitor_process(7), "object of the class int cannot be watched"),
+        (lambda: runtime.monitor_process(dict), "the class dict cannot be watched"),
+        (lambda: runtime.monitor_concurrency([{}]), "object of the class dict cannot be watched"),
     ],
 )
 def test_a_bad_argument_says_what_is_allowed_and_nothing_has_begun(call: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         call()  # type: ignore[operator]
     assert recorder.active() is None
+
+
+def test_one_name_need_not_stand_in_a_list() -> None:
+    runtime.start_tracing(modules=__name__, probes="gc")  # type: ignore[arg-type]
+    runtime.start_performance_monitoring(detect_patterns="slow_calls")
+    runtime.start_resource_monitoring(metrics="cpu")
+    outer(1, 2)
+    assert names() == ["outer", "inner"]
+    assert runtime.get_resource_metrics().memory_samples == ()
 
 
 def test_what_is_no_supervisor_or_no_process_is_refused_and_nothing_has_begun() -> None:
@@ -421,3 +438,23 @@ def test_any_combination_is_active_at_once_and_stop_all_undoes_it() -> None:
     assert [change.transition for change in runtime.get_state_changes()] == ["order_sent"]
     assert runtime.get_external_calls() == []
     assert set(threading.enumerate()) <= threads
+
+
+WAITS_FOR_IMPORTS = """
+import sys
+from pyscope import probes, runtime
+
+before = sys.meta_path[:]
+held = probes.acquire(["auto", "sync"])  # most of their libraries are not imported
+print(sys.meta_path != before)
+probes.release(held)
+runtime.monitor_supervisor_tree()
+runtime.monitor_concurrency()
+runtime.stop_all()
+print(sys.meta_path == before)
+"""
+
+
+def test_nothing_waits_for_imports_once_it_is_over() -> None:
+    run = subprocess.run([sys.executable, "-c", WAITS_FOR_IMPORTS], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("True\nTrue\n", "")

@@ -593,3 +593,21 @@ def test_the_runtime_tells_of_what_no_call_has_followed_yet() -> None:
     finally:
         runtime.stop_all()
     assert [change.new for change in runtime.get_state_changes()] == ["{'a': 1}", "{'a': 1, 'b': 2}"]
+
+
+def test_fields_of_a_pydantic_model_are_told_and_not_its_own_notes(tmp_path: Path) -> None:
+    from pydantic import BaseModel
+
+    class Order(BaseModel):
+        status: str = "open"
+
+        def close(self) -> None:
+            self.status = "closed"
+
+    order = Order()
+
+    def body() -> None:
+        order.close()
+        order.close()
+
+    assert brief(changes(tmp_path, order, body)) == [("status", "open", "closed")]

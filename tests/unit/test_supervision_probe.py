@@ -298,12 +298,28 @@ def test_a_child_that_the_program_asked_to_end_has_not_crashed(tmp_path: Path) -
         process.join()
         assert process.pid is not None
         wait_for(process.pid, watch)
-    for library in ("subprocess", "multiprocessing"):
-        [ended] = [event for event in of(watch, library) if event.kind != "child_started"]
-        assert (ended.kind, ended.reason) == (
-            "child_shutdown",
-            "killed by SIGTERM, asked to by the program",
-        )
+        for kill in (os.kill, os.killpg):
+            child = subprocess.Popen(python("import time; time.sleep(600)"), start_new_session=True)
+            kill(child.pid, signal.SIGTERM)
+            assert child.wait() == -signal.SIGTERM
+            wait_for(child.pid, watch)
+        with pytest.raises(TypeError):
+            os.kill("no process", signal.SIGTERM)  # type: ignore[arg-type]
+    for library, count in (("subprocess", 3), ("multiprocessing", 1)):
+        ends = [event for event in of(watch, library) if event.kind != "child_started"]
+        assert [(ended.kind, ended.reason) for ended in ends] == [
+            ("child_shutdown", "killed by SIGTERM, asked to by the program")
+        ] * count
+
+
+def test_the_code_of_a_child_that_the_program_waits_for_by_its_number_is_told(tmp_path: Path) -> None:
+    with watching(tmp_path, "supervision") as watch:
+        for code in (0, 3):
+            child = subprocess.Popen(python(f"raise SystemExit({code})"))
+            assert os.waitpid(child.pid, 0) == (child.pid, code << 8)
+            wait_for(child.pid, watch)
+    ends = [event.reason for event in of(watch, "subprocess") if event.kind != "child_started"]
+    assert ends == ["exit code 0", "exit code 3"]
 
 
 @pytest.mark.parametrize("hook", ["None", "lambda *error: print(error[1])", "lambda *error: before(*error)"])

@@ -45,6 +45,9 @@ def test_each_assertion_returns_what_it_found() -> None:
     [
         (lambda: assert_state_transition([CHANGE], "task_completed"), "1 × Task.status: task_assigned"),
         (lambda: assert_state_transition([CHANGE], "task_assigned", process="Job"), "with process='Job'"),
+        (lambda: assert_state_transition([CHANGE], "task_assigned", new="done"), ", new='assigned'"),
+        (lambda: assert_state_transition([CHANGE], "task_assigned", new=None), "with new=None"),
+        (lambda: assert_timeout_captured([CALL], "smtp", client="smtplib"), "client='aiosmtplib'"),
         (lambda: assert_issue_detected([ISSUE], "n_plus_one_query", minimum_queries=61), "60 queries"),
         (
             lambda: assert_event_captured([EVENT], "child_restarted", child="other"),

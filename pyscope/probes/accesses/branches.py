@@ -7,7 +7,7 @@ are no ways out here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pyscope.probes.accesses.code import JUMPS_ALWAYS, LEAVES, Step
 
@@ -57,6 +57,63 @@ class ControlFlow:
 
     def decided_lines(self, branches: Iterable[int]) -> str | None:
         """The lines that branch instructions (by index) decide about, as "12-14,20"; None where that is not known."""
+        lines = self._decided(branches)
+        return None if lines is None else _ranges(lines - {0})
+
+    def using_lines(self, stores: Iterable[int]) -> str | None:
+        """The lines that make anything of the variables that some steps set, as above: those that use one, and those
+        that are decided about by it."""
+        if len(self._steps) > MOST_STEPS:
+            return None
+        lines: set[int] = set()
+        branches: set[int] = set()
+        news = [(at, name) for at in stores for name in _stored(self._steps[at])]
+        known = set(news)
+        while news:
+            if len(known) > MOST_VALUES:
+                return None
+            at, name = news.pop()
+            for load in self._loads(at, name):
+                statement = self._statement(load)
+                if statement is None:
+                    return None
+                lines.update(self._steps[step].first_line for step in statement)
+                end = statement[-1]
+                if end in self._jumps:
+                    branches.add(end)
+                further = {(end, other) for other in _stored(self._steps[end])} - known
+                known |= further
+                news += further
+        decided = self._decided(branches)
+        return None if decided is None else _ranges((lines | decided) - {0})
+
+    def _statement(self, load: int) -> list[int] | None:
+        """The steps of a statement from one on, to what it stores, drops or decides; None if it goes several ways."""
+        found = [load]
+        while self._steps[found[-1]].name not in _ENDS:
+            at = found[-1]
+            step = self._steps[at]
+            follow = at + 1
+            if step.name == "SEND" or (step.name == "JUMP_FORWARD" and step.target > at):
+                follow = step.target
+            elif step.name == "FOR_ITER":
+                return found
+            elif step.name.startswith("POP_JUMP"):
+                # What it jumps over is more than a part of the same statement: `x or 1`, `1 if x else 2`.
+                arm = {each.name for each in self._steps[at + 1 : step.target]}
+                whole = step.target <= at or not arm.isdisjoint(_ENDS | {"JUMP_BACKWARD"})
+                kept = any(
+                    each.name == "COPY" for each in self._steps[max(0, at - 2) : at]
+                )  # 3.13: TO_BOOL after it
+                return found if whole and not kept else None
+            elif at in self._jumps or step.name.startswith("UNPACK"):
+                return None
+            if follow < 0 or follow >= len(self._steps):
+                return None
+            found.append(follow)
+        return found
+
+    def _decided(self, branches: Iterable[int]) -> set[int] | None:
         lines: set[int] = set()
         for branch in branches:
             if self._deciders is None:
@@ -75,7 +132,7 @@ class ControlFlow:
                 return None  # of what is collected it is not known where it goes
             lines.update(self._steps[at].first_line for at in decided)
             lines |= self._lines_with_values_of(decided)
-        return _ranges(lines - {0})
+        return lines
 
     def _collects(self, at: int, branch: int) -> bool:
         """Whether a step adds to what a comprehension around the branch makes, where that has no code of its own."""
@@ -171,6 +228,12 @@ class ControlFlow:
                 for other in range(count):
                     if after[way] >> other & 1 and not (other != block and after[block] >> other & 1):
                         depends[other].add(block)
+        lines = [
+            (steps[end - 1].first_line, max(step.first_line for step in steps[begin:end]))
+            for begin, end in zip(self._starts, ends, strict=True)
+        ]
+        for branch, done in _done_on_leaving(followers, lines):
+            depends[done].add(branch)
         changed = True  # what depends on a branch that depends on another depends on both
         while changed:
             changed = False
@@ -180,6 +243,45 @@ class ControlFlow:
                     deciders |= wider
                     changed = True
         self._deciders = depends
+
+
+def _done_on_leaving(followers: list[list[int]], lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What a `while True` does in its body when a condition is met, and then returns: the branch, what it leads to.
+
+    All ways lead there, as the loop goes on until then; still it depends on the condition. A loop with a condition of
+    its own tests that on its first line, and what comes behind a loop is none of its body. lines: of each block's end.
+    """
+    reached = _reached(followers, [0])
+    before: list[list[int]] = [[] for _ in followers]
+    jumps: dict[int, list[int]] = {}  # by where they jump back to
+    for block in sorted(reached):
+        for follower in followers[block]:
+            if follower < len(followers):
+                before[follower].append(block)
+                if follower <= block:
+                    jumps.setdefault(follower, []).append(block)
+    for head, ends in jumps.items():
+        loop = _reached(before, ends, {head})
+        first, last = min(lines[block][0] for block in loop), max(lines[block][1] for block in loop)
+        leaving = [block for block in loop if not loop.issuperset(followers[block])]
+        if any(lines[block][0] <= first for block in leaving):
+            continue
+        outside = {block for block in range(len(lines)) if not first < lines[block][0] <= last}
+        for branch in leaving:
+            for done in _reached(followers, followers[branch], loop | outside) - loop - outside:
+                yield branch, done
+
+
+def _reached(followers: list[list[int]], begin: list[int], bounds: Iterable[int] = ()) -> set[int]:
+    """The blocks that ways lead to which stop at some bounds, these included."""
+    found = set(bounds)
+    waiting = list(begin)
+    while waiting:
+        block = waiting.pop()
+        if block not in found and block < len(followers):
+            found.add(block)
+            waiting += followers[block]
+    return found
 
 
 def _give_endless_loops_a_way_out(followers: list[list[int]], exit_block: int) -> None:

@@ -6,6 +6,7 @@ class's namespace is as it was found when the hooks are taken out.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Protocol
@@ -180,9 +181,15 @@ class AccessHooks:
         return __delattr__
 
 
+_OF_THREADS = frozenset(vars(threading.main_thread()))
+"""What threading itself keeps in its threads, guarded by locks of its own."""
+
+
 def holds_data(kind: type, name: str) -> bool:
     """Whether an attribute of the class's instances is a value: no method, no property, nothing of Python's own."""
     if name.startswith("__") and name.endswith("__"):
+        return False
+    if name in _OF_THREADS and threading.Thread in mro(kind):
         return False
     for base in mro(kind):
         space = namespace(base)

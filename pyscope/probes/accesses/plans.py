@@ -22,7 +22,7 @@ MOST_LEVELS = 6  # frames that a value is followed outward through
 UNKNOWN_LEVEL = 99  # it left the program's own frames
 MOST_CODES = 20_000
 
-_CHECK, _CONSTANT, _DISCARDED, _UNSEEN, _BRANCHES = (int(flag) for flag in AccessFlag)
+_CHECK, _CONSTANT, _DISCARDED, _UNSEEN, _BRANCHES, _VARIABLE = (int(flag) for flag in AccessFlag)
 _OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "")
 
 
@@ -111,8 +111,10 @@ class Places:
         """Flags, level and decided lines of a value, followed outward as it is returned."""
         level = 0
         check, kept = use.check, use.kept
+        matters = kept or (check and bool(use.branches))  # nothing comes of a comparison otherwise
         lines = sites.decided_lines(use)
         found_level = 0
+        kept_further_in = False
         while use.returned or (sites.is_comprehension and (check or kept)):
             inner = sites
             outer = frame.f_back
@@ -123,14 +125,23 @@ class Places:
             if outer is None or own is None or level > MOST_LEVELS:
                 if not check:
                     return 0, UNKNOWN_LEVEL, ""
+                matters = True
                 break
             frame, sites = outer, own
             use = sites.resumed(frame.f_lasti).uses[0]
+            kept_further_in = kept
             check, kept = check or use.check, kept or use.kept
+            matters = (
+                use.kept or (use.check and bool(use.branches)) or (matters and not inner.is_comprehension)
+            )
             found_level = level
             outer_lines = sites.decided_lines(use)
             lines = outer_lines if inner.is_comprehension else outer_lines or lines
-        flags = _CHECK if check else 0 if kept else _DISCARDED
+        flags = (_CHECK if check else 0) | (0 if matters else _DISCARDED)
+        if found_level and kept and not check and not kept_further_in:
+            using = sites.using_lines(use)
+            if using is not None:
+                return flags | _VARIABLE, found_level, using
         if lines is not None:
             flags |= _BRANCHES
         return flags, found_level, lines or ""

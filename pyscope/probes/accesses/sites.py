@@ -35,10 +35,13 @@ Label: TypeAlias = tuple[Any, ...] | None
 
 @dataclass(slots=True)
 class Use:
-    """What becomes of a value. `branches`: indexes of the branches that it decides."""
+    """What becomes of a value. `branches`: indexes of the branches that it decides; `stores`: of the steps that keep it
+    in a local variable; `escaped`: it is kept elsewhere too."""
 
     check: bool = False
     kept: bool = False
+    escaped: bool = False
+    stores: set[int] = field(default_factory=set)
     returned: bool = False
     branches: set[int] = field(default_factory=set)
 
@@ -66,7 +69,7 @@ _LONGEST_GUARD = 24  # steps, from the look whether any() is still the built-in 
 _COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
 """What is decided or kept in one of these is decided for, or handed to, whoever runs it."""
 
-_PLAIN = ReadSite((Use(kept=True),), ())
+_PLAIN = ReadSite((Use(kept=True, escaped=True),), ())
 
 _WHOLE = {
     "len",
@@ -149,6 +152,10 @@ class Sites:
         """The lines that run or not as the value decides; None where that is not known."""
         return self._flow.decided_lines(use.branches) if use.branches else None
 
+    def using_lines(self, use: Use) -> str | None:
+        """The lines that make anything of the variables that keep the value; None where that is not known."""
+        return self._flow.using_lines(use.stores) if use.stores and not use.escaped else None
+
     # walking
 
     def _at(self, offset: int) -> int:
@@ -182,6 +189,8 @@ class Sites:
         for use in walk.uses[1:]:
             whole.check |= use.check
             whole.kept |= use.kept
+            whole.escaped |= use.escaped
+            whole.stores |= use.stores
             whole.returned |= use.returned
             whole.branches |= use.branches
         return ReadSite(tuple(walk.uses), tuple(walk.contents))
@@ -249,6 +258,7 @@ _STORES = {
     "MAP_ADD",
 }
 _STORES |= {"STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST"}
+_VARIABLES = {"STORE_FAST", "STORE_FAST_LOAD_FAST", "STORE_FAST_STORE_FAST"}
 _COMPARISONS = {"COMPARE_OP", "IS_OP", "CONTAINS_OP", "GET_LEN", "MATCH_MAPPING", "MATCH_SEQUENCE"}
 
 
@@ -395,7 +405,7 @@ class _Walk:
             for each in tainted:
                 self._checked(each)
         if name in _STORES or name.startswith("UNPACK"):
-            self._keep(tainted)
+            self._keep(tainted, at if name in _VARIABLES else -1)
             return None
         if name == "RETURN_VALUE":
             for each in tainted:
@@ -466,11 +476,15 @@ class _Walk:
         if use is not None:
             use.check = True
 
-    def _keep(self, labels: list[Label]) -> None:
+    def _keep(self, labels: list[Label], store: int = -1) -> None:
         for label in labels:
             use = self._use(label)
             if use is not None:
                 use.kept = True
+                if store >= 0:
+                    use.stores.add(store)
+                else:
+                    use.escaped = True
 
     def _give_up(self, stack: list[Label]) -> None:
         self._keep(stack)

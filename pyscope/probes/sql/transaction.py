@@ -11,7 +11,7 @@ from pyscope import emitter
 from pyscope.events.sql import ROW, TRANSACTION, Operation, Step, Touch
 from pyscope.probes.sql.fields import TransactionFields
 from pyscope.probes.sql.loads import Loads, Statement
-from pyscope.probes.sql.shape import Shape, listed, value_of
+from pyscope.probes.sql.shape import Shape, listed, value_of, with_times_computed
 from pyscope.probes.sql.template import mixed, plain
 
 if TYPE_CHECKING:
@@ -189,12 +189,14 @@ class Transaction(TransactionFields):
         if 0 <= rows < len(keys):
             return
         touch = Touch.DELETE if shape.operation is Operation.DELETE else Touch.WRITE
+        if shape.sets and parameters:
+            shape = with_times_computed(shape, parameters[0])
         for key in keys[: MOST_WRITES - len(self._writes)]:
-            self._write(statement, touch, row_of(self.database, shape.table, key))
+            self._write(statement, touch, row_of(self.database, shape.table, key), shape)
 
-    def _write(self, statement: Statement, touch: Touch, row: int) -> None:
+    def _write(self, statement: Statement, touch: Touch, row: int, shape: Shape | None = None) -> None:
         if row:
-            shape = statement.known.shape
+            shape = shape or statement.known.shape
             self._writes = _added(self._writes, _Touched(statement, touch, shape.table, row, shape))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:

@@ -35,7 +35,7 @@ class StateProbe(Probe):
 
     def install(self) -> None:
         actors.at_message_boundaries(self.look)
-        on_import.call("sqlalchemy", self._listen)
+        on_import.call("sqlalchemy", self._listen, self)
 
     def _listen(self) -> None:
         try:
@@ -62,13 +62,16 @@ class StateProbe(Probe):
         forget_layouts()
         self._watched = Watched()
 
-    def watch(self, target: object) -> None:
+    def watch(self, target: object) -> bool:
         """Watches an object, or a class with all its instances, or an actor through its reference or proxy.
 
-        Once is enough. A built-in container, or an object of an extension type, is only compared at boundaries.
+        Once is enough. A built-in container, or an object of an extension type, is only compared at boundaries. False
+        for what has no state to be seen: a class that cannot be changed, an object without attributes of such a class.
         """
         actor = actors.actor_of(target)
         target = target if actor is None else actor
+        if not self._has_state(target):
+            return False
         if issubclass(type(target), type):
             kind: type = target  # type: ignore[assignment]
             self._watched.add_class(kind)
@@ -81,13 +84,21 @@ class StateProbe(Probe):
             self._boundaries.place(kind)
         if kind is target:
             self._snapshots.keep(kind)
+        return True
+
+    def _has_state(self, target: object) -> bool:
+        is_class = issubclass(type(target), type)
+        kind: type = target if is_class else type(target)  # type: ignore[assignment]
+        if self._attributes.hook(kind):
+            return True
+        return not is_class and (values.is_bare_container(target) or bool(values.attributes(target)))
 
     # Called while the program runs
 
     def before_write(self, instance: object, name: str) -> Frozen | None:
         """How an attribute is, if its object is watched."""
         try:
-            if instance not in self._watched or not emitter.active() or name.startswith("_sa_"):
+            if instance not in self._watched or not emitter.active() or values.is_bookkeeping(name):
                 return None
             return values.freeze(self._read(instance, name))
         except RuntimeError:  # another thread is at the container

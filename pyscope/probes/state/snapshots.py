@@ -107,7 +107,7 @@ def _frozen(instance: object) -> dict[str, Frozen]:
         found = values.attributes(instance)
     frozen: dict[str, Frozen] = {}
     for name, value in found.items():
-        if type(name) is str and not name.startswith("_sa_"):
+        if type(name) is str and not values.is_bookkeeping(name):
             frozen[name] = values.freeze(value)
             if len(frozen) == MOST_ATTRIBUTES:
                 break

@@ -24,6 +24,7 @@ __all__ = [
     "freeze",
     "hides",
     "is_bare_container",
+    "is_bookkeeping",
     "is_data_descriptor",
     "mro",
     "namespace",
@@ -198,6 +199,11 @@ def _is_descriptor(kind: type) -> bool:
 def is_data_descriptor(kind: type) -> bool:
     """Whether a class's instances, as class attributes, take assignments to themselves."""
     return any("__set__" in namespace(base) for base in mro(kind))
+
+
+def is_bookkeeping(name: str) -> bool:
+    """Whether an attribute is what SQLAlchemy or Pydantic notes of an object, and no state of its own."""
+    return name.startswith("_sa_") or name == "__pydantic_fields_set__"
 
 
 def is_bare_container(instance: object) -> bool:

@@ -28,7 +28,7 @@ from typing import Protocol
 
 from pyscope import emitter
 from pyscope.events.supervision import CHILD, KINDS
-from pyscope.probes import Probe, actors, installed
+from pyscope.probes import Probe, actors, installed, on_import
 from pyscope.probes.patches import Patches
 from pyscope.probes.supervision.listening import Listening
 from pyscope.probes.supervision.processes import ChildProcesses
@@ -101,6 +101,7 @@ class SupervisionProbe(Probe):
                     self.fault()
         finally:
             self._subscriptions = {}
+            on_import.cancel(self._patches)
             self._patches.undo()
             self._hooks.uninstall()
             self._processes.stop()

@@ -75,6 +75,8 @@ class ChildProcesses:
             patches.replace(module.Popen, "poll", functools.partial(self._reaps, patches))
         for name in ("wait", "waitpid", "wait3", "wait4"):
             patches.replace(os, name, functools.partial(self._waits, patches))
+        patches.replace(os, "kill", functools.partial(self._kills, patches))
+        patches.replace(os, "killpg", functools.partial(self._kills, patches, group=True))
         patches.replace(subprocess.Popen, "send_signal", functools.partial(self._asks, patches))
         patches.replace(popen_fork.Popen, "_send_signal", functools.partial(self._asks, patches))
 
@@ -154,12 +156,15 @@ class ChildProcesses:
     def _waited_for(self, pid: int, status: int, caller: FrameType) -> None:
         """The program has waited for a child. One that it forked itself is told if it did not end well."""
         try:
-            if pid in self._watched or pid in self._told or not emitter.active():
-                self._told.pop(pid, None)
-                return
             if os.WIFSTOPPED(status) or os.WIFCONTINUED(status) or _is_ours(caller):
                 return
             code = os.waitstatus_to_exitcode(status)
+            if pid in self._watched:
+                self._codes[pid] = code
+                return
+            if pid in self._told or not emitter.active():
+                self._told.pop(pid, None)
+                return
             if code and -code not in _POLITE:
                 self._tell("child_terminated", "os.fork", f"process {pid}", _in_words(code), pid=pid)
         except Exception:
@@ -168,13 +173,40 @@ class ChildProcesses:
     def _asks(self, patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def send(popen: Any, number: Any) -> Any:
-            if patches.on and popen.pid in self._watched and number in _POLITE and not _has_ended(popen.pid):
-                self._asked.setdefault(popen.pid, set()).add(
-                    int(number)
-                )  # before it: the end may come at once
+            if patches.on:
+                self._asked_to_end(popen.pid, number)  # before it: the end may come at once
             return original(popen, number)
 
         return send
+
+    def _kills(
+        self, patches: Patches, original: Callable[..., None], group: bool = False
+    ) -> Callable[..., None]:
+        @functools.wraps(original)
+        def kill(pid: Any, number: Any, /) -> None:
+            if patches.on:
+                try:
+                    if number in _POLITE:
+                        for each in self._members(pid) if group else (pid,):
+                            self._asked_to_end(each, number)
+                except (TypeError, ValueError):  # nonsense: the call itself says so
+                    pass
+            original(pid, number)
+
+        return kill
+
+    def _members(self, group: Any) -> list[int]:
+        """The watched children in a group of processes."""
+        found = []
+        for pid in list(self._watched):
+            with contextlib.suppress(ProcessLookupError):
+                if os.getpgid(pid) == group:
+                    found.append(pid)
+        return found
+
+    def _asked_to_end(self, pid: int, number: Any) -> None:
+        if pid in self._watched and number in _POLITE and not _has_ended(pid):
+            self._asked.setdefault(pid, set()).add(int(number))
 
     def _began(self, pid: int, supervisor: str, name_of: Callable[[], str], holder: Any) -> None:
         try:

@@ -37,7 +37,7 @@ def watch_tasks(patches: Patches, tell: Callable[..., None]) -> None:
         if patches.on:
             patches.replace(sys.modules["uvloop"].Loop, "call_exception_handler", make)
 
-    on_import.call("uvloop", of_uvloop)
+    on_import.call("uvloop", of_uvloop, patches)
 
 
 def _tell(context: Any, tell: Callable[..., None]) -> None:

@@ -62,7 +62,8 @@ class SyncProbe(Probe):
             self.uninstall()
             raise
         locks.tell_every_use(True)
-        on_import.call("uvloop", self._patch_uvloop)
+        on_import.call("uvloop", self._patch_uvloop, self)
+        on_import.call("multiprocessing.pool", self._patch_pools, self)
 
     def uninstall(self) -> None:
         locks.tell_every_use(False)
@@ -87,3 +88,7 @@ class SyncProbe(Probe):
     def _patch_uvloop(self) -> None:
         if self._patches is not None:
             tasks.patch_uvloop(self._patches, sys.modules["uvloop"])
+
+    def _patch_pools(self) -> None:
+        if self._patches is not None:
+            queues.patch_pools(self._patches, sys.modules["multiprocessing.pool"])

@@ -7,6 +7,7 @@ import functools
 import queue
 from collections.abc import Callable
 from time import perf_counter_ns
+from types import ModuleType
 from typing import Any
 
 from pyscope.events.sync import Channel
@@ -14,16 +15,20 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.sync.callers import caller, in_standard_library
 from pyscope.probes.sync.signals import give, take
 
-__all__ = ["TracedSimpleQueue", "patch"]
+__all__ = ["TracedSimpleQueue", "patch", "patch_pools"]
 
 RAW: type = queue.SimpleQueue
+_POOLS = "multiprocessing.pool"  # hands its threads their work, and the results back, in such queues
 
 
 class TracedSimpleQueue(RAW):  # type: ignore[misc]
-    """A queue.SimpleQueue that tells. Its constructor gives the standard library the original."""
+    """A queue.SimpleQueue that tells. Its constructor gives the standard library the original, save its pools."""
 
     def __new__(cls) -> Any:
-        if not cls.patches.on or in_standard_library(caller(1)):
+        if not cls.patches.on:
+            return RAW()
+        frame = caller(1)
+        if in_standard_library(frame) and frame.f_globals.get("__name__") != _POOLS:
             return RAW()
         return super().__new__(cls)
 
@@ -67,6 +72,36 @@ def patch(patches: Patches) -> dict[int, Any]:
     for module in (queue, _queue):  # pickle finds the class in the module that its name tells
         patches.replace(module, "SimpleQueue", lambda original: kind)
     return {id(RAW): kind}
+
+
+def patch_pools(patches: Patches, module: ModuleType) -> None:
+    """Replaces methods of the iterator that the `imap` of multiprocessing's pools gives."""
+    for kind in (module.IMapIterator, module.IMapUnorderedIterator):
+        for name, make in (("_set", _result_set), ("next", _result_taken), ("__next__", _result_taken)):
+            if name in vars(kind):
+                patches.replace(kind, name, functools.partial(make, patches))
+
+
+def _result_set(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(original)
+    def _set(self: Any, *args: Any) -> None:
+        if patches.on:
+            give(id(self), Channel.QUEUE)
+        original(self, *args)
+
+    return _set
+
+
+def _result_taken(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def next(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            if patches.on:
+                take(id(self), Channel.QUEUE)
+
+    return next
 
 
 def _put(patches: Patches, original: Callable[..., None]) -> Callable[..., None]:

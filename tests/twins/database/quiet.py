@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select, text, update
+from datetime import datetime
 
-from tests.twins.database.bank import Account, Bank, Doctor, Patient, Rendezvous, Ward
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
+
+from tests.twins.database.bank import Account, Bank, Doctor, Patient, Rendezvous, VersionedAccount, Ward
 
 
 def other_rows(bank: Bank) -> bool:
@@ -236,7 +239,50 @@ def taken_and_given_back(bank: Bank) -> bool:
     return True
 
 
+def last_seen(bank: Bank) -> bool:
+    """Each says when it was there: the later one is right, whatever it had read."""
+
+    def visit(others: Rendezvous) -> None:
+        with bank.session() as session:
+            account = session.get_one(Account, 1)
+            others.meet()
+            account.seen = datetime.now()
+            session.commit()
+
+    bank.run(visit, visit)
+    return True
+
+
+def version_by_hand(bank: Bank) -> bool:
+    """The UPDATE's condition says which version it rests on, in transactions that are open at the same time."""
+
+    def withdraw(session: Session) -> None:
+        of = VersionedAccount
+        balance, version = session.execute(select(of.balance, of.version).where(of.id == 1)).one()
+        rests = update(of).where(of.id == 1, of.version == version)
+        assert session.execute(rests.values(balance=balance - 10, version=version + 1)).rowcount == 1
+        session.commit()
+
+    def late(others: Rendezvous) -> None:
+        with bank.session() as session:
+            session.get_one(Account, 1)
+            others.meet("begun")
+            others.meet("changed")
+            withdraw(session)
+
+    def early(others: Rendezvous) -> None:
+        others.meet("begun")
+        with bank.session() as session:
+            withdraw(session)
+        others.meet("changed")
+
+    bank.run(late, early)
+    return True
+
+
 QUIET = [
+    last_seen,
+    version_by_hand,
     taken_and_given_back,
     other_rows,
     other_columns,

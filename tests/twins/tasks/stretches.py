@@ -299,6 +299,38 @@ def _condition(account: Account) -> tuple[Any, Any]:
     return condition, condition
 
 
+def _takes(stage: Stage, between: Callable[[], Coroutine[Any, Any, object]]) -> Coroutine[Any, Any, None]:
+    """Two that take from what is filled up again, at the begin of a loop in which they look whether it is enough."""
+    account = stage.watch(Account())
+    account.balance = 0
+    refills = iter([0, 0, 10, 10])
+
+    async def take() -> None:
+        while True:
+            account.balance = min(10, account.balance + next(refills, 10))
+            if account.balance >= 10:
+                await between()
+                account.balance -= 10
+                return
+            await _somewhere()
+
+    async def both() -> None:
+        await asyncio.gather(take(), take())
+
+    return both()
+
+
+async def token_bucket_faulty(stage: Stage) -> None:
+    await _takes(stage, _somewhere)
+
+
+async def token_bucket_fixed(stage: Stage) -> None:
+    async def at_once() -> None:
+        pass
+
+    await _takes(stage, at_once)
+
+
 async def claim_faulty(stage: Stage) -> None:
     service = stage.watch(Service())
 
@@ -455,6 +487,7 @@ CASES = [
         _deposits(_condition),
         _LOST,
     ),
+    RaceCase("token bucket", token_bucket_faulty, token_bucket_fixed, _CHECK),
     RaceCase("claim", claim_faulty, claim_fixed, ("check_then_act", "Service.status", "observed")),
     RaceCase("restored", restored_faulty, restored_fixed, ("lost_update", "Service.active", "observed")),
     RaceCase("iterate", iterate_faulty, iterate_fixed, ("data_race", "Service.waiting", "observed")),

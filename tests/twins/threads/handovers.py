@@ -6,6 +6,7 @@ import _thread
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from multiprocessing.pool import ThreadPool
 
 from tests.twins.races import RaceCase, Stage
 
@@ -321,6 +322,37 @@ def executor_fixed(stage: Stage) -> None:
     assert work.total == 3
 
 
+def _doubled(work: Work) -> Work:
+    _add(work, work.total)
+    return work
+
+
+def thread_pool_faulty(stage: Stage) -> None:
+    work = stage.watch(Work())
+    touched = _thread.allocate_lock()
+    touched.acquire()
+
+    def double() -> None:
+        with touched:
+            _doubled(work)
+
+    with ThreadPool(2) as pool:
+        result = pool.apply_async(double)
+        _add(work, 1)  # it may be at work by now
+        touched.release()
+        result.get()
+
+
+def thread_pool_fixed(stage: Stage) -> None:
+    """What was handed to a pool's threads is touched again once they have handed it back."""
+    with ThreadPool(2) as pool:
+        works = [stage.watch(Work()) for _ in range(4)]
+        for hand_out in (pool.map, pool.imap, pool.imap_unordered):
+            for work in hand_out(_doubled, works):
+                _add(work, 1)
+        _add(pool.apply_async(_doubled, (works[0],)).get(), 1)
+
+
 def barrier_faulty(stage: Stage) -> None:
     work = stage.watch(Work())
     barrier = threading.Barrier(2)
@@ -387,6 +419,7 @@ CASES = [
     RaceCase("semaphore as signal", semaphore_signal_faulty, semaphore_signal_fixed, _LOST),
     RaceCase("future", future_faulty, future_fixed, _LOST),
     RaceCase("executor", executor_faulty, executor_fixed, _MAYBE),
+    RaceCase("a pool of threads", thread_pool_faulty, thread_pool_fixed, _MAYBE),
     RaceCase("barrier", barrier_faulty, barrier_fixed, _MAYBE),
     RaceCase("timer", timer_faulty, timer_fixed, _MAYBE),
 ]

@@ -147,6 +147,28 @@ def torn_read_fixed(stage: Stage) -> None:
     assert seen == [1000]
 
 
+def asked_twice_fixed(stage: Stage) -> None:
+    """Whether it is worth anything, and its price: each call by itself is right."""
+    stock = stage.watch(Stock())
+
+    def price() -> int:
+        if stock.count > 0:
+            return stock.price
+        return 0
+
+    def ask() -> None:
+        for _ in range(2):
+            price()
+            stage.pause()
+
+    def change() -> None:
+        with stock.lock:
+            stock.price = stock.price // 2
+            stock.count = stock.count * 2
+
+    stage.together(ask, change)
+
+
 def timed_acquire_faulty(stage: Stage) -> None:
     """The answer of acquire(timeout=…) is ignored."""
     stock = stage.watch(Stock())
@@ -223,5 +245,8 @@ CASES = [
         ("check_then_act", "Stock.connection", "observed"),
     ),
     RaceCase("a torn read", torn_read_faulty, torn_read_fixed, ("data_race", "Stock.price", "observed")),
+    RaceCase(
+        "read by two calls", torn_read_faulty, asked_twice_fixed, ("data_race", "Stock.price", "observed")
+    ),
     RaceCase("acquire with a timeout", timed_acquire_faulty, timed_acquire_fixed, _LOST),
 ]

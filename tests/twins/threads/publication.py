@@ -212,6 +212,103 @@ def unrelated_check_fixed(stage: Stage) -> None:
     assert settings.hits == 2
 
 
+def dropped_answer_faulty(stage: Stage) -> None:
+    settings = stage.watch(Settings())
+
+    def is_new() -> bool:
+        return settings.version == 0
+
+    def work() -> None:
+        if is_new():
+            stage.pause()
+            settings.version = 2
+
+    def other() -> None:
+        settings.version = 1
+
+    stage.together(work, other)
+
+
+def dropped_answer_fixed(stage: Stage) -> None:
+    """A check whose answer nobody takes, and one that is only shown."""
+    settings = stage.watch(Settings())
+
+    def is_new() -> bool:
+        return settings.version == 0
+
+    def work() -> None:
+        is_new()
+        stage.pause()
+        settings.version = 2
+
+    def show() -> None:
+        str(settings.version == 0)
+        stage.pause()
+        settings.version = 2
+
+    def other() -> None:
+        settings.version = 1
+
+    stage.together(work, other)
+    stage.together(show, other)
+
+
+class Refreshed:
+    """A value that is loaded anew by whoever asks, all under one lock."""
+
+    def __init__(self) -> None:
+        self.value = 1
+        self.stale = True
+        self.lock = threading.Lock()
+
+    def get(self) -> int:
+        with self.lock:
+            if self.stale:
+                self.value = len(str(self.lock))
+            return self.value
+
+    def set(self, value: int) -> None:
+        with self.lock:
+            self.value = value
+
+
+def refreshed_faulty(stage: Stage) -> None:
+    refreshed = stage.watch(Refreshed())
+
+    def work() -> None:
+        value = refreshed.get()
+        stage.pause()
+        refreshed.set(value + 1)
+
+    stage.together(work, refreshed.get)
+
+
+def refreshed_if_small_faulty(stage: Stage) -> None:
+    refreshed = stage.watch(Refreshed())
+
+    def work() -> None:
+        value = refreshed.get()
+        stage.pause()
+        if value > 0:
+            refreshed.set(len(str(stage)))
+
+    stage.together(work, refreshed.get)
+
+
+def refreshed_fixed(stage: Stage) -> None:
+    """What was returned before has no part in what is loaded the next time."""
+    refreshed = stage.watch(Refreshed())
+    seen = []
+
+    def work() -> None:
+        for _ in range(2):
+            value = refreshed.get()
+            stage.pause()
+            seen.append(str(value))
+
+    stage.together(work, refreshed.get)
+
+
 _VERSION = ("lost_update", "Settings.version", "observed")
 CASES = [
     RaceCase(
@@ -242,5 +339,23 @@ CASES = [
         unrelated_check_faulty,
         unrelated_check_fixed,
         ("check_then_act", "Settings.hits", "observed"),
+    ),
+    RaceCase(
+        "a check whose answer is dropped",
+        dropped_answer_faulty,
+        dropped_answer_fixed,
+        ("check_then_act", "Settings.version", "observed"),
+    ),
+    RaceCase(
+        "a getter that refreshes",
+        refreshed_faulty,
+        refreshed_fixed,
+        ("lost_update", "Refreshed.value", "observed"),
+    ),
+    RaceCase(
+        "a getter that refreshes, and a decision",
+        refreshed_if_small_faulty,
+        refreshed_fixed,
+        ("lost_update", "Refreshed.value", "observed"),
     ),
 ]
