@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["call_site", "calling_stack"]
 
 _NOWHERE = Location("", 0, "")
+_GIVEN = Location("<string>", 1, "<module>")
 _MOST_FRAMES = 32
 
 
@@ -19,11 +20,12 @@ def call_site(stack: tuple[Location, ...]) -> Location:
     """The innermost place of a stack that stands in a file; line 0 if the stack is empty.
 
     Code that is made at run time, whose "file" is `<string>` or `<sqlalchemy generated …>`, counts only where there is
-    no other: libraries make wrappers so. A program that was given with `python -c` has no other.
+    no other: libraries make wrappers so. A program that was given with `python -c` has no other; that its whole runs
+    says nothing, and in a process of multiprocessing it is not the user's.
     """
     for prefix in ("<", "<sqlalchemy"):
         for place in stack:
-            if not place.file.startswith(prefix):
+            if not place.file.startswith(prefix) and place != _GIVEN:
                 return place
     return _NOWHERE
 

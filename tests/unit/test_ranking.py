@@ -6,6 +6,8 @@ import io
 import subprocess
 import sys
 import threading
+from contextvars import copy_context
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,11 @@ from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import pyscope
+from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.ranking import Ranking, rank
+from pyscope.probes.scope import Scope
 from pyscope.report_findings import render
+from pyscope.rows import Location
 
 
 class Base(DeclarativeBase): ...
@@ -93,6 +98,38 @@ def test_the_findings_of_a_trace_can_be_had_in_python(recording: Path, ranking: 
     found = pyscope.diagnose(pyscope.load(recording))
     assert found[: len(ranking.findings)] == list(ranking.findings)
     assert found[0].severity == max(finding.severity for finding in found)
+
+
+def test_what_has_no_place_in_the_program_says_in_which_requests_it_was(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'shop.db'}")
+    Base.metadata.create_all(engine)
+
+    def body() -> None:
+        with Session(engine) as session:
+            session.add_all([Item(shop=Shop()) for _ in range(8)])
+            session.commit()
+        for name in ("GET /items", "GET /all", "GET /items"):
+            with Session(engine) as session, Scope("request", name):
+                items = session.scalars(select(Item)).all()
+                # Nothing but library code on its stack, as where a serializer reads what it was told to.
+                reads = list, map(attrgetter("shop"), items)
+                thread = threading.Thread(target=copy_context().run, args=reads)
+                thread.start()
+                thread.join()
+
+    with pyscope.record(tmp_path / "run.pyscope", modules=["nothing"], probes=["sqlalchemy"]):
+        body()
+    [found] = pyscope.diagnose(pyscope.load(tmp_path / "run.pyscope"))
+    assert found.kind == "n_plus_one_query"
+    assert found.where is None
+    assert "It was in GET /items, GET /all." in found.why
+
+
+def test_a_command_of_multiprocessing_is_no_place() -> None:
+    given, own = Location("<string>", 1, "<module>"), Location("/srv/shop/web.py", 7, "order")
+    assert call_site((given,)).line == 0
+    assert call_site((own, given)) == own
+    assert call_site((Location("<string>", 3, "order"), given)).line == 3
 
 
 def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:
