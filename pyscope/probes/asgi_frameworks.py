@@ -21,7 +21,7 @@ class Django:
 
     @staticmethod
     def patch(patches: Patches, library: ModuleType) -> None:
-        """Watches ASGIHandler.__call__ and what it resolves."""
+        """Watches ASGIHandler.__call__, what it resolves, and what its tasks run."""
 
         def make(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
             @functools.wraps(original)
@@ -36,6 +36,8 @@ class Django:
             return resolve_request
 
         patches.replace(library.ASGIHandler, "resolve_request", make)
+        for name in ("run_get_response", "send_response"):  # before Django 6 in a task of its own
+            patches.replace(library.ASGIHandler, name, in_a_task)
         watch(patches, library.ASGIHandler)
 
 
