@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio.to_thread
 import fastapi
+import greenlet
 import httpx2
 import pytest
 import uvicorn
@@ -473,6 +474,29 @@ def test_the_cpu_time_of_a_short_scope_is_no_more_than_it_took(
 
     for row in record(body).scopes:
         assert 0 <= row.cpu_ns <= row.end_ns - row.start_ns
+
+
+def test_cpu_time_beside_other_tasks_or_greenlets_of_the_thread_is_not_known(record: Record) -> None:
+    async def in_a_task() -> None:
+        with Scope("message", "task"):
+            await asyncio.sleep(0)
+
+    def in_a_greenlet() -> None:
+        with Scope("message", "greenlet"):
+            greenlet.getcurrent().parent.switch()
+
+    def body() -> None:
+        asyncio.run(in_a_task())
+        suspended = greenlet.greenlet(in_a_greenlet)
+        suspended.switch()
+        burn(0.002)
+        suspended.switch()
+        with Scope("message", "thread"):
+            burn(0.002)
+
+    task, beside, thread = record(body).scopes
+    assert (task.cpu_ns, beside.cpu_ns) == (-1, -1)
+    assert thread.cpu_ns >= 2_000_000
 
 
 def test_a_scope_that_has_not_ended_is_open(tmp_path: Any) -> None:
