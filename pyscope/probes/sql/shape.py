@@ -27,8 +27,8 @@ class Shape:
     `equalities`: columns that must equal something. `condition`: all columns compared. `exact`: nothing but equalities.
     `sets`: columns given values that the program computed; `computed`: by the database itself. `guards`: columns that
     the condition compares beside the key, but for a range: `balance >= 10` does not say that it is still the same.
-    `values`: of an INSERT. `get`: a select of one row by Session.get(). `aggregate`: functions are selected, like
-    count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
+    `values`: of an INSERT, and those of `sets`. `get`: a select of one row by Session.get(). `aggregate`: functions are
+    selected, like count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
     """
 
     operation: Operation
@@ -216,6 +216,7 @@ def _update(compiled: Any, statement: Any) -> Shape:
         condition.exact,
         sets=tuple(sorted(sets)),
         computed=tuple(sorted(computed | by_default)),
+        values=tuple(sorted((column.name, column.key) for column in table.columns if column.name in sets)),
     )
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import psycopg
 from sqlalchemy import ForeignKey, UniqueConstraint, create_engine, make_url
@@ -35,6 +36,7 @@ class Account(Base):
     balance: Mapped[int]
     status: Mapped[str] = mapped_column(default="open")
     note: Mapped[str] = mapped_column(default="")
+    seen: Mapped[datetime | None] = mapped_column()
 
 
 class VersionedAccount(Base):
