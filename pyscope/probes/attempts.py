@@ -215,7 +215,7 @@ def _of_type(kind: type[BaseException]) -> tuple[AttemptOutcome, str]:
     module = _module_of(kind)
     package = module.partition(".")[0] if type(module) is str else ""
     name = names[0] if package in ("", "builtins") else f"{package}.{names[0]}"
-    if issubclass(kind, (asyncio.CancelledError, GeneratorExit)):
+    if issubclass(kind, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
         return AttemptOutcome.CANCELLED, name
     # urllib3 1 derives a refused connection from a timeout.
     timed_out = any("Timeout" in base for base in names) and "NewConnectionError" not in names
