@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.call_sites import made_at_run_time
 from pyscope.analysis.placement import Placement
 from pyscope.rows import Location
 
@@ -52,4 +53,4 @@ def _entered(function: Any, stack: tuple[Location, ...], recorded: set[tuple[str
     if len(frames) >= _MOST_FRAMES or own not in frames:
         return False
     outside = frames[len(frames) - frames[::-1].index(own) :]
-    return all(frame in recorded for frame in outside)
+    return all(frame in recorded or made_at_run_time(frame[0]) for frame in outside)

@@ -125,11 +125,13 @@ def test_what_has_no_place_in_the_program_says_in_which_requests_it_was(tmp_path
     assert "It was in GET /items, GET /all." in found.why
 
 
-def test_a_command_of_multiprocessing_is_no_place() -> None:
+def test_a_command_of_multiprocessing_and_code_that_a_library_makes_are_no_place() -> None:
     given, own = Location("<string>", 1, "<module>"), Location("/srv/shop/web.py", 7, "order")
     assert call_site((given,)).line == 0
     assert call_site((own, given)) == own
     assert call_site((Location("<string>", 3, "order"), given)).line == 3
+    assert call_site((Location("handle_request", 99, "handle_request"), own)) == own  # as Sanic makes it
+    assert call_site((Location("handle_request", 99, "handle_request"),)).line == 0
 
 
 def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:
