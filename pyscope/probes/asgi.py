@@ -183,12 +183,16 @@ def _name(scope: ASGIScope) -> str:
 def _route(scope: ASGIScope, root: object) -> str:
     """The route's template, with the prefix that it is mounted under; empty for a path without a route."""
     try:
-        path = getattr(scope.get("route"), "path", "") or scope.get(ROUTE) or scope.get("path_template", "")
+        inner = scope.get(ROUTE) or scope.get("path_template", "")
+        route = None if inner else scope.get("route")
+        path = inner or getattr(route, "path", "")
         if type(path) is not str or not path:
             return ""
         mounted = scope.get("root_path", "")
         if type(mounted) is str and type(root) is str and mounted != root and mounted.startswith(root):
-            return template(mounted[len(root) :]).rstrip("/") + path
+            prefix = template(mounted[len(root) :]).rstrip("/")
+            # What is mounted may know no routes, as files do: then its own is that of the mount.
+            return prefix if hasattr(type(route), "routes") else prefix + path
         return path
     except Exception:
         fault("asgi")

@@ -161,6 +161,18 @@ def test_an_exception_reaches_the_server_and_is_told(scopes: Scopes) -> None:
 
 
 @pytest.mark.usefixtures("uncollected")
+def test_the_route_of_what_is_mounted_and_knows_none_is_the_mount_s(scopes: Scopes) -> None:
+    async def files(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("file")(scope, receive, send)
+
+    inner = Starlette(
+        routes=[Mount("/files", files), Route("/leaf", lambda request: PlainTextResponse("leaf"))]
+    )
+    app = Starlette(routes=[Mount("/static", files), Mount("/sub", inner)])
+    found = scopes(lambda: ask(app, "/static/a.css", "/sub/files/b", "/sub/leaf"))
+    assert [row.route for row in found] == ["/static", "/sub/files", "/sub/leaf"]
+
+
 def test_cpu_time_is_that_of_the_request_and_not_of_others(scopes: Scopes) -> None:
     app = application()
 
