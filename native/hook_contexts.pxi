@@ -93,6 +93,14 @@ cdef int see(SeenContext* context, ThreadRing* ring, PyObject* subject, uint8_t 
     return 0
 
 
+cdef uint64_t serial_of(PyObject* subject) noexcept:
+    """The number of a task or greenlet that was seen before; 0 of another."""
+    cdef unordered_map[uint64_t, ContextEntry].iterator found = contexts.find(<uint64_t>subject)
+    if found == contexts.end() or weakref_target(cython.operator.dereference(found).second.reference) != subject:
+        return 0
+    return cython.operator.dereference(found).second.serial
+
+
 cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint64_t serial, uint64_t parent) noexcept:
     cdef string name
     cdef vector[uint8_t] payload
@@ -206,9 +214,13 @@ cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
     cdef SeenContext parent
     outer = target.parent
     if outer is not None:
-        # What ran here at the last event need not be what has begun this greenlet.
-        parent.serial = ring.context()
-        if task != NULL and outer.parent is None:
+        # What ran here at the last event need not be what has begun this greenlet: gevent's hub, in which nothing is
+        # recorded, begins one after the other.
+        parent.serial = ring.context() if outer.parent is None else 0
+        while outer.parent is not None and not parent.serial:
+            parent.serial = serial_of(<PyObject*>outer)
+            outer = outer.parent
+        if task != NULL and outer.parent is None and (not parent.serial or outer is target.parent):
             see(&parent, ring, task, CONTEXT_TASK, 0)
         see(&ring.greenlet, ring, <PyObject*>target, CONTEXT_GREENLET, parent.serial)
         go_on_in(ring, ring.greenlet.serial)

@@ -264,7 +264,7 @@ class Pairing {
     total.total_ns += static_cast<uint64_t>(duration) & (0 - static_cast<uint64_t>(outermost));
   }
 
-  // The parent of a call on an empty stack: for a greenlet the call that first switched to it.
+  // The parent of a call on an empty stack: for a greenlet the call that first switched to it, unless others ran between.
   void find_root(Context& context, int32_t& parent, int32_t& depth) {
     if (context.kind == static_cast<uint8_t>(ContextKind::Greenlet) && context.origin >= 0 &&
         (!context.called || calls_.outcome[static_cast<size_t>(context.origin)] == kOpen)) {
@@ -485,7 +485,7 @@ class Pairing {
     Context& after = serial == 0 ? thread.own : context(serial);
     if (&after == &before) return;
     const CallStack* left = before.stack;
-    if (serial != 0 && !after.switched_to && left && !left->empty()) {
+    if (serial != 0 && !after.switched_to && after.parent == before.serial && left && !left->empty()) {
       after.origin = left->top->call;
       after.origin_depth = left->top->depth;
     }

@@ -41,13 +41,18 @@ def names_of(module: Mapping[str, Any]) -> tuple[str, ...]:
 
 @functools.cache
 def library_prefixes() -> tuple[str, ...]:
-    """The folders (each ending in a separator) whose code is the standard library or installed packages.
+    """The folders (each ending in a separator) whose code is the standard library, installed packages or PyScope.
 
     With `modules=None` code below them is not recorded. A program kept inside such a folder is
     recorded by naming its modules.
     """
     folders = {sysconfig.get_paths().get(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    folders.add(os.path.dirname(os.__file__))
+    folders |= {
+        os.path.dirname(os.__file__),
+        os.path.dirname(__file__),
+    }  # PyScope may be installed as editable
+    if sys.prefix != sys.base_prefix:
+        folders.add(sysconfig.get_path("scripts"))  # the commands of installed packages
     try:
         folders.update(site.getsitepackages())
         folders.add(site.getusersitepackages())

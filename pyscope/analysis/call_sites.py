@@ -9,23 +9,33 @@ from pyscope.rows import Location
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["call_site", "calling_stack"]
+__all__ = ["call_site", "calling_stack", "made_at_run_time"]
 
 _NOWHERE = Location("", 0, "")
+_GIVEN = Location("<string>", 1, "<module>")
 _MOST_FRAMES = 32
 
 
 def call_site(stack: tuple[Location, ...]) -> Location:
     """The innermost place of a stack that stands in a file; line 0 if the stack is empty.
 
-    Code that is made at run time, whose "file" is `<string>` or `<sqlalchemy generated …>`, counts only where there is
-    no other: libraries make wrappers so. A program that was given with `python -c` has no other.
+    Code that is made at run time counts only where there is no other: libraries make wrappers so. A program that was
+    given with `python -c` has no other; that its whole runs says nothing, and in a process of multiprocessing it is
+    not the user's.
     """
-    for prefix in ("<", "<sqlalchemy"):
-        for place in stack:
-            if not place.file.startswith(prefix):
-                return place
+    for place in stack:
+        if not made_at_run_time(place.file):
+            return place
+    for place in stack:
+        if place.file.startswith("<") and not place.file.startswith("<sqlalchemy") and place != _GIVEN:
+            return place
     return _NOWHERE
+
+
+def made_at_run_time(file: str) -> bool:
+    """Whether code of this "file" was compiled by the program itself: `<string>`, `<sqlalchemy generated …>`, or any
+    other word that is no file's name, as Sanic's `handle_request`."""
+    return file.startswith("<") or ("/" not in file and not file.endswith(".py"))
 
 
 def calling_stack(trace: Trace, row: int) -> tuple[Location, ...]:

@@ -167,7 +167,9 @@ def _lost_update(history: History, read: Use, foreign: Use, other: Committed, wr
             f"Two transactions that were open at the same time both changed {changed} of one row of {write.table}, "
             f"at {own} from a value read without a lock at {known}, and at {theirs}. This time neither came in between."
         )
-    suggestion = _SUGGEST_UPDATE.format(column=columns[0])
+    # Of a whole row that was written nobody computes the references.
+    column = next((column for column in columns if not column.endswith("_id")), columns[0])
+    suggestion = _SUGGEST_UPDATE.format(column=column)
     return Race("lost_update", subject, tuple(accesses), grade, explanation, suggestion)
 
 

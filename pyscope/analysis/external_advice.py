@@ -13,17 +13,22 @@ _REFUSALS = (
     "ResponseError", "DataError", "ExecAbortError", "NoPermissionError", "ModuleError", "NoSuchFieldsetError",
     "ClusterCrossSlotError", "CrossSlotTransactionError",
 )  # fmt: skip
+_WAITING = (
+    "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD", "XREADGROUP",
+)  # fmt: skip
+"""Commands that wait until there is something: a worker that is told to end leaves one unanswered."""
 _FIRST_REFUSAL, _REQUEST_TIMEOUT, _FIRST_ERROR = 400, 408, 500  # HTTP
 
 
 class Trouble(Enum):
     """What is wrong with a call: nothing, as far as it can be told; or the service is away or broken, or it answers and
-    refuses what is sent, or somebody else has written in between."""
+    refuses what is sent, or somebody else has written in between, or who asked did not wait for the answer."""
 
     NONE = "none"
     AWAY = "away"
     REFUSED = "refused"
     CONFLICT = "conflict"
+    CANCELLED = "cancelled"
 
 
 def trouble(call: ExternalCall) -> Trouble:
@@ -31,13 +36,18 @@ def trouble(call: ExternalCall) -> Trouble:
     failed = [attempt for attempt in call.attempts if attempt.outcome not in WELL]
     if not failed:
         return Trouble.AWAY if call.retries else Trouble.NONE
-    found = [kind for kind in (_of(call.service, attempt) for attempt in failed) if kind is not Trouble.NONE]
+    found = [kind for kind in (_of(call, attempt) for attempt in failed) if kind is not Trouble.NONE]
     if not found:
         return Trouble.NONE
     return Trouble.AWAY if call.outcome in WELL and Trouble.AWAY in found else found[-1]
 
 
-def _of(service: str, attempt: Attempt) -> Trouble:
+def _of(call: ExternalCall, attempt: Attempt) -> Trouble:
+    service = call.service
+    if service == "redis" and call.operation in _WAITING and _is_from_outside(attempt):
+        return Trouble.NONE
+    if attempt.outcome == "cancelled":
+        return Trouble.CANCELLED
     if attempt.outcome == "failed" and service == "http":
         refused = _FIRST_REFUSAL <= attempt.status < _FIRST_ERROR and attempt.status != _REQUEST_TIMEOUT
         return Trouble.REFUSED if refused else Trouble.AWAY
@@ -52,12 +62,23 @@ def _of(service: str, attempt: Attempt) -> Trouble:
     return Trouble.AWAY
 
 
+def _is_from_outside(attempt: Attempt) -> bool:
+    """Whether neither the client nor the operating system ended an attempt: a cancellation, or a signal's handler."""
+    package, dot, _ = attempt.error.partition(":")[0].partition(".")
+    return attempt.outcome == "cancelled" or (bool(dot) and package not in ("redis", "valkey"))
+
+
 def advice(found: Trouble, service: str, failed: bool) -> str:
     """What to change about calls with one trouble. `failed`: they have not come through in the end."""
     if found is Trouble.CONFLICT:
         return (
             "Others write to a watched key: repeat the transaction, as the client's transaction() does, and where that "
             "happens often, write with one command or a script."
+        )
+    if found is Trouble.CANCELLED:
+        return (
+            "Who asked did not wait for the answer: a timeout of its own ran out, its client has gone, or the program "
+            "ended. Where it was a timeout, see why the service takes longer."
         )
     if found is Trouble.REFUSED and service == "redis":
         return "The server is there and refused the command: look at what is sent, and at what lies under the key."

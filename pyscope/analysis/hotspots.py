@@ -30,6 +30,7 @@ SLOW_MS = 500.0
 BLOCKING_MS = 100.0  # as asyncio's own slow_callback_duration
 
 _MOST_OF_IT = 0.5  # a callee with so much of a call's time is the slow one
+_NEARLY_ALL = 0.9
 _MOST_CANDIDATES = 20_000
 _OPEN_ENDED = ("generator", "async_generator")
 _ENDED = tuple(OUTCOMES.index(name) for name in ("returned", "raised", "closed"))
@@ -78,7 +79,15 @@ def _slow_calls(
     if not rows:
         return []
     parts = of_calls(trace, placement, waits)
-    rows = [row for row in rows if frames.waited_for(row) or _active(trace, row, parts) >= least]
+    rows = [
+        row
+        for row in rows
+        if frames.waited_for(row)
+        or (
+            _active(trace, row, parts) >= least
+            and (_known(row, parts) >= _MOST_OF_IT * duration[row] or not frames.lets_others_work(row))
+        )
+    ]
     by_function: dict[int, list[int]] = {}
     for row in rows:
         by_function.setdefault(int(calls["function"][row]), []).append(row)
@@ -93,8 +102,11 @@ def _active(trace: Trace, row: int, parts: dict[str, NDArray[np.int64]]) -> int:
     children = trace.call(row).children().rows
     kinds = [trace.functions[int(calls["function"][child])].kind for child in children.tolist()]
     plain = children[np.array([kind in ("function", "c_function") for kind in kinds], bool)]
-    known = sum(int(parts[name][row]) for name in ("sql_ns", "external_ns", "lock_ns"))
-    return int(calls["self_ns"][row]) + int(calls["duration_ns"][plain].sum()) + known
+    return int(calls["self_ns"][row]) + int(calls["duration_ns"][plain].sum()) + _known(row, parts)
+
+
+def _known(row: int, parts: dict[str, NDArray[np.int64]]) -> int:
+    return sum(int(parts[name][row]) for name in ("sql_ns", "external_ns", "lock_ns"))
 
 
 class _ProgramFrames:
@@ -113,6 +125,7 @@ class _ProgramFrames:
         self._scopes = _ScopeTimes(trace)
         self._served = len(trace.scopes) > 0
         self._switched: dict[int, NDArray[np.int64]] = {}
+        self._entries: tuple[NDArray[np.intp], NDArray[np.int64]] | None = None
 
     def _in_tasks(self, thread: int) -> NDArray[np.int64]:
         """When calls in tasks and greenlets began on a thread, in order."""
@@ -144,6 +157,40 @@ class _ProgramFrames:
         ):  # a script's own top level calls its main()
             around = int(self._parent[around])
         return around < 0 and len(self._trace.call(row).children()) > 1
+
+    def lets_others_work(self, row: int) -> bool:
+        """Whether a call is the main thread's, as long as it is there, that waits while other threads do the work."""
+        thread = int(self._thread[row])
+        found = self._trace.threads[thread]
+        if found.os_tid != self._trace.processes[found.process].pid or not self._is_outer(row):
+            return False
+        if self._trace.calls["self_ns"][row] < _NEARLY_ALL * (self._end[row] - self._start[row]):
+            return False
+        return self._entries_elsewhere(thread, int(self._start[row]), int(self._end[row])) > 1
+
+    def _is_outer(self, row: int) -> bool:
+        """Whether a call is the outermost of its thread, but for an import and for calls that do nothing else."""
+        while (parent := int(self._parent[row])) >= 0:
+            lasts_as_long = self._end[row] - self._start[row] >= _NEARLY_ALL * (
+                self._end[parent] - self._start[parent]
+            )
+            function = self._trace.functions[int(self._trace.calls["function"][parent])]
+            if not lasts_as_long and function.qualname != "<module>":
+                return False
+            row = parent
+        return True
+
+    def _entries_elsewhere(self, thread: int, start: int, end: int) -> int:
+        """How often other threads of the process came into the program's code: jobs of a pool, handlers of a server,
+        for which the main thread waits."""
+        if self._entries is None:
+            rows = np.flatnonzero((self._parent < 0) & (self._context == 0))
+            of = np.array([each.process for each in self._trace.threads], np.int64)[self._thread[rows]]
+            self._entries = rows, of
+        rows, of = self._entries
+        starts = self._start[rows]
+        there = (of == self._trace.threads[thread].process) & (self._thread[rows] != thread)
+        return int((there & (starts > start) & (starts < end)).sum())
 
 
 class _ScopeTimes:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.entries import entries
 from pyscope.analysis.flows import flow_of_contexts
 from pyscope.analysis.query_advice import advice, explained
 from pyscope.events.sql import STATEMENT, Load, Operation
@@ -269,13 +270,21 @@ _CAUSES = {load: load.name.lower() for load in Load} | {
 
 
 def _unit_columns(trace: Trace, events: ProbeEvents) -> list[NDArray[np.int64]]:
-    """What statements must share to be one loop: the scope, or the thread and task where there is none."""
+    """What statements must share to be one loop: the scope, or the thread and task where there is none, and the call
+    that a library made."""
     scope = events["scope"]
     alone = scope == 0
+    entry = np.full(len(scope), -1, np.int64)
+    rows = np.flatnonzero(alone)
+    if len(rows) and len(trace.calls):
+        entry[rows] = entries(
+            trace, {name: events[name][rows] for name in ("call", "context", "time_ns", "stack")}
+        )
     return [
         scope,
         np.where(alone, events["thread"], -1),
         np.where(alone, flow_of_contexts(trace, events["context"]), -1),
+        entry,
     ]
 
 

@@ -48,6 +48,7 @@ Row: TypeAlias = tuple["Ranked", Evidence]
 
 # How bad, before how much: what corrupts data, what fails, what is slow, what may go wrong, what went well in the end.
 CORRUPTS, FAILS, SLOW, MAY_FAIL, MENDED = 5, 4, 3, 2, 1
+_MOST_NAMES = 3
 _OUTCOMES = {Trouble.REFUSED: "refused", Trouble.CONFLICT: "met another writer"}
 ON_PURPOSE = (
     *("", "normal", "shutdown", "exited", "killed by SIGTERM"),
@@ -140,7 +141,7 @@ def everything(trace: Trace, calls: list[ExternalCall] | None = None) -> list[Ro
     """All findings, worst first, each with its evidence. `calls`: what `external.find` found, if that is known."""
     supervised = supervision.find(trace)
     found = [
-        *_performance([*queries.find(trace), *hotspots.find(trace)]),
+        *_performance(trace, [*queries.find(trace), *hotspots.find(trace)]),
         *_races([*races.find(trace), *database_races.find(trace)]),
         *_external(external.find(trace, all_calls=False) if calls is None else calls),
         *_supervision([*supervised, *_actors(trace, supervised), *supervision.ends(trace, supervised)]),
@@ -161,7 +162,7 @@ def _known(location: Location) -> Location | None:
     return location if location.line else None
 
 
-def _performance(found: list[PerformanceIssue]) -> Iterable[Row]:
+def _performance(trace: Trace, found: list[PerformanceIssue]) -> Iterable[Row]:
     titles = {"n_plus_one_query": "N+1 queries", "repeated_query": "the same query again and again"}
     for group in _grouped(
         found, lambda issue: (issue.kind, issue.relationship, issue.statement, issue.call_site)
@@ -176,14 +177,21 @@ def _performance(found: list[PerformanceIssue]) -> Iterable[Row]:
             what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {total_ms:.0f} ms"
         else:
             name = "blocks the event loop" if first.kind == "blocking_call_in_event_loop" else "slow"
-            what = f"{first.call_site.function} {name}: {count} ×, {total_ms:.0f} ms"
+            what = f"{first.call_site.function or 'a callback'} {name}: {count} ×, {total_ms:.0f} ms"
         worst = max(group, key=lambda issue: issue.total_ms)
+        where = _known(first.call_site)
+        why = worst.explanation if where else worst.explanation + _within(trace, group)
         severity = MAY_FAIL if first.kind == "repeated_query" else SLOW
-        row = Ranked(
-            first.kind, severity, total_ms, what, _known(first.call_site), worst.explanation, first.suggestion, count,
-            first.time_ns,
-        )  # fmt: skip
+        row = Ranked(first.kind, severity, total_ms, what, where, why, first.suggestion, count, first.time_ns)
         yield row, group
+
+
+def _within(trace: Trace, group: list[PerformanceIssue]) -> str:
+    """The requests and messages in which it was, for what has no place in the program's own code."""
+    scopes = (trace.scopes.get(issue.scope) for issue in group)
+    names = list(dict.fromkeys(_title(scope.name, scope.route) for scope in scopes if scope is not None))
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return f" It was in {', '.join(names[:_MOST_NAMES])}{more}." if names else ""
 
 
 def _races(found: list[Race]) -> Iterable[Row]:

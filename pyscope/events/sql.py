@@ -90,6 +90,7 @@ ROW = EventType(
 """A row that a transaction touched, told as it commits.
 
 `number`: the statement's. `row`: a salted hash of database, table and key. `columns`: of a write, those that were set
-to values that the program had computed; of a read, those of its condition. `computed`: by the database, `x = x + 1`.
+to values that the program had computed; of a read, those of its condition. `computed`: those that rest on nothing
+which was read: set by the database, `x = x + 1`, or to the present time.
 `guards`: columns that the write's condition compared besides the key. Column names are joined by commas, in order.
 """

@@ -388,7 +388,7 @@ class _Pairing:
         before = thread.context
         if after is before:
             return
-        if serial and not after.switched_to and before.stack:
+        if serial and not after.switched_to and after.parent == before.serial and before.stack:
             after.origin = before.stack[-1]
         after.switched_to = True
         thread.context = after

@@ -526,9 +526,7 @@ class _Hook:
         if not serial:
             parent = 0
             if kind == ContextKind.GREENLET:
-                # What ran here at the last event need not be what has begun this greenlet.
-                task = _current_task() if subject.parent.parent is None else None
-                parent = self.serial(thread, now, task, ContextKind.TASK) or thread.context
+                parent = self.parent_of(thread, now, subject)
             serial = self.contexts[subject] = self.next_context
             self.next_context += 1
             name = subject.get_name() if hasattr(subject, "get_name") else f"greenlet-{serial}"
@@ -536,6 +534,17 @@ class _Hook:
             thread.page = Page(now, thread.context)
             thread.page.describe_context(now, serial, parent, kind, name)
         return serial
+
+    def parent_of(self, thread: _Thread, now: int, greenlet: Any) -> int:
+        """What has begun a greenlet. That need not be what ran here at the last event: gevent's hub, in which nothing
+        is recorded, begins one after the other."""
+        outer = greenlet.parent
+        while outer.parent is not None:
+            if outer in self.contexts:
+                return self.contexts[outer]
+            outer = outer.parent
+        begun_here = thread.context if outer is greenlet.parent else 0
+        return self.serial(thread, now, _current_task(), ContextKind.TASK) or begun_here
 
 
 def _whole(value: Any) -> int:

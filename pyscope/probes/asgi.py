@@ -1,8 +1,8 @@
 """ASGI: each HTTP request and WebSocket is a scope, with method, route, status and CPU time.
 
-The probe watches Starlette, and with it FastAPI, applications that are running already included; and any application
-that uvicorn begins to serve. Another server's is wrapped by hand: `app = pyscope.probes.asgi.Middleware(app)`; wrapped
-twice, a request still counts once.
+The probe watches Starlette, and with it FastAPI, Django, Litestar and Quart, applications that are running already
+included; and any application that uvicorn begins to serve. Another server's is wrapped by hand:
+`app = pyscope.probes.asgi.Middleware(app)`; wrapped twice, a request still counts once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.steps import Steps
 
-__all__ = ["ASGIProbe", "Middleware", "patch"]
+__all__ = ["ROUTE", "ASGIProbe", "Middleware", "patch", "watch"]
 
 ASGIScope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -27,6 +27,8 @@ Send = Callable[[Any], Awaitable[None]]
 App = Callable[[ASGIScope, Receive, Send], Awaitable[None]]
 
 _MARK = "pyscope.scope"  # in the ASGI scope of a request that is being watched
+ROUTE = "pyscope.route"
+"""In the ASGI scope: the route, where the framework itself does not leave it there."""
 
 
 class ASGIProbe(ClientProbe):
@@ -41,11 +43,19 @@ class ASGIProbe(ClientProbe):
         "anyio.to_thread": "pyscope.probes.asgi_elsewhere",
         "concurrent.futures.thread": "pyscope.probes.asgi_elsewhere",
         "uvicorn.config": "pyscope.probes.asgi_servers",
+        "django.core.handlers.asgi": "pyscope.probes.asgi_frameworks:Django",
+        "litestar.app": "pyscope.probes.asgi_frameworks:Litestar",
+        "quart.app": "pyscope.probes.asgi_frameworks:Quart",
     }
 
 
 def patch(patches: Patches, library: ModuleType) -> None:
     """Watches Starlette.__call__, which FastAPI's calls."""
+    watch(patches, library.Starlette)
+
+
+def watch(patches: Patches, application: type) -> None:
+    """Watches what a framework's applications are called with."""
 
     def make(original: App) -> App:
         @functools.wraps(original)
@@ -65,7 +75,7 @@ def patch(patches: Patches, library: ModuleType) -> None:
 
         return __call__  # type: ignore[return-value]
 
-    patches.replace(library.Starlette, "__call__", make)
+    patches.replace(application, "__call__", make)
 
 
 class Middleware:
@@ -192,12 +202,16 @@ def _name(scope: ASGIScope) -> str:
 def _route(scope: ASGIScope, root: object) -> str:
     """The route's template, with the prefix that it is mounted under; empty for a path without a route."""
     try:
-        path = getattr(scope.get("route"), "path", "") or scope.get("path_template", "")  # Litestar's
+        inner = scope.get(ROUTE) or scope.get("path_template", "")
+        route = None if inner else scope.get("route")
+        path = inner or getattr(route, "path", "")
         if type(path) is not str or not path:
             return ""
         mounted = scope.get("root_path", "")
         if type(mounted) is str and type(root) is str and mounted != root and mounted.startswith(root):
-            return template(mounted[len(root) :]).rstrip("/") + path
+            prefix = template(mounted[len(root) :]).rstrip("/")
+            # What is mounted may know no routes, as files do: then its own is that of the mount.
+            return prefix if hasattr(type(route), "routes") else prefix + path
         return path
     except Exception:
         fault("asgi")

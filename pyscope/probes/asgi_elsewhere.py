@@ -2,7 +2,7 @@
 
 Starlette and FastAPI run `def` endpoints in anyio's threads; a program has `asyncio.to_thread` and executors. Their CPU
 time is the request's, whose context comes along. Starlette's own tasks, of a streamed answer and below middleware, are
-measured as the request's coroutine is. Where some other task answers, as Quart's do, the CPU time is not known.
+measured as the request's coroutine is, and so are Quart's. Where some other task answers, the CPU time is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
 from pyscope.probes.steps import Steps
 
-__all__ = ["Work", "patch", "working"]
+__all__ = ["Work", "in_a_task", "patch", "working"]
 
 
 class Work(Scope):
@@ -164,6 +164,13 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         task = work.begin_task()
         return _measured(work, task, coroutine) if task else coroutine
 
+    return _as_coroutine_function(original, returning, in_a_task(original))
+
+
+def in_a_task(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for one that is called here, and run by another task."""
+
+    @functools.wraps(original)
     async def awaiting(self: Any, *args: Any, **kwargs: Any) -> Any:
         work = working.get()
         coroutine = original(self, *args, **kwargs)
@@ -172,7 +179,7 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         task = work.begin_task()
         return await (_measured(work, task, coroutine) if task else coroutine)
 
-    return _as_coroutine_function(original, returning, awaiting)
+    return awaiting
 
 
 async def _measured(work: Work, task: int, coroutine: CoroutineType[Any, Any, Any]) -> Any:

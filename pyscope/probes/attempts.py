@@ -50,7 +50,7 @@ class Attempt:
         self.ended = False
         self._service = service
         self._handled = id(sys.exc_info()[1])  # a retry may begin where the one before is being handled
-        self._started = perf_counter_ns()
+        self._started = 0
 
     def outlives_handler(self) -> None:
         """The exception that is being handled where it begins is gone before it ends: another may have its address."""
@@ -146,6 +146,7 @@ def begin(
         same,
         emitter.stack(_STACK),
     )
+    attempt._started = perf_counter_ns()  # after the begin: what is told of it ends no later than it did
     return attempt
 
 
@@ -215,7 +216,7 @@ def _of_type(kind: type[BaseException]) -> tuple[AttemptOutcome, str]:
     module = _module_of(kind)
     package = module.partition(".")[0] if type(module) is str else ""
     name = names[0] if package in ("", "builtins") else f"{package}.{names[0]}"
-    if issubclass(kind, (asyncio.CancelledError, GeneratorExit)):
+    if issubclass(kind, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
         return AttemptOutcome.CANCELLED, name
     # urllib3 1 derives a refused connection from a timeout.
     timed_out = any("Timeout" in base for base in names) and "NewConnectionError" not in names

@@ -16,6 +16,7 @@ or `with Scope("report", "annual"): ...`. Nothing here raises.
 from __future__ import annotations
 
 import asyncio
+import sys
 from time import perf_counter_ns, thread_time_ns
 from types import TracebackType
 from typing import Self
@@ -35,12 +36,22 @@ def exception_name(error: BaseException) -> str:
     return name if type(name) is str else ""
 
 
+def _shares_its_thread() -> bool:
+    """Whether what runs here may be suspended while other tasks or greenlets run in the thread."""
+    if asyncio._get_running_loop() is not None:
+        return True
+    try:
+        return sys.modules["greenlet"].getcurrent().parent is not None
+    except Exception:  # there are none
+        return False
+
+
 class Scope:
     """One scope. `kind`: "request", "message", "report", "task" or a word of the probe's own; `name`: what of them.
 
     `status`, `route` and `cpu_ns` are told at its end. CPU time is the thread's between enter and leave,
-    unless `cpu_ns` is set before: code that is suspended meanwhile, as coroutines are, has to measure for itself,
-    and leaves with -1 where it does not know.
+    unless `cpu_ns` is set before. In a task or a greenlet, beside which others run in the thread, it is not known (-1):
+    who wants it has to measure for itself.
     """
 
     __slots__ = ("_around", "_cpu", "_started", "cpu_ns", "id", "kind", "name", "route", "status")
@@ -71,7 +82,7 @@ class Scope:
         except Exception:
             fault("asgi")
         # After the begin, and read before the end: what is told of it is never more than the scope took.
-        self._cpu = thread_time_ns() if self.cpu_ns < 0 else -1
+        self._cpu = -1 if self.cpu_ns >= 0 or _shares_its_thread() else thread_time_ns()
         return self
 
     def leave(self, error: BaseException | None = None) -> None:

@@ -8,6 +8,7 @@ is wrapped by hand: `app = pyscope.probes.wsgi.Middleware(app)`; wrapped twice, 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar, TypeAlias
@@ -26,6 +27,7 @@ App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _MARK = "pyscope.scope"  # in the environ of a request that is being watched
 _ROUTE = "pyscope.route"
+_BEGIN = re.compile(r"/\^")  # each included URLconf may have its own
 
 
 class WSGIProbe(ClientProbe):
@@ -184,16 +186,20 @@ def _rule(environ: Environ) -> str:
 def _kept_route(environ: Environ) -> str:
     """The route that Django found; empty for a path without one."""
     route = environ.get(_ROUTE, "")
-    return _below(environ, f"/{route.removeprefix('^').removesuffix('$')}") if route else ""
+    return _below(environ, route) if route else ""
 
 
 def _keep_route(request: Any, match: Any) -> None:
     try:
-        route = match.route
-        if type(route) is str:
-            request.META[_ROUTE] = route or "/"
+        request.META[_ROUTE] = django_route(match)
     except Exception:
         fault("wsgi")
+
+
+def django_route(match: Any) -> str:
+    """The route of what Django resolved, without the marks of regular expressions for begin and end."""
+    route = match.route
+    return _BEGIN.sub("/", f"/{route}").removesuffix("$") if type(route) is str else ""
 
 
 def _below(environ: Environ, route: str) -> str:

@@ -22,6 +22,7 @@ from services import TLS, Answer, Service
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import pyscope
 from pyscope import emitter
 from pyscope.analysis import hotspots
 from pyscope.findings import PerformanceIssue
@@ -145,6 +146,42 @@ def test_the_main_function_of_a_script_is_not_slow_and_what_it_calls_is(tmp_path
     script.write_text(SCRIPT)
     subprocess.run([sys.executable, "-m", "pyscope", "run", "-o", recording, script], check=True)
     assert [issue.call_site.function for issue in hotspots.find(load(recording), slow_ms=300)] == ["long"]
+
+
+def test_a_main_thread_that_waits_while_others_serve_is_not_slow(tmp_path: Path) -> None:
+    def slow_of(serves: bool) -> list[str]:
+        path = tmp_path / f"{serves}.pyscope"
+        program = tmp_path / "program.py"
+        program.write_text(PROGRAM)
+        command = ["-m", "pyscope", "run", "-o", str(path), str(program), "serves" if serves else "computes"]
+        subprocess.run([sys.executable, *command], check=True, cwd=Path(__file__).parents[2])
+        found = hotspots.find(pyscope.load(path), **LIMITS)
+        return [issue.call_site.function for issue in found if issue.kind == SLOW_CALL]
+
+    assert slow_of(serves=True) == []
+    assert slow_of(serves=False) == ["main"]
+
+
+PROGRAM = f"""
+import sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+def handle():
+    time.sleep({SLOW / 10})
+
+def main():
+    with ThreadPoolExecutor(2) as pool:
+        if sys.argv[1] == "serves":
+            for _ in range(4):
+                pool.submit(handle)
+        threading.Event().wait({SLOW})
+
+def run():
+    main()
+
+if __name__ == "__main__":
+    run()
+"""
 
 
 def test_the_part_of_sql(issues: Issues, tmp_path: Path) -> None:

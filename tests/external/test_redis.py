@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,3 +305,47 @@ def test_a_command_that_the_server_refuses_is_ranked_below_an_outage(
     assert refused.why == f"1 call; {library.__name__}.ResponseError"
     assert "look at what is sent" in refused.change
     assert refused.severity < SLOW  # as a blocked event loop is
+
+
+class Stop(Exception):
+    """What a worker's handler of a signal raises, to end it."""
+
+
+def test_a_worker_that_is_told_to_end_while_it_waits_for_work_is_no_finding(
+    said: Said, server: Valkey
+) -> None:
+    async def consume() -> None:
+        async with client_of(redis.asyncio, server.port) as client:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.blpop("nothing", 0), 0.2)
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    def body() -> None:
+        asyncio.run(consume())
+        before = signal.signal(signal.SIGALRM, stop)
+        try:
+            with client_of(redis, server.port) as client, contextlib.suppress(Stop):
+                signal.setitimer(signal.ITIMER_REAL, 0.2)
+                client.blmove("nothing", "nowhere", 0)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    assert said(body) == []
+
+
+def test_an_answer_that_nobody_waits_for_may_be_one(said: Said) -> None:
+    async def ask(port: int) -> None:
+        async with client_of(redis.asyncio, port) as client:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(client.get("key"), 0.1)
+
+    def body() -> None:
+        with DeafServer() as deaf:
+            asyncio.run(ask(deaf.port))
+
+    [row] = said(body)
+    assert row.severity == MAY_FAIL
+    assert row.what.endswith("cancelled")
+    assert "did not wait" in row.change

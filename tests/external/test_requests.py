@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio.to_thread
 import fastapi
+import greenlet
 import httpx2
 import pytest
 import uvicorn
@@ -160,6 +161,18 @@ def test_an_exception_reaches_the_server_and_is_told(scopes: Scopes) -> None:
 
 
 @pytest.mark.usefixtures("uncollected")
+def test_the_route_of_what_is_mounted_and_knows_none_is_the_mount_s(scopes: Scopes) -> None:
+    async def files(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("file")(scope, receive, send)
+
+    inner = Starlette(
+        routes=[Mount("/files", files), Route("/leaf", lambda request: PlainTextResponse("leaf"))]
+    )
+    app = Starlette(routes=[Mount("/static", files), Mount("/sub", inner)])
+    found = scopes(lambda: ask(app, "/static/a.css", "/sub/files/b", "/sub/leaf"))
+    assert [row.route for row in found] == ["/static", "/sub/files", "/sub/leaf"]
+
+
 def test_cpu_time_is_that_of_the_request_and_not_of_others(scopes: Scopes) -> None:
     app = application()
 
@@ -522,6 +535,29 @@ def test_a_request_within_another_gives_the_work_back_to_it(scopes: Scopes) -> N
     by_name = {row.name: row for row in found}
     assert by_name["GET /inner"].parent == by_name["GET /outer"].id
     assert by_name["GET /outer"].cpu_ns >= 0.05e9
+
+
+def test_cpu_time_beside_other_tasks_or_greenlets_of_the_thread_is_not_known(record: Record) -> None:
+    async def in_a_task() -> None:
+        with Scope("message", "task"):
+            await asyncio.sleep(0)
+
+    def in_a_greenlet() -> None:
+        with Scope("message", "greenlet"):
+            greenlet.getcurrent().parent.switch()
+
+    def body() -> None:
+        asyncio.run(in_a_task())
+        suspended = greenlet.greenlet(in_a_greenlet)
+        suspended.switch()
+        burn(0.002)
+        suspended.switch()
+        with Scope("message", "thread"):
+            burn(0.002)
+
+    task, beside, thread = record(body).scopes
+    assert (task.cpu_ns, beside.cpu_ns) == (-1, -1)
+    assert thread.cpu_ns >= 2_000_000
 
 
 def test_a_scope_that_has_not_ended_is_open(tmp_path: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.urls import path, re_path
+from django.urls import include, path, re_path
 from flask import Flask, Response, abort
 
 from pyscope import emitter, probes
@@ -136,6 +136,8 @@ urlpatterns = [
     path("orders/<int:number>", order_view),
     path("boom", boom_view),
     re_path(r"^stream$", stream_view),
+    path("", lambda request: HttpResponse("home")),
+    path("api/", include([re_path(r"^things/(?P<number>[^/]+)/$", order_view)])),
 ]
 
 
@@ -152,6 +154,11 @@ def test_a_request_to_django_has_its_scope_with_method_route_and_status(scopes: 
     ]
     assert answers[0].text == f"42 {found[0].id}"
     assert answers[3].text == 2 * str(found[3].id)
+
+
+def test_routes_of_django_are_paths_also_the_root_s_and_those_of_included_expressions(scopes: Scopes) -> None:
+    found = scopes(lambda: ask(django_app(), "/", "/api/things/7/"))
+    assert [row.route for row in found] == ["/", "/api/things/(?P<number>[^/]+)/"]
 
 
 def test_requests_side_by_side_have_each_its_own_scope(scopes: Scopes) -> None:

@@ -183,6 +183,40 @@ def test_a_greenlet_belongs_to_the_task_that_began_it_also_where_that_is_not_rec
     assert collections.Counter(outer) == {"job 0": 2, "job 1": 2, "job 2": 2}
 
 
+@pytest.mark.parametrize("backend", ALL)
+def test_greenlets_that_a_hub_begins_one_after_the_other_lie_in_none_of_each_other(
+    backend: str, record: Record
+) -> None:
+    begins = elsewhere(
+        """
+        import greenlet
+        def begin(works):
+            def turn():
+                left = [greenlet.greenlet(work) for work in works]
+                while left:
+                    for each in left:
+                        each.switch(1)
+                    left = [each for each in left if not each.dead]
+            greenlet.greenlet(turn).switch()
+        def wait(_):
+            greenlet.getcurrent().parent.switch()
+        """
+    )
+
+    def handler(n: int) -> None:
+        calls_leaf(n)
+        begins["wait"](n)
+        calls_leaf(n)
+
+    trace = record(lambda: begins["begin"]([handler] * 3), backend=backend)
+    calls = [trace.call(row) for row in range(len(trace.calls))]
+    handlers = [call for call in calls if call.qualname.endswith("handler")]
+    assert len(handlers) == len({call.context for call in handlers}) == 3
+    assert not any(call.parent and call.parent.qualname.endswith("handler") for call in handlers)
+    parents = {context.parent for context in trace.contexts if context.kind == "greenlet"}
+    assert parents == {0}
+
+
 @pytest.mark.parametrize("backend", NATIVE)
 def test_threads_that_threading_does_not_know_are_captured(backend: str, record: Record) -> None:
     def body() -> None:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from contextvars import copy_context
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,11 @@ from sqlalchemy import ForeignKey, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 import pyscope
+from pyscope.analysis.call_sites import call_site
 from pyscope.analysis.ranking import Ranking, rank
+from pyscope.probes.scope import Scope
 from pyscope.report_findings import render
+from pyscope.rows import Location
 
 
 class Base(DeclarativeBase): ...
@@ -106,6 +111,40 @@ def test_a_program_that_answers_by_its_exit_code_has_not_crashed(tmp_path: Path)
     [found] = pyscope.diagnose(pyscope.load(tmp_path / "run"))
     assert found.what.endswith(" ended with exit code 2 (subprocess)")
     assert found.severity == 2
+
+
+def test_what_has_no_place_in_the_program_says_in_which_requests_it_was(tmp_path: Path) -> None:
+    engine = create_engine(f"sqlite:///{tmp_path / 'shop.db'}")
+    Base.metadata.create_all(engine)
+
+    def body() -> None:
+        with Session(engine) as session:
+            session.add_all([Item(shop=Shop()) for _ in range(8)])
+            session.commit()
+        for name in ("GET /items", "GET /all", "GET /items"):
+            with Session(engine) as session, Scope("request", name):
+                items = session.scalars(select(Item)).all()
+                # Nothing but library code on its stack, as where a serializer reads what it was told to.
+                reads = list, map(attrgetter("shop"), items)
+                thread = threading.Thread(target=copy_context().run, args=reads)
+                thread.start()
+                thread.join()
+
+    with pyscope.record(tmp_path / "run.pyscope", modules=["nothing"], probes=["sqlalchemy"]):
+        body()
+    [found] = pyscope.diagnose(pyscope.load(tmp_path / "run.pyscope"))
+    assert found.kind == "n_plus_one_query"
+    assert found.where is None
+    assert "It was in GET /items, GET /all." in found.why
+
+
+def test_a_command_of_multiprocessing_and_code_that_a_library_makes_are_no_place() -> None:
+    given, own = Location("<string>", 1, "<module>"), Location("/srv/shop/web.py", 7, "order")
+    assert call_site((given,)).line == 0
+    assert call_site((own, given)) == own
+    assert call_site((Location("<string>", 3, "order"), given)).line == 3
+    assert call_site((Location("handle_request", 99, "handle_request"), own)) == own  # as Sanic makes it
+    assert call_site((Location("handle_request", 99, "handle_request"),)).line == 0
 
 
 def test_the_same_finding_again_and_again_is_one_row(ranking: Ranking) -> None:

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import dataclass
 from typing import Any
 
 from pyscope.events.sql import Operation
 from pyscope.probes.sql import text
 
-__all__ = [
-    "Literal",
-    "Shape",
-    "Source",
-    "learn",
-    "listed",
-    "of_compiled",
-    "of_text",
-    "value_of",
-    "with_times_computed",
-]
+__all__ = ["Literal", "Shape", "Source", "learn", "listed", "of_compiled", "of_text", "value_of"]
 
 MOST_LISTED = 200
 _MOST_TABLES = 1000
-_JUST_NOW = timedelta(minutes=1)
 
 Literal = text.Literal
 Source = str | int | Literal
@@ -39,8 +27,8 @@ class Shape:
     `equalities`: columns that must equal something. `condition`: all columns compared. `exact`: nothing but equalities.
     `sets`: columns given values that the program computed; `computed`: by the database itself. `guards`: columns that
     the condition compares beside the key, but for a range: `balance >= 10` does not say that it is still the same.
-    `values`: of an INSERT. `get`: a select of one row by Session.get(). `aggregate`: functions are selected, like
-    count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
+    `values`: of an INSERT, and those of `sets`. `get`: a select of one row by Session.get(). `aggregate`: functions are
+    selected, like count. `paged`: a page of a longer list, by OFFSET or a limit and a bound.
     """
 
     operation: Operation
@@ -126,26 +114,6 @@ def listed(source: Source, parameters: Any) -> list[Any]:
             break
         found.append(parameters[name])
     return found
-
-
-def with_times_computed(shape: Shape, parameters: Any) -> Shape:
-    """A shape in whose `sets` no column is that gets the time of now: it comes of nothing that was read."""
-    if type(parameters) is not dict:
-        return shape
-    times = {column for column in shape.sets if _is_now(parameters.get(column))}
-    if not times:
-        return shape
-    sets = tuple(column for column in shape.sets if column not in times)
-    return replace(shape, sets=sets, computed=tuple(sorted({*shape.computed, *times})))
-
-
-def _is_now(value: Any) -> bool:
-    if type(value) is not datetime or type(value.tzinfo) not in (type(None), timezone):
-        return False
-    moments = [datetime.now(value.tzinfo)]
-    if value.tzinfo is None:
-        moments.append(datetime.now(UTC).replace(tzinfo=None))
-    return any(abs(value - moment) < _JUST_NOW for moment in moments)
 
 
 def _guessed_key(equalities: dict[str, Source]) -> tuple[str, ...]:
@@ -248,6 +216,7 @@ def _update(compiled: Any, statement: Any) -> Shape:
         condition.exact,
         sets=tuple(sorted(sets)),
         computed=tuple(sorted(computed | by_default)),
+        values=tuple(sorted((column.name, column.key) for column in table.columns if column.name in sets)),
     )
 
 

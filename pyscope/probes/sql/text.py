@@ -138,7 +138,7 @@ def parse(statement: str) -> Parsed | None:
         paged = re.search(r"\boffset\b", body, re.I) is not None
         found.paged = paged or (limited and re.search(r"[<>]", match["where"] or "") is not None)
     if kind is Operation.UPDATE:
-        found.sets, found.computed = _assignments(match["sets"])
+        found.sets, found.computed = _assignments(match["sets"], slots, found.values)
     _conditions(match["where"] or "", slots, found)
     return found
 
@@ -182,12 +182,19 @@ def _conditions(where: str, slots: list[str | int | Literal], found: Parsed) -> 
                 found.ranges |= set(_columns(conjunct))
 
 
-def _assignments(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _assignments(
+    text: str, slots: list[str | int | Literal], values: dict[str, str | int | Literal]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     sets: list[str] = []
     computed: list[str] = []
     for item in _split(text):
         column, _, value = item.partition("=")
-        (sets if _SLOT.fullmatch(value.strip()) else computed).append(_name(column))
+        name, slot = _name(column), _SLOT.fullmatch(value.strip())
+        if slot:
+            sets.append(name)
+            values[name] = slots[int(slot[1])]
+        else:
+            computed.append(name)
     return tuple(sorted(sets)), tuple(sorted(computed))
 
 

@@ -11,7 +11,8 @@ from pyscope import emitter
 from pyscope.events.sql import ROW, TRANSACTION, Operation, Step, Touch
 from pyscope.probes.sql.fields import TransactionFields
 from pyscope.probes.sql.loads import Loads, Statement
-from pyscope.probes.sql.shape import Shape, listed, value_of, with_times_computed
+from pyscope.probes.sql.shape import Shape, listed, value_of
+from pyscope.probes.sql.stamps import stamps
 from pyscope.probes.sql.template import mixed, plain
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ _MOST_LOOKS = 200
 _ROW = ROW.kind
 _TRANSACTION = TRANSACTION.kind
 
+_NONE: frozenset[str] = frozenset()
 _NO_LOADS: list[Loads] = []
 _bases: dict[str, str] = {}
 """Tables of subclasses in joined inheritance, to the table that has the row's identity."""
@@ -36,6 +38,7 @@ class _Touched(NamedTuple):
     table: str
     row: int
     shape: Shape
+    stamped: frozenset[str] = _NONE  # columns that were set to the time of the writing
 
 
 class _Look(NamedTuple):
@@ -189,15 +192,15 @@ class Transaction(TransactionFields):
         if 0 <= rows < len(keys):
             return
         touch = Touch.DELETE if shape.operation is Operation.DELETE else Touch.WRITE
-        if shape.sets and parameters:
-            shape = with_times_computed(shape, parameters[0])
-        for key in keys[: MOST_WRITES - len(self._writes)]:
-            self._write(statement, touch, row_of(self.database, shape.table, key), shape)
+        by_key = shape.key is not None
+        for at, key in enumerate(keys[: MOST_WRITES - len(self._writes)]):
+            stamped = stamps(shape, parameters[at if by_key else 0])
+            self._write(statement, touch, row_of(self.database, shape.table, key), stamped)
 
-    def _write(self, statement: Statement, touch: Touch, row: int, shape: Shape | None = None) -> None:
+    def _write(self, statement: Statement, touch: Touch, row: int, stamped: frozenset[str] = _NONE) -> None:
         if row:
-            shape = shape or statement.known.shape
-            self._writes = _added(self._writes, _Touched(statement, touch, shape.table, row, shape))
+            shape = statement.known.shape
+            self._writes = _added(self._writes, _Touched(statement, touch, shape.table, row, shape, stamped))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
         shape = statement.known.shape
@@ -278,15 +281,13 @@ class Transaction(TransactionFields):
         for look in map(_Look._make, self.looks):
             self._tell_look(look, checked)
         for write in self._writes:
-            shape = write.shape
+            shape, stamped = write.shape, write.stamped
+            sets, computed = shape.sets, shape.computed
+            if stamped:
+                sets = tuple(column for column in sets if column not in stamped)
+                computed = tuple(sorted({*computed, *stamped}))
             self._tell(
-                write.statement.number,
-                write.touch,
-                shape.table,
-                write.row,
-                shape.sets,
-                shape.computed,
-                shape.guards,
+                write.statement.number, write.touch, shape.table, write.row, sets, computed, shape.guards
             )
 
     def tell_step(self, step: Step) -> None:

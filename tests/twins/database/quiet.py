@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import select, text, update
 from sqlalchemy.orm import Session
@@ -43,6 +43,40 @@ def other_columns(bank: Bank) -> bool:
 
     bank.run(note, withdraw)
     return bank.balance() == 90
+
+
+def seen_now(bank: Bank) -> bool:
+    """Each writes when it was there: of two such times the later one holds, whoever read what before."""
+
+    def look(others: Rendezvous) -> None:
+        with bank.session() as session:
+            account = session.get_one(Account, 1)
+            others.meet()
+            account.seen = datetime.now()
+            session.commit()
+
+    bank.run(look, look)
+    return True
+
+
+def seen_now_by_hand(bank: Bank) -> bool:
+    """The same, sent as text by one, and in UTC by the other."""
+
+    def look(others: Rendezvous) -> None:
+        with bank.engine.begin() as connection:
+            connection.execute(text("SELECT seen FROM accounts WHERE id = 1"))
+            others.meet()
+            connection.execute(text("UPDATE accounts SET seen = :now WHERE id = 1"), {"now": datetime.now()})
+
+    def look_in_utc(others: Rendezvous) -> None:
+        with bank.session() as session:
+            account = session.get_one(Account, 1)
+            others.meet()
+            account.seen = datetime.now(UTC).replace(tzinfo=None)
+            session.commit()
+
+    bank.run(look, look_in_utc)
+    return True
 
 
 def one_after_the_other(bank: Bank) -> bool:
@@ -283,6 +317,8 @@ def version_by_hand(bank: Bank) -> bool:
 QUIET = [
     last_seen,
     version_by_hand,
+    seen_now,
+    seen_now_by_hand,
     taken_and_given_back,
     other_rows,
     other_columns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import create_engine, exc, select, text, update
@@ -13,6 +14,7 @@ from sqlalchemy.pool import NullPool
 from tests.twins.database.bank import Account, Bank, Rendezvous, VersionedAccount
 from tests.twins.database.cases import DatabaseCase, Expected
 
+_TERM = datetime(2020, 1, 1)
 _BALANCE = Expected("lost_update", "accounts.balance")
 
 
@@ -63,6 +65,34 @@ def attribute_set_to_an_expression(bank: Bank) -> bool:
 
     bank.run(deposit, deposit)
     return bank.balance() == 110
+
+
+def time_that_rests_on_what_was_read(bank: Bank) -> bool:
+    """A term that is prolonged; nobody's clock shows it."""
+
+    def prolong(others: Rendezvous) -> None:
+        with bank.session() as session:
+            account = session.get_one(Account, 1)
+            others.meet()
+            account.seen = (account.seen or _TERM) + timedelta(days=30)
+            session.commit()
+
+    bank.run(prolong, prolong)
+    with bank.session() as session:
+        return session.get_one(Account, 1).seen == _TERM + timedelta(days=60)
+
+
+def time_that_is_prolonged_under_a_lock(bank: Bank) -> bool:
+    def prolong(others: Rendezvous) -> None:
+        with bank.session() as session:
+            account = session.get_one(Account, 1, with_for_update=True)
+            others.meet()
+            account.seen = (account.seen or _TERM) + timedelta(days=30)
+            session.commit()
+
+    bank.run(prolong, prolong)
+    with bank.session() as session:
+        return session.get_one(Account, 1).seen == _TERM + timedelta(days=60)
 
 
 def core_value(bank: Bank) -> bool:
@@ -506,6 +536,12 @@ CASES = [
     DatabaseCase("form", shown_in_one_transaction_saved_in_another, read_again_before_it_is_saved, _BALANCE),
     DatabaseCase(
         "note", text_built_in_python, text_built_in_the_database, Expected("lost_update", "accounts.note")
+    ),
+    DatabaseCase(
+        "term",
+        time_that_rests_on_what_was_read,
+        time_that_is_prolonged_under_a_lock,
+        Expected("lost_update", "accounts.seen"),
     ),
     DatabaseCase("transfer", transfer, transfer_locked_in_order, _BALANCE),
     DatabaseCase("keys", list_of_keys, list_of_keys_computed, Expected("lost_update", "accounts.note")),

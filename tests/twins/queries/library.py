@@ -161,6 +161,12 @@ class Library:
         self.engine.dispose()
 
 
+def books_of(library: Library, key: int) -> int:
+    """How many books an author has, in a session of its own."""
+    with library.session() as session:
+        return len(session.get_one(Author, key).books)
+
+
 def build(library: Library) -> None:
     """The tables, six authors with two books each, and what belongs to them."""
     Base.metadata.create_all(library.engine)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from sqlalchemy import select, text
 from sqlalchemy.orm import joinedload, selectinload, subqueryload
 
@@ -120,6 +122,17 @@ def a_request_each(library: Library) -> None:
             assert session.get_one(Author, key).books
 
 
+def a_job_each(library: Library) -> None:
+    """Six jobs of a worker that is no code of the program's, one after the other in one thread."""
+
+    def job(key: int) -> int:
+        with library.session() as session:
+            return len(session.get_one(Author, key).books)
+
+    with ThreadPoolExecutor(1) as worker:
+        assert len([worker.submit(job, key).result() for key in range(1, AUTHORS + 1)]) == AUTHORS
+
+
 def in_the_session_already(library: Library) -> None:
     """Many-to-one attributes whose targets the session holds send nothing."""
     with library.session() as session:
@@ -156,6 +169,7 @@ QUIET = [
     read_after_write,
     inserts,
     a_request_each,
+    a_job_each,
     in_the_session_already,
     without_a_table,
     one_recursive_query,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,21 @@ def test_a_living_recording_says_what_the_saved_one_says(library: Library, tmp_p
         replace(issue, time_ns=0, duration_ns=0) for issue in saved
     ]  # a saved recording's clock is measured over a longer time
     assert living.query_count == saved.query_count == 18
+
+
+def test_a_loop_in_code_that_is_not_recorded_is_one(library: Library, tmp_path: Path) -> None:
+    def loop() -> None:
+        for key in range(1, models.AUTHORS + 1):
+            models.books_of(library, key)
+
+    with pyscope.record(
+        tmp_path / "run.pyscope", modules=[models.__name__], probes=["sqlalchemy"], ring_mb=8
+    ):
+        thread = threading.Thread(target=loop)
+        thread.start()
+        thread.join()
+    found = queries.find(pyscope.load(tmp_path / "run.pyscope"))
+    assert {(issue.cause, issue.query_count) for issue in found} == {("get", 6), ("collection", 6)}
 
 
 def test_what_loaded_the_parents_is_told_and_the_advice_covers_both_levels(
