@@ -63,9 +63,7 @@ class Scope:
         self.status = 0
         self.route = ""
         self.cpu_ns = -1
-        self._around: int | None = (
-            None  # the scope in which this one runs: a Token is one object more, while it does
-        )
+        self._around: int | None = None  # the scope in which this one runs. (A Token is an object more.)
 
     def enter(self) -> Self:
         """Begins, within the scope that runs here."""
