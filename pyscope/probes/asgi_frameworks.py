@@ -62,7 +62,11 @@ class Quart:
             def match_request(self: Any) -> Any:
                 result = original(self)
                 try:
-                    of = self.request_websocket
+                    of = (
+                        self.request_websocket
+                        if hasattr(self, "request_websocket")
+                        else self._request_websocket
+                    )
                     rule = getattr(of.url_rule, "rule", "")
                     of.scope[ROUTE] = rule if type(rule) is str else ""
                 except Exception:
@@ -71,7 +75,11 @@ class Quart:
 
             return match_request
 
-        for context in (library.RequestContext, library.WebsocketContext):
+        if hasattr(library, "RequestContext"):
+            contexts = [library.RequestContext, library.WebsocketContext]
+        else:  # Quart 0.23 has one for both
+            contexts = [library.AppContext]
+        for context in contexts:
             patches.replace(context, "match_request", make)
         for connection, name in (
             (library.Quart.asgi_http_class, "handle_request"),

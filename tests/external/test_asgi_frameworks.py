@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,6 +43,8 @@ async def call(app: Any, path: str, kind: str = "http") -> list[Any]:
         sent.append(message)
         if message["type"] == "websocket.send":
             come.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            come.put_nowait({"type": "http.disconnect"})
 
     scope = {
         "type": kind,
@@ -136,7 +139,9 @@ def test_requests_to_quart_have_their_rule_and_the_cpu_time_of_its_tasks(record:
         ("GET /nowhere/{}", "", 404),
         ("WEBSOCKET /news/joe", "/news/<name>", 101),
     ]
-    assert all(found[at].cpu_ns >= 20_000_000 for at in (0, 2))
+    # Before 3.12 asyncio.wait_for, in which Quart sends, made a task that nobody measures: then it is not known.
+    unknown = {-1} if sys.version_info < (3, 12) else set()
+    assert all(row.cpu_ns >= 20_000_000 or row.cpu_ns in unknown for row in (found[0], found[2]))
 
 
 # --- Litestar ------------------------------------------------------------------------------------

@@ -419,7 +419,12 @@ def test_each_race_is_found_where_the_database_is_wrong(bank: Path, postgres: An
     result, trace = run(bank, form, postgresql(postgres))
     assert is_wrong(form, result)
     [race] = races(trace)
-    assert (race.kind, race.subject, race.grade) == (*FORMS[form], "observed")
+    kind, subject = FORMS[form]
+    assert (race.kind, race.grade) == (kind, "observed")
+    assert race.subject in (
+        subject,
+        subject.replace("guide_id,", ""),
+    )  # before Django 6 a NULL is not a parameter
     assert {access.location.function.split(".")[0] for access in race.accesses} == {form}
     assert "_id = " not in race.suggestion
 
