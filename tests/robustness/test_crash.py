@@ -81,9 +81,7 @@ def kill_one(programs: Programs, program: Path, kill: int) -> bool:
     if not path.exists() or path.stat().st_size == 0:
         assert known == 0
         for ring in programs.rings.glob(f"*-{child.pid}-*"):
-            ring.unlink(
-                missing_ok=True
-            )  # it died before it had a file; the next start of a recorder would do this
+            ring.unlink(missing_ok=True)  # it had no file yet; the next start of a recorder would do this
         return False
     trace = pyscope.load(path)
     assert returned(trace, "work") >= known, f"kill {kill}: {backend}, {threads} threads"
@@ -91,7 +89,10 @@ def kill_one(programs: Programs, program: Path, kill: int) -> bool:
     assert trace.processes[0].state in ("killed", "stopped", "recovered")  # by one that began beside it
     pyscope.recover(path)
     assert len(pyscope.load(path).calls) == len(trace.calls)
-    assert list(programs.rings.glob(f"*-{child.pid}-*")) == [], f"kill {kill}: {trace.processes[0].state}"
+    deadline = time.monotonic() + 10  # a recorder that began beside it may be saving it
+    while rings := list(programs.rings.glob(f"*-{child.pid}-*")):
+        assert time.monotonic() < deadline, f"kill {kill}: {trace.processes[0].state}, {rings}"
+        time.sleep(0.01)
     path.unlink()
     return True
 
