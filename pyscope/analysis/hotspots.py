@@ -224,6 +224,7 @@ def _slow_issue(
     place = Location(function.file, function.line, function.qualname)
     context = int(calls["context"][worst])
     start = int(calls["start_ns"][worst])
+    scope = _scope_at(trace, int(calls["thread"][worst]), context, start)
     return PerformanceIssue(
         kind="slow_call",
         query_count=time_parts.sql_count,
@@ -231,9 +232,9 @@ def _slow_issue(
         parent_statement="",
         relationship="",
         call_site=place,
-        suggestion=_suggestion(function.name, time_parts, function.kind, asked),
+        suggestion=_suggestion(function.name, time_parts, function.kind, asked, served=scope > 0),
         total_ms=total / 1e6,
-        scope=_scope_at(trace, int(calls["thread"][worst]), context, start),
+        scope=scope,
         explanation=_explanation(function.qualname, len(rows), int(durations.max()), time_parts, asked),
         time_ns=start,
         duration_ns=int(durations.max()),
@@ -283,7 +284,7 @@ def _explanation(name: str, count: int, longest: int, parts: TimeParts, asked: A
     return f"{name} was slow {often}, up to {longest / 1e6:.0f} ms{where}."
 
 
-def _suggestion(name: str, parts: TimeParts, kind: str, asked: Asked | None) -> str:
+def _suggestion(name: str, parts: TimeParts, kind: str, asked: Asked | None, *, served: bool) -> str:
     if asked is not None and asked.waited_ns > asked.handled_ns:
         return (
             f"{asked.actor} handles one message after another, and this one stood behind others: see what they take, "
@@ -300,7 +301,8 @@ def _suggestion(name: str, parts: TimeParts, kind: str, asked: Asked | None) -> 
     if share < _MOST_OF_IT:
         if kind in ("coroutine", "async_generator"):
             return f"{name} computes, or waits for something that is not watched: see what it awaits."
-        return f"{name} computes, or waits for something that is not watched: profile it, or move it off the path."
+        elsewhere = ", or do it after the answer" if served else ""  # nobody waits for a job's
+        return f"{name} computes, or waits for something that is not watched: profile it{elsewhere}."
     if what == "sql" and parts.sql_count > 10:
         return (
             f"{parts.sql_count} statements: load what they fetch in a few, and see the findings of queries."

@@ -117,8 +117,15 @@ def test_a_call_with_many_callees_none_of_which_is_slow_is_itself(issues: Issues
         for _ in range(10):
             small()
 
+    def served() -> None:
+        with Scope("request", "GET /"):
+            request()
+
     [issue] = issues(request, SLOW_CALL)
     assert issue.call_site.function.endswith("many")
+    assert issue.suggestion.endswith(": profile it.")
+    [issue] = issues(served, SLOW_CALL)
+    assert issue.suggestion.endswith(": profile it, or do it after the answer.")
 
 
 SCRIPT = """
