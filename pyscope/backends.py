@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pyscope.errors import BackendUnavailable
 if TYPE_CHECKING:
     import types
 
-__all__ = ["BackendChoice", "backend_report", "choose", "native"]
+__all__ = ["BackendChoice", "backend_report", "choose", "in_subinterpreter", "native"]
 
 _native: types.ModuleType | None = None
 
@@ -51,6 +52,17 @@ def native_problem() -> str | None:
     except ImportError as error:
         return f"the extension module pyscope._hook cannot be imported ({error})"
     return None
+
+
+def in_subinterpreter() -> bool:
+    """Whether this is another interpreter than the process's first."""
+    try:
+        interpreters = importlib.import_module(
+            "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+        )
+    except ImportError:  # another implementation than CPython
+        return False
+    return bool(interpreters.get_current() != interpreters.get_main())
 
 
 def _unavailable(name: str) -> str | None:
@@ -154,6 +166,11 @@ def choose(
     backend: str, *, detail: str, modules: Iterable[str] | None, budget: float | None
 ) -> BackendChoice:
     """The backend to record with. Raises BackendUnavailable with the reason and what to choose instead."""
+    if backend != "python" and in_subinterpreter():
+        raise BackendUnavailable(
+            "PyScope records in the main interpreter of a process only, and this is a subinterpreter: "
+            'start it there, or choose backend="python"'
+        )
     report = backend_report(detail=detail, modules=modules, budget=budget)
     if backend == "auto":
         for choice in report:
