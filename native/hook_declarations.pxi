@@ -226,6 +226,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         bint profile_has_company
         bint evicted
         PyObject* current_tasks
+        PyObject* trio_run
         bint greenlet_imported
         void* current_greenlet
         AtomicU32 window

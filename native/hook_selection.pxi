@@ -138,6 +138,8 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
         file = utf8(code.co_filename)
         if module == b"greenlet":
             note_greenlet()
+        elif module == b"trio._core._run" and PyUnicode_CompareWithASCIIString(code.co_name, "unrolled_run") == 0:
+            note_trio()
         library = is_of_library(file, frame) if file.size() and file[0] == b"<" else is_library(file)
         if module == b"__main__" or module == b"__mp_main__":
             chosen = decision_of_main(module, globals)
