@@ -15,7 +15,6 @@ import json
 import os
 import platform
 import sys
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,7 +31,7 @@ from pyscope import (
     ring_place,
     selection,
 )
-from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
+from pyscope.errors import AlreadyRecording, NotRecording, RecorderError, warn
 from pyscope.governor import Governor
 
 __all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "start", "stop"]
@@ -449,7 +448,7 @@ def _stop_alone(recording: Recording) -> None:
     elif recording.path is not None and not recording.is_child and os.path.exists(recording.path):
         problems += parts.join(recording.path)
     for problem in problems:  # last: the program may have made errors of warnings
-        _warn(problem)
+        warn(problem)
 
 
 def _write_flight(recording: Recording) -> Iterator[str]:
@@ -471,10 +470,6 @@ def _still_there(recording: Recording) -> bool:
     return recording.path is None or parts.belongs_to(recording.path, recording.process_id)
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, PyScopeWarning, stacklevel=4)
-
-
 # --- in a child process --------------------------------------------------------------------------
 
 
@@ -486,7 +481,7 @@ def begin_in_child(settings: config.Settings, root: str | None, identity: bytes,
     try:
         _begin(settings, path, identity=identity, parent=parent)
     except Exception as error:
-        _warn(f"the child process {os.getpid()} is not recorded: {error}")
+        warn(f"the child process {os.getpid()} is not recorded: {error}")
 
 
 def pause_governor() -> None:
