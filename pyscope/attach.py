@@ -96,9 +96,7 @@ def dump(pid: int, path: str | os.PathLike[str], *, children: bool = True) -> li
     target = os.path.realpath(os.fspath(path))
     parts.check_replaceable(target)
     rings = _rings(pid, children)
-    native = backends.native()
-    if native is None:
-        raise RecorderError(f"the native recorder is not available: {backends.native_problem()}")
+    native = backends.required()
     rows: list[Dumped] = []
     unfinished = f"{target}.{os.getpid()}.new"
     part = f"{unfinished}.part"

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyscope import selection
-from pyscope.errors import BackendUnavailable
+from pyscope.errors import BackendUnavailable, RecorderError
 
 if TYPE_CHECKING:
     import types
 
-__all__ = ["BackendChoice", "backend_report", "choose", "in_subinterpreter", "native"]
+__all__ = ["BackendChoice", "backend_report", "choose", "in_subinterpreter", "native", "required"]
 
 _native: types.ModuleType | None = None
 
@@ -39,6 +39,14 @@ def native() -> types.ModuleType | None:
             return None
         _native = _hook
     return _native
+
+
+def required() -> types.ModuleType:
+    """The extension module. Raises RecorderError with the reason where it cannot be used."""
+    module = native()
+    if module is None:
+        raise RecorderError(f"the native recorder is not available: {native_problem()}")
+    return module
 
 
 def native_problem() -> str | None:
