@@ -158,11 +158,13 @@ void Drain::adopt_dead_parts() {
         name.compare(name.size() - 5, 5, ".part") != 0)
       continue;
     ProcessInfo info{};
-    const int fd = ::open((folder + name).c_str(), O_RDONLY | O_CLOEXEC);
+    const int fd = ::open((folder + name).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) continue;
     const bool read = ::pread(fd, &info, sizeof(info), sizeof(BlockHeader)) == sizeof(info);
     ::close(fd);
     info.ring_path[kPathBytes - 1] = 0;
+    // The folder may be everybody's: whose file says that it is a part, and names a ring, must know the recording's id.
+    if (std::memcmp(info.recording_id, ring_->header().info.recording_id, sizeof info.recording_id) != 0) continue;
     if (!read || ::access(info.ring_path, F_OK) != 0 || RingFile::owner_alive(info.ring_path)) continue;
     try {
       adopt(folder + name, info.ring_path);

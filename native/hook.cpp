@@ -182,7 +182,9 @@ void look_at_context(ThreadRing* ring, PyThreadState* thread) {
   }
 }
 
-PyObject* current_task(ThreadRing* ring) {
+namespace {
+
+PyObject* asyncio_task(ThreadRing* ring) {
   if constexpr (kTaskInThread) return running_task(current_thread());
   if (!hook.current_tasks) return nullptr;
   PyObject *loop = nullptr, *task = nullptr;
@@ -190,6 +192,22 @@ PyObject* current_task(ThreadRing* ring) {
   while (PyDict_Next(hook.current_tasks, &at, &loop, &task))
     if (loop == ring->loop) return task;
   return nullptr;
+}
+
+PyObject* trio_task() {
+  ErrorGuard error;
+  static PyObject* name = PyUnicode_InternFromString("task");
+  PyObject* task = name ? PyObject_GetAttr(hook.trio_run, name) : nullptr;
+  if (!task) PyErr_Clear();  // none runs
+  Py_XDECREF(task);  // trio holds it meanwhile
+  return task;
+}
+
+}  // namespace
+
+PyObject* current_task(ThreadRing* ring) {
+  PyObject* task = asyncio_task(ring);
+  return !task && PYSCOPE_UNLIKELY(hook.trio_run != nullptr) ? trio_task() : task;
 }
 
 }  // namespace pyscope

@@ -67,6 +67,7 @@ struct Hook {
   _PyFrameEvalFunction next_eval = nullptr;  // what the frame hook calls: the default, or who was there before
   PyObject* disable = nullptr;  // sys.monitoring.DISABLE
   PyObject* current_tasks = nullptr;  // asyncio's dict of loop -> task
+  PyObject* trio_run = nullptr;  // trio's threading.local, whose `task` is the one that runs
   bool greenlet_imported = false;  // perhaps only in part: its C API is looked for until it is found
   PyObject* (*current_greenlet)() = nullptr;  // of that API; a new reference
   std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
@@ -119,9 +120,9 @@ PYSCOPE_INLINE uint64_t word(uint64_t decision, Kind kind) {
 }
 
 // Whether `current_task` can tell.
-inline bool tasks_are_known() { return kTaskInThread || hook.current_tasks; }
+inline bool tasks_are_known() { return kTaskInThread || hook.current_tasks || hook.trio_run; }
 
-// The task that this thread's event loop is running, borrowed; null when none. No user code runs.
+// The task of asyncio or trio that this thread's event loop is running, borrowed; null when none. No user code runs.
 PyObject* current_task(ThreadRing* ring);
 
 // Borrowed; null for what was not seen, None for what has ended.

@@ -1,4 +1,4 @@
-# Threads and their names; contexts: asyncio tasks and greenlets.
+# Threads and their names; contexts: tasks of asyncio and trio, and greenlets.
 
 cdef void new_thread(ThreadRing* ring, Frame* frame) noexcept:
     """Names it after the threading.Thread that runs here, also before that has registered itself."""
@@ -38,6 +38,7 @@ cdef uint64_t next_context = 1
 cdef size_t sweep_at = 1024
 cdef object running_loop_function = None
 cdef object task_get_name = None
+cdef object trio_task_type = None
 
 
 cdef void forget_contexts() noexcept:
@@ -110,6 +111,9 @@ cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint
             if task_get_name is not None and getattr_static(<PyObject*>subject, "get_name") == <PyObject*>task_get_name:
                 text = task_get_name(<object>subject)
                 name = utf8(<PyObject*>text)
+            elif type(<object>subject) is trio_task_type:
+                text = (<object>subject).name
+                name = utf8(<PyObject*>text)
             if not name.size():
                 name.assign(Py_TYPE(subject).tp_name)
         else:
@@ -143,15 +147,32 @@ cdef void find_asyncio() noexcept:
         fault()
 
 
+cdef void note_trio() noexcept:
+    """trio runs, or may: from now on its current task is looked at as well."""
+    global trio_task_type
+    if hook.trio_run != NULL:
+        return
+    try:
+        library = sys.modules.get("trio._core._run")
+        run = getattr(library, "GLOBAL_RUN_CONTEXT", None)
+        kind = getattr(library, "Task", None)
+        if run is not None and isinstance(kind, type):
+            trio_task_type = kind
+            Py_INCREF(run)
+            hook.trio_run = <PyObject*>run
+    except BaseException:
+        fault()
+
+
 cdef void switch_context(ThreadRing* ring, PyThreadState* thread) noexcept:
     cdef PyObject* task = NULL
     try:
         ring.python_context = thread.context
         if running_loop_function is None:
             find_asyncio()
-        if running_loop_function is not None and not ring.in_greenlet and ring.file() != NULL:
+        if (running_loop_function is not None or hook.trio_run != NULL) and not ring.in_greenlet and ring.file() != NULL:
             task = current_task(ring)
-            if task == NULL and not TASK_IN_THREAD:
+            if task == NULL and not TASK_IN_THREAD and running_loop_function is not None:
                 loop = running_loop_function()
                 ring.loop = NULL
                 if loop is not None:

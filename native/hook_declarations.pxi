@@ -25,6 +25,7 @@ cdef extern from "Python.h":
     PyObject* PyDict_GetItemString(PyObject*, const char*) noexcept
     bint PyModule_Check(PyObject*) noexcept
     const char* PyModule_GetName(PyObject*) noexcept
+    PyObject* PyModule_GetDict(PyObject*) noexcept
     bint PyType_Check(PyObject*) noexcept
     PyObject* PyWeakref_NewRef(PyObject*, PyObject*) noexcept
     object new_weak_reference "PyWeakref_NewRef"(object, PyObject*)  # or raises MemoryError
@@ -225,6 +226,7 @@ cdef extern from "hook.hpp" namespace "pyscope":
         bint profile_has_company
         bint evicted
         PyObject* current_tasks
+        PyObject* trio_run
         bint greenlet_imported
         void* current_greenlet
         AtomicU32 window

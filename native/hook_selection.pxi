@@ -20,6 +20,44 @@ cdef bint is_library(const string& file) noexcept:
     return False
 
 
+cdef string file_of_module(PyObject* globals) noexcept:
+    """Where the module with these globals lies; empty where that is not known."""
+    if globals == NULL:
+        return b""
+    cdef PyObject* file = PyDict_GetItemString(globals, "__file__")
+    cdef string name = utf8(PyDict_GetItemString(globals, "__name__"))
+    cdef PyObject* found
+    if file == NULL and (name == b"__main__" or name == b"__mp_main__"):
+        return b"<main>"  # the program, as `python -c` or a notebook runs it
+    if file == NULL and name.size():  # globals made for the code alone, under the name of the module
+        found = PyDict_GetItemString(<PyObject*>sys.modules, name.c_str())
+        if found != NULL and PyModule_Check(found):
+            file = PyDict_GetItemString(PyModule_GetDict(found), "__file__")
+    return utf8(file)
+
+
+cdef bint is_of_library(const string& file, Frame* frame) noexcept:
+    """By its file. What was generated (a dataclass's methods, `exec`) by that of its module, and what is of no module, as
+    the `__new__` of a namedtuple, by who calls it first."""
+    cdef string place = file
+    cdef Frame* at = frame
+    cdef Frame* outer = current_frame(current_thread())
+    while outer != NULL and outer != frame:
+        outer = caller_of(outer)
+    outer = caller_of(outer) if outer != NULL else current_frame(current_thread())  # it is not the current one yet
+    while at != NULL and place.size() and place[0] == b"<" and not is_library(place):
+        place = file_of_module(frame_globals(at))
+        if place.size():
+            break
+        at = outer
+        while at != NULL and not is_python_frame(at):
+            at = caller_of(at)
+        if at != NULL:
+            place = utf8(frame_code(at).co_filename)
+            outer = caller_of(at)
+    return is_library(place)
+
+
 cdef bint included(const string& module) noexcept:
     """By the globs alone; what they match is noted for the warning about globs that matched nothing."""
     cdef bint chosen = select_default
@@ -100,7 +138,9 @@ cdef uint64_t resolve(PyCodeObject* code, Frame* frame) noexcept:
         file = utf8(code.co_filename)
         if module == b"greenlet":
             note_greenlet()
-        library = is_library(file)
+        elif module == b"trio._core._run" and PyUnicode_CompareWithASCIIString(code.co_name, "unrolled_run") == 0:
+            note_trio()
+        library = is_of_library(file, frame) if file.size() and file[0] == b"<" else is_library(file)
         if module == b"__main__" or module == b"__mp_main__":
             chosen = decision_of_main(module, globals)
         else:

@@ -17,6 +17,15 @@ namespace {
   throw std::system_error(error, std::generic_category(), what);
 }
 
+// What the lock of a ring's owner is on.
+struct flock first_byte() {
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_len = 1;
+  return lock;
+}
+
 }  // namespace
 
 // What the other constructor has made whole is taken down again where this one throws.
@@ -33,10 +42,7 @@ RingFile::RingFile(const RingOptions& options) : RingFile() {
   if (fd_ < 0) fail(errno, "cannot create the ring file " + path_);
   // In full, before the start: a store to a sparse map on a full disk is a SIGBUS for the host.
   const int unallocated = ::posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
-  struct flock lock{};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_len = 1;
+  struct flock lock = first_byte();
   try {
     if (unallocated)
       fail(unallocated, "cannot allocate " + std::to_string(bytes) + " bytes for the ring file " + path_);
@@ -82,7 +88,12 @@ RingFile* RingFile::attach(const std::string& path, bool writable) {
     file->fd_ = ::open(path.c_str(), (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
     if (file->fd_ < 0) fail(errno, "cannot open the ring file " + path);
     struct stat status{};
+    // Of two that save a dead process's ring at a time, each would write over the other. The mapping keeps the lock.
+    struct flock lock = first_byte();
+    if (writable && ::fcntl(file->fd_, F_OFD_SETLK, &lock) != 0)
+      fail(errno, "another process holds the ring file " + path);
     if (::fstat(file->fd_, &status) != 0) fail(errno, "cannot read the ring file " + path);
+    if (writable && status.st_nlink == 0) fail(ENOENT, "another process has saved the ring file " + path);
     const size_t bytes = static_cast<size_t>(status.st_size);
     if (bytes < kRingHeaderBytes) throw std::runtime_error(path + " is not a ring file");
     file->map(bytes, false, writable);
@@ -191,10 +202,7 @@ void RingFile::unlink() { ::unlink(path_.c_str()); }
 bool RingFile::owner_alive(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (fd < 0) return false;
-  struct flock lock{};
-  lock.l_type = F_WRLCK;
-  lock.l_whence = SEEK_SET;
-  lock.l_len = 1;
+  struct flock lock = first_byte();
   const bool alive = ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
   ::close(fd);
   return alive;

@@ -36,11 +36,22 @@ def _command() -> Program | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:  # standard output is on a disk that is full, say
-        problem = error
+        problem = error if _has_folder() else PyScopeError(_NO_FOLDER)
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     print(f"pyscope: {problem}", file=sys.stderr)
     raise SystemExit(2)
+
+
+_NO_FOLDER = "the folder that this was started in has been deleted: change to one that is there"
+
+
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

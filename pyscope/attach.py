@@ -45,13 +45,17 @@ class Dumped:
 def mapped_ring(pid: int) -> MappedRing | None:
     """The ring of the process `pid`, or None if it is not being recorded by a native backend.
 
-    Raises NotRecording if there is no such process, RecorderError if this user may not look into it or the ring's file
-    was deleted.
+    Raises NotRecording if there is no such process, RecorderError if this user may not look into it, the ring's file
+    was deleted, or there is no /proc.
     """
     try:
         with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as file:
             found = [match for line in file if (match := _MAPPED.fullmatch(line.rstrip("\n")))]
     except (FileNotFoundError, ProcessLookupError):
+        if not os.path.exists("/proc/self/maps"):
+            raise RecorderError(
+                f"process {pid} cannot be looked into: /proc is not there. Mount it (mount -t proc proc /proc)."
+            ) from None
         raise NotRecording(
             f"there is no process {pid}. If it was recorded and died, pyscope doctor tells where its ring is left, "
             "and pyscope recover completes its recording."
@@ -92,9 +96,7 @@ def dump(pid: int, path: str | os.PathLike[str], *, children: bool = True) -> li
     target = os.path.realpath(os.fspath(path))
     parts.check_replaceable(target)
     rings = _rings(pid, children)
-    native = backends.native()
-    if native is None:
-        raise RecorderError(f"the native recorder is not available: {backends.native_problem()}")
+    native = backends.required()
     rows: list[Dumped] = []
     unfinished = f"{target}.{os.getpid()}.new"
     part = f"{unfinished}.part"

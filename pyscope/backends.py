@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pyscope import selection
-from pyscope.errors import BackendUnavailable
+from pyscope.errors import BackendUnavailable, RecorderError
 
 if TYPE_CHECKING:
     import types
 
-__all__ = ["BackendChoice", "backend_report", "choose", "native"]
+__all__ = ["BackendChoice", "backend_report", "choose", "in_subinterpreter", "native", "required"]
 
 _native: types.ModuleType | None = None
 
@@ -40,6 +41,14 @@ def native() -> types.ModuleType | None:
     return _native
 
 
+def required() -> types.ModuleType:
+    """The extension module. Raises RecorderError with the reason where it cannot be used."""
+    module = native()
+    if module is None:
+        raise RecorderError(f"the native recorder is not available: {native_problem()}")
+    return module
+
+
 def native_problem() -> str | None:
     """Why the native recorder cannot be used, or None."""
     if sys.implementation.name != "cpython":
@@ -51,6 +60,17 @@ def native_problem() -> str | None:
     except ImportError as error:
         return f"the extension module pyscope._hook cannot be imported ({error})"
     return None
+
+
+def in_subinterpreter() -> bool:
+    """Whether this is another interpreter than the process's first."""
+    try:
+        interpreters = importlib.import_module(
+            "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+        )
+    except ImportError:  # another implementation than CPython
+        return False
+    return bool(interpreters.get_current() != interpreters.get_main())
 
 
 def _unavailable(name: str) -> str | None:
@@ -154,6 +174,11 @@ def choose(
     backend: str, *, detail: str, modules: Iterable[str] | None, budget: float | None
 ) -> BackendChoice:
     """The backend to record with. Raises BackendUnavailable with the reason and what to choose instead."""
+    if backend != "python" and in_subinterpreter():
+        raise BackendUnavailable(
+            "PyScope records in the main interpreter of a process only, and this is a subinterpreter: "
+            'start it there, or choose backend="python"'
+        )
     report = backend_report(detail=detail, modules=modules, budget=budget)
     if backend == "auto":
         for choice in report:

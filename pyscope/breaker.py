@@ -10,11 +10,10 @@ import logging
 import signal
 import sys
 import types
-import warnings
 from time import monotonic
 
 from pyscope import emitter
-from pyscope.errors import PyScopeWarning
+from pyscope.errors import PyScopeWarning, warn
 from pyscope.events.faults import PART_OFF
 
 __all__ = ["MOST_FAULTS", "SPAN", "Breaker", "out", "raise_if_of_the_program"]
@@ -50,7 +49,7 @@ def out(part: str, faults: int, detail: str) -> None:
         message = f"{part} failed {faults} times and has removed itself"
         logger.error("%s (%s); the program is not affected", message, detail)
         try:
-            warnings.warn(f"{message}; the program is not affected", PyScopeWarning, stacklevel=4)
+            warn(f"{message}; the program is not affected")
         except PyScopeWarning:  # under -W error; nothing of ours is raised into the program
             sys.stderr.write(f"pyscope: {message}\n")
     except Exception:

@@ -142,6 +142,8 @@ def start_if_child() -> None:
     text = os.environ.get(VARIABLE)
     if not text or any(RESOURCE_TRACKER in argument for argument in sys.orig_argv):
         return
+    if backends.in_subinterpreter():  # of a child process, which records already
+        return
     from pyscope import recorder
 
     message = json.loads(text)

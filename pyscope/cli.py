@@ -62,7 +62,7 @@ _OPTIONS = {
 
 
 class _RunCommand(click.Command):
-    """Leaves everything from the script or `-m` onwards to the program."""
+    """Leaves everything from the script, `-m` or `-c` onwards to the program."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         with_value = {
@@ -72,10 +72,10 @@ class _RunCommand(click.Command):
             for name in option.opts
         }
         position = 0
-        while position < len(args) and args[position].startswith("-") and args[position] != "--":
-            if args[position].startswith("-m"):  # also -mMODULE, as python has it
-                module = args[position][2:]
-                args = [*args[:position], "--", "-m", *([module] if module else []), *args[position + 1 :]]
+        while position < len(args) and args[position].startswith("-") and args[position] not in ("-", "--"):
+            how, what = args[position][:2], args[position][2:]
+            if how in ("-m", "-c"):  # also -mMODULE, as python has it
+                args = [*args[:position], "--", how, *([what] if what else []), *args[position + 1 :]]
                 break
             position += 2 if args[position] in with_value else 1
         return super().parse_args(ctx, args)
@@ -108,7 +108,9 @@ class _RunCommand(click.Command):
 @click.option(
     "-o", "--output", metavar="FILE", help=f"The recording; NAME-PID{EXTENSION} in this folder if not given."
 )
-@click.argument("program", nargs=-1, type=click.UNPROCESSED, metavar="(SCRIPT | -m MODULE) [ARGS]...")
+@click.argument(
+    "program", nargs=-1, type=click.UNPROCESSED, metavar="(SCRIPT | -m MODULE | -c CODE | -) [ARGS]..."
+)
 def run(
     modules: tuple[str, ...],
     exclude: tuple[str, ...],

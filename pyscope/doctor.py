@@ -170,10 +170,10 @@ def _leftovers(folders: set[str]) -> list[LeftoverRing]:
                 continue
             if native is not None and native.owner_alive(path):
                 continue
-            try:
+            with contextlib.suppress(
+                OSError, ValueError, RuntimeError
+            ):  # it went away meanwhile, or is no ring
                 found.append(LeftoverRing(path, int(name[1]), os.path.getsize(path), _recording_of(path)))
-            except OSError:  # it went away meanwhile
-                continue
         for path in parts.unbegun(folder, "*"):
             with contextlib.suppress(OSError, IndexError, ValueError):
                 found.append(LeftoverRing(path, parts.pid_of(path), os.path.getsize(path)))
@@ -181,12 +181,11 @@ def _leftovers(folders: set[str]) -> list[LeftoverRing]:
 
 
 def _recording_of(ring: str) -> str | None:
+    """Raises OSError, ValueError or RuntimeError if it is no ring."""
     native = backends.native()
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        meta = json.loads(native.ring_meta(ring)) if native is not None else None
-        path = meta.get("path") if isinstance(meta, dict) else None
-        return _PART.sub("", path) if isinstance(path, str) else None
-    return None
+    meta = json.loads(native.ring_meta(ring)) if native is not None and os.path.getsize(ring) else None
+    path = meta.get("path") if isinstance(meta, dict) else None
+    return _PART.sub("", path) if isinstance(path, str) else None
 
 
 def _in_force(settings: config.Settings) -> list[SettingInForce]:

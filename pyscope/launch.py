@@ -6,6 +6,7 @@ Ctrl-C) is left to the interpreter, with the frames of PyScope cut from an unhan
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pkgutil
 import runpy
@@ -13,7 +14,7 @@ import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.machinery import SourceFileLoader, SourcelessFileLoader
+from importlib.machinery import BuiltinImporter, PathFinder, SourceFileLoader, SourcelessFileLoader
 from typing import Any
 
 from pyscope.errors import RecorderError
@@ -28,7 +29,8 @@ class Program:
     """A program and how to record it.
 
     Parameters: `arguments`, what would follow `python` on the command line (`script.py …`, a folder or
-    zip file with a `__main__.py`, or `-m module …`); `settings`, keyword arguments of `pyscope.start`.
+    zip file with a `__main__.py`, `-m module …`, `-c code …`, or `- …` for standard input);
+    `settings`, keyword arguments of `pyscope.start`.
     """
 
     arguments: Sequence[str]
@@ -39,6 +41,8 @@ class Program:
         """The name of the default recording, without process id and extension."""
         if self.arguments[0] == "-m":
             return self.arguments[1] if len(self.arguments) > 1 else "module"
+        if self.arguments[0] in ("-c", "-"):
+            return "python"
         path = self.arguments[0].rstrip("/")
         return os.path.splitext(os.path.basename(os.path.abspath(path)))[0] or "program"
 
@@ -74,8 +78,10 @@ class Program:
 
     def _there(self) -> bool:
         if self.arguments[0] == "-m":
+            return len(self.arguments) > 1 and _is_module(self.arguments[1].partition(".")[0])
+        if self.arguments[0] == "-c":
             return len(self.arguments) > 1
-        return os.path.exists(self.arguments[0])
+        return self.arguments[0] == "-" or os.path.exists(self.arguments[0])
 
     def execute(self) -> None:
         """Run the program. Returns or raises as it does; an exception's traceback shows its frames only."""
@@ -88,6 +94,8 @@ class Program:
         try:
             if self.arguments[0] == "-m":
                 _execute_module(self.arguments)
+            elif self.arguments[0] in ("-c", "-"):
+                _execute_text(self.arguments, main)
             else:
                 _execute_path(self.arguments, main)
         except SystemExit:
@@ -113,6 +121,28 @@ def _execute_module(arguments: Sequence[str]) -> None:
     _set_first_path(os.getcwd())
     sys.argv[:] = ["-m", *arguments[2:]]
     _run_module_as_main(arguments[1])
+
+
+def _is_module(name: str) -> bool:
+    """Whether `-m` would find a module or package of that name, at the top."""
+    here = [] if sys.flags.safe_path else [os.getcwd()]
+    return PathFinder.find_spec(name, here) is not None or importlib.util.find_spec(name) is not None
+
+
+def _execute_text(arguments: Sequence[str], main: types.ModuleType) -> None:
+    if arguments[0] == "-":
+        file, source = "<stdin>", sys.stdin.buffer.read()
+        sys.argv[:] = arguments
+        main.__dict__.update(__file__=file, __cached__=None)
+    elif len(arguments) > 1:
+        file, source = "<string>", arguments[1].encode("utf-8", "surrogateescape")
+        sys.argv[:] = ["-c", *arguments[2:]]
+    else:
+        print("Argument expected for the -c option", file=sys.stderr)
+        raise SystemExit(2)
+    _set_first_path("")
+    main.__dict__.update(__spec__=None, __package__=None, __doc__=None, __loader__=BuiltinImporter)
+    exec(compile(source, file, "exec", dont_inherit=True), main.__dict__)
 
 
 def _execute_path(arguments: Sequence[str], main: types.ModuleType) -> None:
@@ -181,6 +211,7 @@ class _ProgramTraceback:
 _OWN_CODE = (
     Program.execute.__code__,
     _execute_module.__code__,
+    _execute_text.__code__,
     _execute_path.__code__,
     _read_script.__code__,
 )

@@ -45,6 +45,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
+    recording_id: bytes
     process_id: bytes
     pid: int
     ring_path: str
@@ -60,10 +61,10 @@ def _head(path: str) -> _Head | None:
         return None
     if len(data) < RING_PATH.stop + STATE.size or not data.startswith(MAGIC):
         return None
-    _, process_id, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
+    recording_id, process_id, pid, _, _, _ = INFO.unpack_from(data, BLOCK_HEADER)
     ring = data[RING_PATH].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
     finished = STATE.unpack_from(data, BLOCK_HEADER + INFO_BYTES)[0] in (STOPPED, RECOVERED)
-    return _Head(process_id, pid, ring, finished)
+    return _Head(recording_id, process_id, pid, ring, finished)
 
 
 def belongs_to(path: str, process_id: bytes) -> bool:
@@ -119,8 +120,22 @@ def check_replaceable(path: str) -> None:
 
 
 def of(path: str) -> list[str]:
-    """The parts that lie beside a recording."""
-    return sorted(glob.glob(f"{glob.escape(path)}.*.part"))
+    """The parts that lie beside a recording. A damaged file may be one; another recording's, and what somebody else has
+    laid into a folder that is everybody's, is none: it does not know the recording's id."""
+    found = [part for part in glob.glob(f"{glob.escape(path)}.*.part") if _is_file(part)]
+    whole = _head(path) if found else None
+    if whole is None:
+        return sorted(found)
+    heads = ((part, _head(part)) for part in found)
+    return sorted(part for part, head in heads if head is None or head.recording_id == whole.recording_id)
+
+
+def _is_file(path: str) -> bool:
+    """Neither a link nor a pipe, which would be waited for."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def join(path: str) -> list[str]:
@@ -168,15 +183,10 @@ def _seal(path: str, head: _Head) -> Recovered:
     native = backends.native()
     if native is None:
         return Recovered(path, head.pid, 0, 0, 0, "the native recorder is not installed here")
-    claim = -1
     try:
-        claim = _claim(head.ring_path)
         pages, events, dropped = native.adopt(path, head.ring_path)
     except (OSError, RuntimeError) as error:  # RuntimeError: it is another process's ring
         return Recovered(path, head.pid, 0, 0, 0, str(error))
-    finally:
-        if claim >= 0:
-            os.close(claim)
     return Recovered(path, head.pid, pages, events, dropped)
 
 
@@ -326,14 +336,19 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
                 if not part and (parts_only or target not in (path, os.path.dirname(path))):
                     continue
                 pid = pid_of(ring)
+                claim = -1
                 try:
+                    claim = _claim(ring)
                     check_replaceable(path)
                     pages, events = native.dump_other(ring, path)
+                    os.unlink(ring)
                 except (OSError, RecorderError) as error:
                     rows.append(Recovered(path, pid, 0, 0, 0, str(error)))
                     continue
+                finally:
+                    if claim >= 0:
+                        os.close(claim)
                 rows.append(Recovered(path, pid, pages, events, 0))
-                os.unlink(ring)
     return rows
 
 

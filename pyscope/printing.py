@@ -103,6 +103,11 @@ def place(name: str, file: str, line: int, room: int) -> Text:
     return text
 
 
+def one_line(text: str) -> str:
+    """What a program named, with the ends of lines in it as they are written in Python."""
+    return text.replace("\r", r"\r").replace("\n", r"\n")
+
+
 def tail(text: str, room: int) -> str:
     room = max(room, 8)
     return text if len(text) <= room else "…" + text[-(room - 1) :]

@@ -9,38 +9,33 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import datetime
-import errno
-import json
 import os
-import platform
 import sys
-import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyscope import (
     backends,
-    breaker,
+    beginning,
     children,
     config,
     descriptors,
     emitter,
-    incomplete,
+    ending,
     parts,
     probes,
     ring_place,
     selection,
 )
-from pyscope.errors import AlreadyRecording, NotRecording, PyScopeWarning, RecorderError
-from pyscope.governor import Governor
+from pyscope.errors import AlreadyRecording, NotRecording, RecorderError, warn
+
+if TYPE_CHECKING:
+    from pyscope.governor import Governor
 
 __all__ = ["Recording", "active", "clock_report", "dump", "record", "recover", "start", "stop"]
 
 backend_report = backends.backend_report
 recover = parts.recover
-
-STOP_TIMEOUT = 10.0  # seconds the stop waits for a stalled disk
 
 _recording: Recording | None = None
 _changing = _thread.RLock()  # held by whoever starts or stops: one thread's start waits for another's stop
@@ -74,7 +69,7 @@ class Recording:
     def figures(self) -> dict[str, Any]:
         """events_saved, dropped, faults, drain_cpu_ns, threads, ring_bytes …: now, or as they were at the stop."""
         if self.active and self.backend != "python":
-            return dict(_native().figures())
+            return dict(backends.required().figures())
         figures = dict(self._figures)
         if "events" in figures:  # all of them, at the stop
             figures["events_saved"] = figures["events"]
@@ -155,7 +150,7 @@ def reselect(modules: tuple[str, ...] | None) -> None:
 
         hook.reselect(globs, exclude)
     else:
-        _native().reselect(globs=globs, exclude=exclude)
+        backends.required().reselect(globs=globs, exclude=exclude)
 
 
 def stop() -> None:
@@ -203,19 +198,12 @@ def dump(path: str | os.PathLike[str]) -> str:
         raise RecorderError(f"{target} is the recording in progress: dump to another file")
     parts.check_replaceable(target)
     try:
-        _native().dump(target)
+        backends.required().dump(target)
     except OSError as error:
         raise RecorderError(f"the dump {target} could not be written: {error}") from error
     except RuntimeError:  # another thread has stopped it meanwhile
         raise NotRecording("the recording has ended: there is nothing to dump") from None
     return target
-
-
-def _native() -> Any:
-    module = backends.native()
-    if module is None:
-        raise RecorderError(f"the native recorder is not available: {backends.native_problem()}")
-    return module
 
 
 def _begin(
@@ -259,7 +247,7 @@ def _begin_alone(
     recording.reselectable = reselectable
     recording.identity = identity or os.urandom(16)
     process_id = recording.process_id = os.urandom(16)
-    meta = _meta(recording)
+    meta = beginning.meta(recording)
     # Everything that runs Python code comes before the hook: it would stand in the recording. And what a forked child
     # asks for as well is known before: another thread may hold a lock of the standard library's in a fork.
     selection.library_prefixes()
@@ -272,12 +260,7 @@ def _begin_alone(
     _recording = recording
     held = descriptors.closed_streams()
     try:
-        if choice.name == "python":
-            from pyscope.fallback import hook
-
-            hook.start(recording, process_id, meta, parent)
-        else:
-            _start_native(recording, process_id, meta, parent)
+        beginning.begin(recording, process_id, meta, parent)
     except BaseException:
         _recording = None
         recording.active = False
@@ -288,119 +271,8 @@ def _begin_alone(
     finally:
         for fd in held:
             os.close(fd)
-    emitter.connect(_sink(recording))
+    emitter.connect(beginning.sink(recording))
     return recording
-
-
-_ADVICE: dict[int, str] = {
-    **dict.fromkeys(
-        (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
-        "Choose a folder that can be written.",
-    ),
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Free some space, or choose another folder."),
-    errno.EAGAIN: "Allow the process more threads: ulimit -u, or the container's limit of processes.",
-    errno.EFBIG: "Choose a smaller ring_mb (PYSCOPE_RING_MB), or allow larger files: ulimit -f.",
-    errno.EMFILE: "Allow the process more open files: ulimit -n.",
-}
-
-
-class _NativeSink:
-    def __init__(self, native: Any) -> None:
-        self.emit = native.emit
-        self.intern = native.intern_string
-        self.stack = native.call_stack
-
-
-def _sink(recording: Recording) -> emitter.Sink:
-    if recording.backend == "python":
-        from pyscope.fallback import hook
-
-        return hook.sink()
-    native = _native()
-    native.use_scope(emitter.scope)
-    if hasattr(native, "use_circuit_breaker"):  # an extension that was built before has none
-        native.use_circuit_breaker(breaker.recorder_out)
-    return _NativeSink(native)
-
-
-def _start_native(recording: Recording, process_id: bytes, meta: bytes, parent: int) -> None:
-    settings = recording.settings
-    ring_bytes = ring_place.size_bytes(settings, child=bool(parent))
-    native = _native()
-    costs = None if settings.budget is None else native.calibrate(recording.backend)
-    globs = None if settings.modules is None else selection.expand(settings.modules)
-    refusals: list[str] = []
-    for folder in ring_place.folders(settings, recording.path, ring_bytes, refusals):
-        ring_path = os.path.join(folder, f"pyscope-{os.getuid()}-{os.getpid()}-{process_id[:6].hex()}.ring")
-        recording.ring_path = ring_path
-        try:
-            native.start(
-                backend=recording.backend,
-                ring_path=ring_path,
-                ring_bytes=ring_bytes,
-                file_path=None if settings.mode == "flight" else recording.path,
-                parts_prefix="" if recording.path is None or parent else f"{recording.path}.",
-                recording_id=recording.identity,
-                process_id=process_id,
-                meta=meta,
-                flight=settings.mode == "flight",
-                globs=globs,
-                exclude=selection.expand(settings.exclude),
-                libraries=selection.library_prefixes(),
-                c_calls=settings.detail == "c_calls",
-                keep=None if settings.budget is None else selection.expand(settings.keep),
-                parent_pid=parent,
-                reselectable=recording.reselectable,
-            )
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM) and "ring file" in str(error):
-                refusals.append(f"{folder}: {os.strerror(error.errno)}")
-                continue
-            advice = _ADVICE.get(error.errno or 0, "")
-            raise RecorderError(f"recording cannot start: {error}. {advice}".rstrip()) from error
-        if costs is not None and settings.budget is not None:
-            recording.governor = Governor(
-                native,
-                settings.budget,
-                mechanism_ns=costs[0],
-                record_ns=costs[1],
-                frame=recording.backend == "frame",
-                keeps=bool(settings.keep),
-                c_calls=settings.detail == "c_calls",
-            )
-            recording.governor.start()
-        return
-    budget = ring_place.budget_bytes(settings, child=bool(parent)) >> 20
-    raise RecorderError(
-        f"recording cannot start: no room for the ring of {budget} MiB ({'; '.join(refusals)}). "
-        "Free some space, or choose a smaller ring_mb (PYSCOPE_RING_MB) or another ring_dir (PYSCOPE_RING_DIR)."
-    )
-
-
-def _meta(recording: Recording) -> bytes:
-    from pyscope import __version__
-
-    settings = recording.settings
-    return json.dumps(
-        {
-            "argv": [str(part) for part in getattr(sys, "orig_argv", sys.argv)],
-            "python": platform.python_version(),
-            "executable": sys.executable,
-            "platform": sys.platform,
-            "host": platform.node(),
-            "backend": recording.backend,
-            "backend_reason": recording.backend_reason,
-            "mode": settings.mode,
-            "detail": settings.detail,
-            "modules": None if settings.modules is None else list(settings.modules),
-            "exclude": list(settings.exclude),
-            "path": recording.path,
-            "recording": recording.identity.hex(),
-            "ring_bytes": ring_place.size_bytes(settings, child=recording.is_child),
-            "pyscope": __version__,
-            "started": datetime.datetime.now(datetime.UTC).isoformat(),
-        }
-    ).encode()
 
 
 def _stop_at_exit() -> None:
@@ -423,7 +295,7 @@ def _stop_alone(recording: Recording) -> None:
         if recording.governor is not None:
             recording.governor.stop()
         probes.last_look(recording.probes)
-        _native().uninstall()  # before any more Python code of ours
+        backends.required().uninstall()  # before any more Python code of ours
     _recording = None
     atexit.unregister(_stop_at_exit)
     if not recording.active:
@@ -432,47 +304,9 @@ def _stop_alone(recording: Recording) -> None:
     probes.release(recording.probes)
     emitter.disconnect()
     children.leave(recording)
-    if recording.backend == "python":
-        from pyscope.fallback import hook
-
-        unwritten: list[str] = []
-        recording._figures = hook.stop()
-    else:
-        unwritten = list(_write_flight(recording))
-        recording._figures = _native().stop(STOP_TIMEOUT)
-    problems = [*unwritten, *incomplete.problems(recording, STOP_TIMEOUT)]
-    if recording.settings.mode == "stream" and not _still_there(recording):
-        problems.append(
-            f"the recording {recording.path} was deleted or replaced while it was being written: "
-            "nothing of it is left. Record again, and move a recording only after its stop."
-        )
-    elif recording.path is not None and not recording.is_child and os.path.exists(recording.path):
-        problems += parts.join(recording.path)
+    problems = ending.end(recording)
     for problem in problems:  # last: the program may have made errors of warnings
-        _warn(problem)
-
-
-def _write_flight(recording: Recording) -> Iterator[str]:
-    """Writes a flight recorder that has a path; what went wrong, in words. Its ring is kept then."""
-    if recording.settings.mode != "flight" or recording.path is None or recording.ring_path is None:
-        return
-    try:
-        _native().dump(recording.path)
-    except OSError as error:
-        problem = f"the recording {recording.path} could not be written: {error}"
-        kept = parts.keep_ring(recording.ring_path)
-        if kept is not None:
-            problem += f". What it held is kept in {kept} for an hour: pyscope recover {recording.path}"
-        yield problem
-
-
-def _still_there(recording: Recording) -> bool:
-    """Whether the file at the recording's path is the one that was written."""
-    return recording.path is None or parts.belongs_to(recording.path, recording.process_id)
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, PyScopeWarning, stacklevel=4)
+        warn(problem)
 
 
 # --- in a child process --------------------------------------------------------------------------
@@ -486,7 +320,7 @@ def begin_in_child(settings: config.Settings, root: str | None, identity: bytes,
     try:
         _begin(settings, path, identity=identity, parent=parent)
     except Exception as error:
-        _warn(f"the child process {os.getpid()} is not recorded: {error}")
+        warn(f"the child process {os.getpid()} is not recorded: {error}")
 
 
 def pause_governor() -> None:
@@ -518,7 +352,7 @@ def forget_in_forked_child() -> Recording | None:
 
         hook.forget_parent()
     else:
-        _native().forget_parent()
+        backends.required().forget_parent()
     return recording
 
 

@@ -6,11 +6,10 @@ What comes out is bytes to decode, tables of names, and a list of everything tha
 
 from __future__ import annotations
 
-import glob
 import os
 from dataclasses import dataclass, field
 
-from pyscope import blocks
+from pyscope import blocks, parts
 from pyscope.blocks import Block, Damage, ProcessInfo, Summary
 from pyscope.codec import Codec
 from pyscope.errors import CorruptRecording, NotARecording, RecordingError, RecordingNotFound, VersionMismatch
@@ -47,15 +46,15 @@ def open_recording(path: str | os.PathLike[str], codec: Codec) -> Recording:
         return _from_ring(path, codec)
     # Parts first: one that its parent joins meanwhile is then read twice, not missed.
     recording = Recording(path, [], [])
-    parts = []
-    for part in sorted(glob.glob(f"{glob.escape(path)}.*.part")):
+    read = []
+    for part in parts.of(path):
         try:
-            parts.append((part, *_read(part)))
+            read.append((part, *_read(part)))
         except RecordingNotFound:
             continue
         except RecordingError as error:
             recording.missing.append(Missing("damaged_part", detail=f"{os.path.basename(part)}: {error}"))
-    files = [(path, *_read(path)), *parts]
+    files = [(path, *_read(path)), *read]
     seen: set[bytes] = set()
     for name, data, rings, alive in files:
         known = len(recording.missing)

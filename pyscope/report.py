@@ -23,6 +23,7 @@ from pyscope.printing import (
     count,
     duration,
     grid,
+    one_line,
     place,
     short_count,
     size,
@@ -101,7 +102,7 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
     table.add_column("command", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("recorded", no_wrap=True, style=FAINT)
     for process in summary.processes[:20]:
-        table.add_row(str(process.pid), program(process.command), _how(process))
+        table.add_row(str(process.pid), one_line(program(process.command)), _how(process))
     if len(summary.processes) > 20:
         table.add_row("", f"… and {len(summary.processes) - 20} more processes", "")
     return Group(*lines, table, "")
@@ -117,7 +118,7 @@ def program(command: str) -> str:
         words[0] = words[0].rpartition("/")[2]
         return " ".join(words)
     at = run + 2
-    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "--"):
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "-c", "-", "--"):
         at += 1 if "=" in words[at] or words[at] in _FLAGS else 2
     return " ".join(["python", *words[at:]])
 
@@ -133,19 +134,21 @@ def _functions(
     rows: Sequence[FunctionRow], order: Order, summary: Summary, console: Console
 ) -> RenderableType:
     width = console.width
-    wide = width >= 120
+    wide, narrow = width >= 120, width < 60
     bar_width = 20 if wide else 8
     biggest = max(_weight(row, order) for row in rows) or 1
     table = titled(_TITLES[order])
-    table.add_column("", width=bar_width, no_wrap=True)
+    if not narrow:
+        table.add_column("", width=bar_width, no_wrap=True)
     table.add_column("self", justify="right", no_wrap=True)
-    table.add_column("%", justify="right", no_wrap=True, style=FAINT)
+    if not narrow:
+        table.add_column("%", justify="right", no_wrap=True, style=FAINT)
     table.add_column("total", justify="right", no_wrap=True)
     table.add_column("calls", justify="right", no_wrap=True)
     if wide:
         table.add_column("a call", justify="right", no_wrap=True)
     table.add_column("function", ratio=1, no_wrap=True)
-    room = width - bar_width - (53 if wide else 37)
+    room = width - (25 if narrow else bar_width + (53 if wide else 37))
     for row in rows:
         cells: list[RenderableType] = [
             Text(bar(_weight(row, order) / biggest, bar_width, console.encoding), style=BAR),
@@ -154,6 +157,8 @@ def _functions(
             duration(row.total_ns),
             short_count(row.calls),
         ]
+        if narrow:
+            del cells[2], cells[0]
         if wide:
             cells.append(duration(row.total_ns / row.calls))
         table.add_row(*cells, place(row.name, row.file, row.line, room))
@@ -178,9 +183,9 @@ def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> Renderabl
             duration(row.duration_ns),
             "+" + duration(max(row.start_ns, 0)),
             place(row.name, row.file, row.line, room),
-            row.context or row.thread
+            one_line(row.context or row.thread)
             if len(summary.processes) < 2
-            else f"{row.pid} {row.context or row.thread}",
+            else f"{row.pid} {one_line(row.context or row.thread)}",
             _outcome(row),
         )
     return Group(table, "")

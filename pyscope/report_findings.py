@@ -10,7 +10,19 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pyscope.printing import BAD, FAINT, GOOD, HEAD, WARN, count, duration, short_count, size, titled
+from pyscope.printing import (
+    BAD,
+    FAINT,
+    GOOD,
+    HEAD,
+    WARN,
+    count,
+    duration,
+    one_line,
+    short_count,
+    size,
+    titled,
+)
 from pyscope.rows import Location
 
 if TYPE_CHECKING:
@@ -42,13 +54,13 @@ def render(ranking: Ranking, console: Console) -> None:
 
 def _finding(number: int, finding: Ranked) -> RenderableType:
     head = Text(f"{number:>3}  ", style=FAINT)
-    head.append(finding.what, style=_STYLES[finding.severity])
+    head.append(one_line(finding.what), style=_STYLES[finding.severity])
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(style=FAINT, no_wrap=True, justify="right", width=11)
     table.add_column(overflow="fold")
     for label, text in (("where", _where(finding.where)), ("why", finding.why), ("change", finding.change)):
         if text:
-            table.add_row(label, Text(text))
+            table.add_row(label, Text(one_line(text)))
     return Group(head, table)
 
 

@@ -9,9 +9,10 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
-__all__ = ["expand", "library_prefixes", "names_of", "selects_everything"]
+__all__ = ["expand", "file_of_module", "library_prefixes", "names_of", "selects_everything"]
 
 
 def expand(globs: Iterable[str]) -> list[str]:
@@ -37,6 +38,18 @@ def names_of(module: Mapping[str, Any]) -> tuple[str, ...]:
     if first in ("__main__", "__mp_main__") and type(spec) is ModuleSpec and type(spec.name) is str:
         return first, spec.name
     return (first,)
+
+
+def file_of_module(module: Mapping[str, Any]) -> str:
+    """Where the module with these globals lies; empty where that is not known."""
+    file, name = module.get("__file__"), module.get("__name__")
+    if file is None and name in ("__main__", "__mp_main__"):
+        return "<main>"  # the program, as `python -c` or a notebook runs it
+    if file is None and type(name) is str:  # globals made for the code alone, under the name of the module
+        found = sys.modules.get(name)
+        if isinstance(found, ModuleType):
+            file = ModuleType.__getattribute__(found, "__dict__").get("__file__")
+    return file if type(file) is str else ""
 
 
 @functools.cache

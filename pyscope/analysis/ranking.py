@@ -132,8 +132,15 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
 def diagnose(trace: Trace) -> list[Ranked]:
     """All that went wrong, or slowly, in a trace, worst first: what, where, why, and what to change.
 
-    What probes were asked to watch can be found; without any, slow calls alone.
+    What probes were asked to watch can be found; without any, slow calls alone. Raises TypeError for anything but a
+    trace, such as a path.
     """
+    from pyscope.trace import Trace
+
+    if not isinstance(trace, Trace):
+        raise TypeError(
+            f"diagnose takes a trace, not {type(trace).__name__}: pyscope.diagnose(pyscope.load(path))"
+        )
     return [ranked for ranked, _ in everything(trace)]
 
 

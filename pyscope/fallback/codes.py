@@ -47,7 +47,7 @@ class Codes:
         names = selection.names_of(frame.f_globals)
         name = names[0]
         number: int | None = None
-        if self._selects(names, code.co_filename):
+        if self._selects(names, frame):
             flags = 0
             if code.co_flags & inspect.CO_GENERATOR:
                 flags |= CodeFlag.GENERATOR
@@ -69,13 +69,28 @@ class Codes:
         modules = selection.names_of(frame.f_globals)
         if modules[0] == "pyscope" or modules[0].startswith("pyscope."):
             return False
-        if not frame.f_code.co_filename.startswith(("<frozen", *self.libraries)):
+        if not self._is_of_library(frame):
             return True
         return any(
             glob != "*" and fnmatchcase(module, glob) for glob in self._globs or () for module in modules
         ) and not any(fnmatchcase(module, glob) for glob in self._exclude for module in modules)
 
-    def _selects(self, modules: tuple[str, ...], file: str) -> bool:
+    def _is_of_library(self, frame: FrameType) -> bool:
+        """By its file. What was generated (a dataclass's methods, `exec`) by that of its module, and what is of no
+        module, as the `__new__` of a namedtuple, by who calls it first."""
+        at: FrameType | None = frame
+        while at is not None:
+            place = at.f_code.co_filename
+            if place.startswith(("<frozen", *self.libraries)):
+                return True
+            if place.startswith("<"):
+                place = selection.file_of_module(at.f_globals)
+            if place:
+                return place.startswith(self.libraries)
+            at = at.f_back
+        return False
+
+    def _selects(self, modules: tuple[str, ...], frame: FrameType) -> bool:
         chosen = self._globs is None
         for glob in self._globs or ():
             if any(fnmatchcase(module, glob) for module in modules):
@@ -85,9 +100,7 @@ class Codes:
             return False
         if not self._own and any(module == "pyscope" or module.startswith("pyscope.") for module in modules):
             return False
-        if self._globs is None and file.startswith(("<frozen", *self.libraries)):
-            return False
-        return chosen
+        return chosen and not (self._globs is None and self._is_of_library(frame))
 
     def of_c(self, function: Any) -> int:
         """The number of a C function."""

@@ -529,7 +529,9 @@ class _Hook:
                 parent = self.parent_of(thread, now, subject)
             serial = self.contexts[subject] = self.next_context
             self.next_context += 1
-            name = subject.get_name() if hasattr(subject, "get_name") else f"greenlet-{serial}"
+            name = f"greenlet-{serial}"
+            if kind == ContextKind.TASK:  # trio's have a name only
+                name = subject.get_name() if hasattr(subject, "get_name") else subject.name
             self.flush(thread)
             thread.page = Page(now, thread.context)
             thread.page.describe_context(now, serial, parent, kind, name)
@@ -555,7 +557,7 @@ def _whole(value: Any) -> int:
 
 
 def _current_context() -> tuple[Any, ContextKind]:
-    """The greenlet (unless it is the thread's own) or asyncio task that runs here, or None."""
+    """The greenlet (unless it is the thread's own) or task of asyncio or trio that runs here, or None."""
     greenlet = sys.modules.get("greenlet")
     if greenlet is not None and hasattr(greenlet, "getcurrent"):
         current = greenlet.getcurrent()
@@ -568,8 +570,11 @@ def _current_task() -> Any:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         with contextlib.suppress(RuntimeError, AttributeError):
-            return asyncio.current_task()
-    return None
+            task = asyncio.current_task()
+            if task is not None:
+                return task
+    trio = sys.modules.get("trio._core._run")
+    return getattr(getattr(trio, "GLOBAL_RUN_CONTEXT", None), "task", None)
 
 
 def _of_the_program(error: Exception) -> bool:

@@ -12,12 +12,11 @@ import importlib
 import importlib.util
 import sys
 import threading
-import warnings
 from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from pyscope import breaker
-from pyscope.errors import ConfigError, MissingExtra, PyScopeWarning
+from pyscope.errors import ConfigError, MissingExtra, warn
 from pyscope.probes import on_import
 
 __all__ = ["AUTOMATIC", "Probe", "acquire", "installed", "last_look", "names", "release"]
@@ -182,7 +181,7 @@ def release(held: Iterable[str]) -> None:
                     try:
                         probe.uninstall()
                     except Exception as error:
-                        _warn(f"the probe {name!r} could not be removed cleanly: {error!r}")
+                        warn(f"the probe {name!r} could not be removed cleanly: {error!r}")
 
 
 def installed(name: str) -> Probe | None:
@@ -195,7 +194,7 @@ def _loaded(name: str) -> Probe | None:
     try:
         return make(name)
     except ModuleNotFoundError as error:
-        _warn(
+        warn(
             f"the probe {name!r} needs the package {error.name!r}, which is not installed (pip install {error.name}); "
             "what it watches is not recorded"
         )
@@ -214,7 +213,7 @@ def _install(probe: Probe) -> None:
                 probe.uninstall()  # what it had done by then
             except Exception:
                 probe.faults += 1
-            _warn(
+            warn(
                 f"the probe {probe.name!r} could not be installed: {error!r}; what it watches is not recorded"
             )
 
@@ -223,7 +222,7 @@ def _deepen(probe: Probe) -> None:
     try:
         probe.deepen()
     except Exception as error:
-        _warn(f"the probe {probe.name!r} watches less than it was asked to: {error!r}")
+        warn(f"the probe {probe.name!r} watches less than it was asked to: {error!r}")
 
 
 def has_library(name: str) -> bool:
@@ -252,7 +251,3 @@ def _described(error: BaseException | None) -> str:
         traceback = traceback.tb_next
     name = type.__dict__["__name__"].__get__(type(error))
     return name if traceback is None else f"{name} in {traceback.tb_frame.f_code.co_qualname}"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, PyScopeWarning, stacklevel=4)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import ClassVar, Protocol
 
-from pyscope.errors import PyScopeWarning
+from pyscope.errors import warn
 from pyscope.probes import Probe, installed, on_import
 from pyscope.probes.patches import Patches
 
@@ -61,11 +60,9 @@ class ClientProbe(Probe):
             adapter.patch(patches, sys.modules[library])
         except Exception as error:
             patches.undo()
-            warnings.warn(
+            warn(
                 f"the probe {self.name!r} does not know this version of {library}: {error!r}; "
-                "its calls are not recorded",
-                PyScopeWarning,
-                stacklevel=2,
+                "its calls are not recorded"
             )
 
 

@@ -301,8 +301,8 @@ def test_a_stop_on_a_stalled_disk_gives_up_in_time_and_leaves_the_ring_to_recove
     out = stalling("""
         import warnings
         import pyscope
-        from pyscope import recorder
-        recorder.STOP_TIMEOUT = 0.3
+        from pyscope import ending
+        ending.STOP_TIMEOUT = 0.3
         def leaf(): pass
         pyscope.start("run.pyscope", modules=["__main__"])
         open("stalled", "w").close()

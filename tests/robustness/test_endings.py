@@ -260,23 +260,26 @@ def test_a_subinterpreter_runs_unharmed(programs: Programs, backend: str) -> Non
     assert len(pyscope.load(programs.folder / "run.pyscope").find(module="__main__", function="leaf")) == 3
 
 
-def test_a_recording_begun_in_a_subinterpreter_works_or_is_refused_with_the_reason(
-    programs: Programs,
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_recording_begun_in_a_subinterpreter_is_refused_with_the_reason(
+    programs: Programs, isolated: bool
 ) -> None:
-    module = "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+    new = sys.version_info >= (3, 13)
+    module = "_interpreters" if new else "_xxsubinterpreters"
+    arguments = repr("isolated" if isolated else "legacy") if new else f"isolated={isolated}"
     done = programs.run(
         f"""
         import {module} as interpreters
-        other = interpreters.create()
+        other = interpreters.create({arguments})
         text = '''if True:
-            try:
-                import pyscope
-                def leaf(): pass
-                pyscope.start("sub.pyscope", modules=["__main__"])
-                leaf()
-                pyscope.stop()
-            except Exception as error:
-                print(type(error).__name__, error, flush=True)
+            import pyscope
+            for backend in ("auto", "python"):
+                try:
+                    with pyscope.record("sub.pyscope", modules=["__main__"], backend=backend):
+                        exec("def leaf(): pass")
+                        leaf()
+                except pyscope.errors.BackendUnavailable as error:
+                    print(error, flush=True)
         '''
         failed = interpreters.run_string(other, text)
         print("goes on")
@@ -284,10 +287,35 @@ def test_a_recording_begun_in_a_subinterpreter_works_or_is_refused_with_the_reas
         code=None,
     )
     assert done.returncode == 0, done.stderr
+    assert "this is a subinterpreter: start it there, or choose" in done.stdout
+    assert done.stdout.count("\n") == 2
     assert done.stdout.endswith("goes on\n")
-    if "the main interpreter only" not in done.stdout:
-        assert done.stdout == "goes on\n"
-        assert len(pyscope.load(programs.folder / "sub.pyscope").find(function="leaf")) == 1
+    assert len(pyscope.load(programs.folder / "sub.pyscope").find(function="leaf")) == 1
+    assert programs.left_behind() == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="interpreters with a GIL of their own came with 3.12")
+def test_subinterpreters_of_a_recorded_child_record_nothing_of_their_own(programs: Programs) -> None:
+    new = sys.version_info >= (3, 13)
+    module = "_interpreters" if new else "_xxsubinterpreters"
+    create = "create('isolated')" if new else "create(isolated=True)"
+    (programs.folder / "child.py").write_text(
+        f"import {module} as interpreters\n"
+        f"other = interpreters.{create}\n"
+        "interpreters.run_string(other, 'def inside(): pass\\ninside()')\n"
+        "def leaf(): pass\n"
+        "leaf()\n"
+    )
+    done = programs.run("""
+        import subprocess, sys
+        import pyscope
+        with pyscope.record("run.pyscope", modules=["__main__"]):
+            print(subprocess.run([sys.executable, "child.py"], capture_output=True, text=True).stderr)
+    """)
+    assert done.stdout.strip() == ""
+    trace = pyscope.load(programs.folder / "run.pyscope")
+    assert len(trace.processes) == 2
+    assert len(trace.find(function="leaf")) == 1
     assert programs.left_behind() == []
 
 

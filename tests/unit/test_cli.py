@@ -147,6 +147,65 @@ class TestRunAndReport:
 
 
 class TestErrors:
+    def test_a_module_that_is_not_there_replaces_no_recording(self, shell: Shell) -> None:
+        shell("run", "-o", "run.pyscope", "program.py")
+        before = (shell.folder / "run.pyscope").read_bytes()
+        assert "No module named" in shell("run", "-o", "run.pyscope", "-m", "progam", code=1).stderr
+        assert (shell.folder / "run.pyscope").read_bytes() == before
+        shell("run", "-o", "run.pyscope", "-m", "program")
+        assert (shell.folder / "run.pyscope").read_bytes() != before
+
+    def test_a_folder_that_is_gone_is_said_to_be(self, shell: Shell, tmp_path: Path) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        command = [sys.executable, "-m", "pyscope", "run", "-c", "pass"]
+        ended = subprocess.run(
+            ["/bin/sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", *command],
+            cwd=gone,
+            env=shell.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert ended.returncode == 2
+        assert ended.stderr == (
+            "pyscope: the folder that this was started in has been deleted: change to one that is there\n"
+        )
+
+    def test_names_with_ends_of_lines_do_not_break_the_report(self, shell: Shell) -> None:
+        (shell.folder / "named.py").write_text(
+            "import threading\n"
+            "def work(): pass\n"
+            "thread = threading.Thread(target=work, name='first\\nsecond')\n"
+            "thread.start(); thread.join()\n"
+        )
+        shell.environment["COLUMNS"] = "160"
+        shell("run", "-o", "run.pyscope", "named.py", "an\nargument")
+        text = shell("report", "run.pyscope").stdout
+        assert r"an\nargument" in text
+        assert r"first\nsecond" in text
+
+    def test_a_warning_shows_the_line_that_asked_for_the_recording_or_none(self, shell: Shell) -> None:
+        (shell.folder / "with.py").write_text(
+            "import pyscope\nwith pyscope.record('run.pyscope', modules=['nowhere']):  # asked\n    pass\n"
+        )
+        (shell.folder / "without.py").write_text(
+            "import pyscope\npyscope.start('run.pyscope', modules=['nowhere'])\n"
+        )
+        for program, shown in (("with.py", "# asked"), ("without.py", "")):
+            ended = subprocess.run(
+                [sys.executable, program],
+                cwd=shell.folder,
+                env=shell.environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            )
+            assert "PyScopeWarning: modules='nowhere' matched no code" in ended.stderr
+            assert str(REPOSITORY / "pyscope") not in ended.stderr
+            assert shown in ended.stderr
+
     @pytest.mark.parametrize("command", ["report", "recover"])
     def test_a_file_that_is_not_there(self, shell: Shell, command: str) -> None:
         assert "nothing.pyscope" in shell(command, "nothing.pyscope", code=2).stderr
@@ -206,6 +265,15 @@ class TestErrors:
 
 
 class TestDoctor:
+    def test_what_is_only_named_like_a_ring_is_not_left_over(self, shell: Shell) -> None:
+        for name, content in (
+            ("pyscope-0-99999-abcdef.ring", b"no ring"),
+            ("pyscope-0-99998-abcdef.ring", b""),
+        ):
+            (shell.folder / name).write_bytes(content)
+        text = shell("doctor").stdout
+        assert "99999" not in text
+
     def test_it_names_backend_clock_ring_and_settings(self, shell: Shell) -> None:
         text = shell("doctor").stdout
         for expected in (

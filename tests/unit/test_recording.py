@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyscope import blocks
+from pyscope import blocks, parts
 from pyscope import codec as codecs
 from pyscope.errors import (
     CorruptRecording,
@@ -69,7 +69,8 @@ class Ticker:
 
 
 def write(path: Path, *, close: bool = True, pages: int = 3, **options: Any) -> RecordingWriter:
-    """A small recording with a bit of everything."""
+    """A small recording with a bit of everything; parts of it have the same id."""
+    options.setdefault("recording_id", b"the-recording-id")
     writer = RecordingWriter(path, {"argv": ["shop.py"], "backend": "python"}, clock=Ticker(), **options)
     total = writer.code("shop.cart", "Cart.total", "shop/cart.py", 10, 1)
     lines = writer.code("shop.cart", "lines", "shop/cart.py", 20, 0, 1)
@@ -154,6 +155,18 @@ class TestWhole:
         write(part, pid=77)
         recorded.write_bytes(recorded.read_bytes() + part.read_bytes())
         assert len(load(recorded).processes) == 2
+
+    def test_what_another_recording_or_user_has_laid_beside_it_is_no_part(self, recorded: Path) -> None:
+        stranger = recorded.with_name("run.pyscope.77-ab.part")
+        write(stranger, pid=77, recording_id=b"another-record-1")
+        os.mkfifo(recorded.with_name("run.pyscope.78-ab.part"))  # to read it is to wait for who writes
+        elsewhere = recorded.with_name("elsewhere")
+        write(elsewhere, pid=79)
+        recorded.with_name("run.pyscope.79-ab.part").symlink_to(elsewhere)
+        assert len(load(recorded).processes) == 1
+        assert parts.join(str(recorded)) == []
+        assert len(load(recorded).processes) == 1
+        assert stranger.exists()
 
     def test_a_damaged_part_is_a_loss(self, recorded: Path) -> None:
         recorded.with_name("run.pyscope.77-ab.part").write_bytes(b"nonsense")

@@ -178,6 +178,11 @@ class TestRendering:
         text = printed(summarize(make_trace(rows, processes=processes)), width)
         assert max(map(len, text.splitlines())) <= width
 
+    def test_40_columns_hold_names_and_times(self) -> None:
+        table = printed(summarize(make_trace(ROWS)), 40).partition("Slowest")[0]
+        assert "rderBook.match" in table
+        assert "shop.main" in table
+
     def test_80_columns_hold_names_times_and_bars(self) -> None:
         text = printed(summarize(make_trace(ROWS)), 80)
         for expected in (

@@ -74,6 +74,35 @@ print(sys.excepthook is sys.__excepthook__)
 """
 
 
+TEXT = """
+import sys
+print(sorted(globals()))
+print(__name__, __package__, __doc__, __spec__, __loader__)
+print(sys.argv, repr(sys.path[0]))
+def fails():
+    1 / 0
+if "fail" in sys.argv:
+    fails()
+"""
+
+
+class TestText:
+    @pytest.mark.parametrize("arguments", [[], ["-m", "--help"], ["fail"]])
+    def test_code_on_the_command_line(self, programs: Comparison, arguments: list[str]) -> None:
+        programs.same("-c", TEXT, *arguments)
+
+    def test_joined_to_the_option_and_missing(self, programs: Comparison) -> None:
+        assert programs.same("-cprint(1)").stdout == "1\n"
+        assert programs.run(["-m", "pyscope", "run"], "-c").returncode == 2
+
+    @pytest.mark.parametrize("arguments", [[], ["-c", "x"], ["fail"]])
+    def test_code_on_standard_input(self, programs: Comparison, arguments: list[str]) -> None:
+        programs.same("-", *arguments, text=TEXT)
+
+    def test_code_that_does_not_compile(self, programs: Comparison) -> None:
+        programs.same("-c", "def :")
+
+
 class TestSurroundings:
     @pytest.mark.parametrize(
         "script", ["program.py", "./program.py", "below/program.py", "below/../program.py"]

@@ -74,3 +74,62 @@ def test_and_left_out_by_either(shop: Path, backend: str, exclude: str) -> None:
 def test_a_spawned_process_that_imports_it_under_a_third_name_records_it_too(shop: Path) -> None:
     found = calls(shop, "auto", "shop.worker", spawn="spawn")
     assert [name for name in found if name.endswith(".work")] == ["__main__.work", "__mp_main__.work"]
+
+
+GENERATED = """
+    import dataclasses, sys, urllib.parse
+    from collections import namedtuple
+    import pyscope
+
+    Own = namedtuple("Own", "a")
+
+    @dataclasses.dataclass
+    class Order:
+        a: int
+
+    class Theirs:
+        __module__ = "json.decoder"  # what is generated for it has the globals of that module
+        a: int
+
+    wrapper = "def wrapper(): return 1"  # as decorators of libraries are: globals of their own, the module's name
+    theirs = {"__name__": "json.decoder"}
+    exec(wrapper, theirs)
+
+    def main():
+        Own(1)
+        Order(1)
+        dataclasses.dataclass(Theirs)(1)
+        theirs["wrapper"]()
+        urllib.parse.urlsplit("http://shop/")  # a namedtuple of a library's
+        exec("def own(): return 1", nameless := {})
+        nameless["own"]()
+
+    with pyscope.record("run.pyscope", backend=sys.argv[1], ring_mb=4):
+        main()
+"""
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("how", ["script", "-c"])
+def test_generated_code_belongs_to_its_module_or_to_who_calls_it(
+    tmp_path: Path, backend: str, how: str
+) -> None:
+    script = textwrap.dedent(GENERATED)
+    (tmp_path / "program.py").write_text(script)
+    program = ["-c", script] if how == "-c" else ["program.py"]
+    subprocess.run(
+        [sys.executable, *program, backend],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/bin"},
+        check=True,
+        timeout=120,
+    )
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    found = {(function.module, function.qualname) for function in trace.functions}
+    init = "Order.__init__" if sys.version_info >= (3, 14) else "__create_fn__.<locals>.__init__"
+    assert {name for name in found if name[1] != "<module>"} == {
+        ("__main__", "main"),
+        ("namedtuple_Own", "<lambda>"),
+        ("__main__", init),
+        ("", "own"),
+    }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pyscope
 from pyscope.errors import MissingExtra
 from pyscope.fallback.writer import Page, RecordingWriter
 from pyscope.format import CodeFlag, ContextKind, Kind
@@ -196,3 +197,8 @@ def test_many_pages_of_many_threads_are_all_there(tmp_path: Path) -> None:
     }
     starts = trace.calls["start_ns"]
     assert (np.diff(starts) >= 0).all()
+
+
+def test_diagnose_says_what_it_takes() -> None:
+    with pytest.raises(TypeError, match=r"pyscope.diagnose\(pyscope.load\(path\)\)"):
+        pyscope.diagnose("run.pyscope")  # type: ignore[arg-type]

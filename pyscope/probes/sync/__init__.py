@@ -1,9 +1,9 @@
 """Synchronisation: locks, signals, queues, threads and tasks, as events that say what happens before what.
 
 `locks` (threading.Lock and RLock, by what stands for them), `signals` (events, conditions, barriers,
-semaphores), `queues`, `threads` (and executors), `tasks` and `asyncio_locks` (asyncio). `reach` replaces the
-locks that exist already. What the standard library does with locks, events and queues of its own is not told:
-its outcome is.
+semaphores), `queues`, `threads` (and executors), `tasks` and `asyncio_locks` (asyncio), `anyio_locks`,
+`trio_threads`. `reach` replaces the locks that exist already. What the standard library does with locks, events and
+queues of its own is not told: its outcome is.
 
 Not seen: locks taken from `_thread` directly, threads started by `_thread.start_new_thread`, and what C extensions
 do among themselves.
@@ -19,7 +19,17 @@ from typing import Any
 
 from pyscope.probes import Probe, on_import
 from pyscope.probes.patches import Patches
-from pyscope.probes.sync import asyncio_locks, locks, queues, signals, strands, tasks, threads
+from pyscope.probes.sync import (
+    anyio_locks,
+    asyncio_locks,
+    locks,
+    queues,
+    signals,
+    strands,
+    tasks,
+    threads,
+    trio_threads,
+)
 from pyscope.probes.sync.reach import Reach, is_own_module
 
 __all__ = ["SyncProbe"]
@@ -64,6 +74,9 @@ class SyncProbe(Probe):
         locks.tell_every_use(True)
         on_import.call("uvloop", self._patch_uvloop, self)
         on_import.call("multiprocessing.pool", self._patch_pools, self)
+        on_import.call("anyio._backends._asyncio", self._patch_anyio, self)
+        on_import.call("anyio.streams.memory", self._patch_streams, self)
+        on_import.call("trio._threads", self._patch_trio, self)
 
     def uninstall(self) -> None:
         locks.tell_every_use(False)
@@ -92,3 +105,15 @@ class SyncProbe(Probe):
     def _patch_pools(self) -> None:
         if self._patches is not None:
             queues.patch_pools(self._patches, sys.modules["multiprocessing.pool"])
+
+    def _patch_anyio(self) -> None:
+        if self._patches is not None:
+            anyio_locks.patch(self._patches, sys.modules["anyio._backends._asyncio"])
+
+    def _patch_streams(self) -> None:
+        if self._patches is not None:
+            anyio_locks.patch_streams(self._patches, sys.modules["anyio.streams.memory"])
+
+    def _patch_trio(self) -> None:
+        if self._patches is not None:
+            trio_threads.patch(self._patches, sys.modules["trio._threads"])
