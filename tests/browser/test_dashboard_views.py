@@ -44,7 +44,8 @@ def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(
     expect(page.locator(".tiles")).to_contain_text("432 ms")
 
 
-def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
+def drag(page: Page) -> None:
+    """Over some of the first chart's time."""
     plot = page.locator('[data-chart="Throughput"] .u-over')
     box = plot.bounding_box()
     assert box is not None
@@ -52,7 +53,11 @@ def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) ->
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 40, steps=4)
     page.mouse.up()
-    page.wait_for_url(re.compile(r"#/flame\?from=\d{13}&to=\d{13}$"))
+    page.wait_for_url(re.compile(r"#/flame\?from=\d+&to=\d+$"))
+
+
+def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
+    drag(page)
     expect(page.get_by_role("button", name="Chosen stretch")).to_have_attribute("aria-pressed", "true")
 
 
@@ -269,6 +274,29 @@ def test_resources_are_charts_and_a_table_of_processes(page: Page) -> None:
     expect(page.locator("[data-chart] canvas")).to_have_count(4)
     expect(page.locator('[data-chart="Mailboxes"]')).to_contain_text("ProjectWorker-3")
     expect(page.get_by_role("row", name=re.compile("4250 report"))).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.0, "0 ms"), (0.0004, "0.4 µs"), (0.00996, "10 µs"), (0.9994, "999 µs"), (0.9996, "1.00 ms"),
+        (9.996, "10.0 ms"), (99.96, "100 ms"), (999.4, "999 ms"), (999.6, "1.00 s"), (59_940.0, "59.9 s"),
+        (59_970.0, "1 min 0 s"), (119_700.0, "2 min 0 s"), (3_599_700.0, "1 h 0 min"), (7_199_000.0, "2 h 0 min"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_rounded_before_its_unit_is_chosen(page: Page, milliseconds: float, text: str) -> None:
+    assert page.evaluate("(value) => PyScope.format.ms(value)", milliseconds) == text
+
+
+def test_a_chart_of_one_sample_has_its_time(open_window: OpenWindow) -> None:
+    service = Service()
+    stage = Stage(service)
+    stage.greeting = [service.hello(), service.metrics(1, at=1_795_576_758.5)]
+    with stage.open():
+        page = open_page(open_window(viewport={"width": 1280, "height": 800}), stage.url)
+        drag(page)
+        begin, end = re.findall(r"=(\d+)", page.url)
+    assert 1_795_576_758_000 <= int(begin) < int(end) <= 1_795_576_759_000
 
 
 def test_functions_and_losses_are_tables(page: Page) -> None:
