@@ -76,6 +76,26 @@ def test_a_new_request_stands_on_top_and_one_that_ends_keeps_its_place(page: Pag
     expect(page.locator("[data-tally]")).to_have_text("122")
 
 
+def test_a_request_that_is_open_lasts_and_is_not_pushed_out_by_those_that_come_after_it(
+    page: Page, stage: Stage
+) -> None:
+    visit(page, "requests")
+    hangs = stage.service.request(name="GET /hangs", route="", outcome="open", status=0, duration_ms=1.0)
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [hangs]})
+    stage.send(stage.service.metrics(1, at=hangs["start_ms"] / 1000 + 90))
+    expect(rows(page).first).to_contain_text("1 min 30 s")
+    for _ in range(3):
+        stage.send(stage.service.traces(1000))
+    page.get_by_role("button", name="Open", exact=True).click()
+    expect(rows(page)).to_have_count(1)
+    expect(rows(page).first).to_contain_text("GET /hangs")
+    page.get_by_role("button", name="All", exact=True).click()
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [hangs | {"outcome": "returned", "status": 204}]})
+    stage.send(stage.service.traces(1))
+    expect(rows(page).nth(1)).to_contain_text("GET /hangs")
+    expect(page.locator("[data-tally]")).to_have_text("2\u202f000")
+
+
 def test_requests_are_searched_and_filtered_and_the_address_keeps_both(page: Page, stage: Stage) -> None:
     visit(page, "requests")
     odd = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,40 @@ def test_requests_states_and_supervision_are_those_of_the_saved_recording(tmp_pa
     assert [event["kind"] for event in found["supervision"]["events"]] == [
         event["kind"] for event in supervision.message(trace)["events"]
     ]
+    following.close()
+
+
+def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_ends_and_counts(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+
+        def step_until(known: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+            end = time.monotonic() + 60
+            while True:
+                following.step(time.time_ns())
+                rows: list[dict[str, Any]] = following.state(time.time_ns())[0]["requests"]
+                if known(rows):
+                    return rows
+                assert time.monotonic() < end
+
+        program.tell("globals().update(slow=Scope('request', 'GET /slow').enter())")
+        step_until(lambda rows: len(rows) == 1)
+        for _ in range(3):
+            program.tell("requests(500, 2)")
+            following.step(time.time_ns())
+        program.tell("one_request('GET /last')")
+        rows = step_until(lambda rows: rows[-1]["name"] == "GET /last")
+        assert (rows[0]["name"], rows[0]["outcome"]) == ("GET /slow", "open")
+        program.tell("slow.leave()")
+        rows = step_until(lambda rows: rows[-1]["name"] == "GET /slow")
+        assert rows[-1]["outcome"] == "returned"
     following.close()
 
 
