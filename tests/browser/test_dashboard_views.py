@@ -10,6 +10,15 @@ from tests.browser.messages import HOSTILE, Service, place
 from tests.browser.page import VIEWS, card, open_page, rows, settle, visit
 from tests.browser.stage import Stage
 
+RESOLVED = """(colour) => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = colour;
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}"""
+"""What a colour is called by a browser."""
+
 
 @pytest.fixture
 def page(open_window: OpenWindow, stage: Stage) -> Page:
@@ -225,6 +234,22 @@ def test_the_supervision_tree_shows_states_restarts_and_what_happened(page: Page
     expect(page.locator(".event")).to_have_count(3)
     page.locator('[data-event="child_terminated"]').get_by_role("button", name="Stack").click()
     expect(page.locator(".event .stack li")).to_have_count(2)
+
+
+def test_what_ended_in_order_is_not_shown_as_an_error(page: Page, stage: Stage) -> None:
+    visit(page, "supervision")
+    told = stage.service.supervision()
+    tree = told["tree"][0] | {"children": []}
+    ended = tree | {"name": "valkey", "state": "shutdown", "reason": "exit code 0"}
+    event = told["events"][0] | {"kind": "child_shutdown", "reason": "exit code 0"}
+    stopped = event | {"child": "actor", "reason": "shutdown", "time_ms": event["time_ms"] + 1}
+    stage.send(told | {"tree": [tree | {"children": [ended]}], "events": [event, stopped]})
+    expect(page.locator(".event")).to_have_count(2)
+    expect(page.locator(".event .error-text")).to_have_count(0)
+    expect(page.locator(".event").nth(1)).to_contain_text("exit code 0")
+    red = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad').trim()")
+    expect(page.locator(".node-reason")).to_have_text("exit code 0")
+    expect(page.locator(".node-reason")).not_to_have_css("color", page.evaluate(RESOLVED, red))
 
 
 def test_queries_are_ordered_and_the_findings_on_them_stand_above(page: Page) -> None:

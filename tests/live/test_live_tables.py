@@ -13,7 +13,9 @@ from recorded import Recorded
 
 import pyscope
 from pyscope.codec import preferred
+from pyscope.events.supervision import CHILD
 from pyscope.live.following import Following
+from pyscope.live.kept_events import KeptEvents
 from pyscope.live.source import FileSource
 from pyscope.views import external, requests, states, supervision
 
@@ -108,6 +110,22 @@ def test_requests_states_and_supervision_are_those_of_the_saved_recording(tmp_pa
         event["kind"] for event in supervision.message(trace)["events"]
     ]
     following.close()
+
+
+def test_events_that_are_come_upon_late_stand_in_order_of_time(tmp_path: Path) -> None:
+    with Recorded(tmp_path) as program:
+        for name in ("first", "second"):
+            program.record(tmp_path / f"{name}.pyscope")
+            program.tell("child('child_started', 'a')")
+            program.tell("child('child_terminated', 'a')")
+            program.tell("pyscope.stop()")
+    kept = KeptEvents((CHILD,))
+    for name in ("second", "first"):
+        assert kept.take(pyscope.load(tmp_path / f"{name}.pyscope"))  # type: ignore[arg-type]
+    told = kept.probe_events(CHILD)
+    assert told["time_ns"].tolist() == sorted(told["time_ns"].tolist())
+    assert told["reason"] == [""] * 4
+    assert len(told) == 4
 
 
 def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_ends_and_counts(
