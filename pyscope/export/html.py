@@ -86,13 +86,13 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     told: dict[str, Any] = {
         "hello": source.hello(trace),
         "messages": [
-            requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted),
+            requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted) | {"total": len(trace.scopes)},
             metrics.message(trace),
             losses.message(trace),
             findings.message(trace, 100, found=found),
             supervision.message(trace, 500),
             states.message(trace, 1000),
-            external.message(trace, 500, found=calls),
+            external.message(trace, 500, found=calls) | {"total": len(calls)},
         ],
         "flame": flame.tree(trace, placement=placement),
         "functions": functions.table(trace, limit=500),

@@ -48,7 +48,9 @@ def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(
     page: Page, stage: Stage
 ) -> None:
     sample = stage.service.metrics(1)
-    stage.send({**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1}})
+    stage.send(
+        {**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1, "start_ms": 0.0}}
+    )
     expect(page.locator(".tiles")).to_contain_text("77/s")
     expect(page.locator(".tiles")).to_contain_text("432 ms")
 
@@ -210,6 +212,18 @@ def test_a_finding_says_what_where_why_and_what_to_change(page: Page) -> None:
     expect(card(page, "timeout")).to_have_count(0)
 
 
+def test_a_finding_that_happened_often_has_the_time_of_the_first(page: Page, stage: Stage) -> None:
+    visit(page, "findings")
+    found = stage.service.findings()
+    for one, count in zip(found["findings"], (1, 3), strict=False):
+        one |= {"count": count, "time_ms": 1_795_576_758_000.0}
+    stage.send(found)
+    clock = page.evaluate("PyScope.format.clock(1795576758000, false)")
+    cards = page.locator(".card")
+    expect(cards.filter(has_text=f"3× first at {clock}")).to_have_count(1)
+    expect(cards.locator(".when", has_text=re.compile(f"^at {clock}$"))).to_have_count(1)
+
+
 def test_the_accesses_of_a_race_stand_side_by_side_with_their_stacks(page: Page) -> None:
     page.evaluate("location.hash = '#/findings/lost_update-1'")
     accesses = page.locator(".access")
@@ -342,6 +356,27 @@ def test_a_chart_of_one_sample_has_its_time(open_window: OpenWindow) -> None:
         drag(page)
         begin, end = re.findall(r"=(\d+)", page.url)
     assert 1_795_576_758_000 <= int(begin) < int(end) <= 1_795_576_759_000
+
+
+def test_losses_of_which_the_number_is_not_known_are_not_nothing(page: Page, stage: Stage) -> None:
+    losses = stage.service.losses()
+    stage.send(losses | {"rows": [losses["rows"][0] | {"count": 0}]})
+    expect(page.locator(".tile", has_text="Overhead")).to_contain_text("see Losses")
+    visit(page, "losses")
+    expect(page.get_by_role("row", name=re.compile("quieted not known"))).to_be_visible()
+    stage.send({"type": "losses", "rows": []})
+    visit(page, "overview")
+    expect(page.locator(".tile", has_text="Overhead")).to_contain_text("nothing lost")
+
+
+def test_the_errors_that_are_kept_are_of_what_the_rate_counts(page: Page, stage: Stage) -> None:
+    of_request = {"status": 500, "outcome": "raised"}
+    crashed = {"kind": "message", "status": 0, "outcome": "raised"}
+    rows = [stage.service.request(**values) for values in (of_request, crashed, crashed)]
+    tile = page.locator(".tile", has_text=re.compile("^Errors")).locator(".tile-detail")
+    before = int(tile.inner_text().split()[0])
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": rows})
+    expect(tile).to_have_text(f"{before + 1} kept")
 
 
 def test_functions_and_losses_are_tables(page: Page) -> None:

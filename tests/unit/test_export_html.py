@@ -202,6 +202,40 @@ def test_a_browser_shows_the_report_without_a_server(trace: Trace, tmp_path: Pat
     assert watched.wrong == []
 
 
+def test_a_report_says_when_it_was_made_of_which_processes_and_offers_only_what_it_holds(
+    trace: Trace, tmp_path: Path, watched: Watched
+) -> None:
+    watched.open(export.write(trace, "html", tmp_path / "report.html"))
+    page = watched.page
+    zone = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
+    day = page.evaluate("(at) => PyScope.format.day(at, false)", trace.start_ns / 1e6)
+    assert page.locator("[data-span]").inner_text().endswith(f" from {day} ({zone})")
+    box = page.locator('[data-chart="Throughput"] .u-over').bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"] + 40, steps=4)
+    page.mouse.up()
+    page.evaluate(
+        "location.hash = '#/resources'"
+    )  # had the drag gone to the flame graph, it would have been before
+    page.locator("main").get_by_role("cell", name=str(trace.processes[0].pid)).first.wait_for(timeout=60_000)
+    page.go_back()
+    page.locator("[data-span]").wait_for(timeout=60_000)
+    assert watched.wrong == []
+
+
+def test_a_report_of_very_many_requests_says_how_many_there_were(tmp_path: Path, watched: Watched) -> None:
+    many_requests(tmp_path / "run.pyscope")
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    watched.open(export.write(trace, "html"))
+    watched.page.evaluate("location.hash = '#/requests'")
+    tally = watched.page.locator("[data-tally]")
+    tally.wait_for(timeout=60_000)
+    total = f"{len(trace.scopes):,}".replace(",", "\u202f")
+    assert tally.inner_text() == f"1\u202f000, of {total} in the recording"
+
+
 def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: Watched) -> None:
     hostile(tmp_path / "run.pyscope")
     watched.open(export.write(pyscope.load(tmp_path / "run.pyscope"), "html"))

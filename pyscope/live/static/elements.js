@@ -54,6 +54,9 @@
     </code>`;
   });
 
+  /** What a saved report leaves out. */
+  const ofAll = (kept, total) => (total > kept ? `, of ${format.count(total)} in the recording` : "");
+
   function Empty({ title, children }) {
     return html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
   }
@@ -181,7 +184,7 @@
   }
 
   Object.assign(PyScope, {
-    html, memo, useSeldom, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, ofAll, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

@@ -60,10 +60,10 @@
     return millis ? `${seconds}.${String(date.getMilliseconds()).padStart(3, "0")}` : seconds;
   }
 
-  function day(value) {
+  function day(value, millis = true) {
     if (missing(value) || value <= 0) return UNKNOWN;
     const date = new Date(value);
-    return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(value)}`;
+    return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(value, millis)}`;
   }
 
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;

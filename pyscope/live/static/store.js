@@ -62,6 +62,7 @@
     status: null,
     connection: { state: "connecting", retryAt: 0 },
     metrics: [],
+    totals: {}, // of a saved report: how many requests and calls the recording has
     whole: null, // one sample of all the time of a recording that has ended
     losses: [],
     findings: { total: 0, findings: [] },
@@ -137,6 +138,7 @@
     traces(message) {
       first("traces", () => requests.clear());
       requests.put(message.requests);
+      data.totals.requests = message.total;
       return "requests";
     },
     metrics(message) {
@@ -170,6 +172,7 @@
     external(message) {
       first("external", () => external.clear());
       external.put(message.calls);
+      data.totals.external = message.total;
       return "external";
     },
   };

@@ -12,7 +12,7 @@
       <header>
         <${Badge} tone=${severity}>${SEVERITY[severity] ?? severity}<//>
         <span class="kind">${format.words(kind)}</span>
-        <span class="when">${count > 1 && html`<b>${format.count(count)}×</b> `}${time_ms > 0 && `last at ${format.clock(time_ms, false)}`}</span>
+        <span class="when">${count > 1 && html`<b>${format.count(count)}×</b> `}${time_ms > 0 && `${count > 1 ? "first " : ""}at ${format.clock(time_ms, false)}`}</span>
       </header>
       <h2><a href=${router.link("findings", id)}>${title}</a></h2>
       ${where && html`<p class="where"><${Location} at=${where} /></p>`}

@@ -35,7 +35,7 @@
   }
 
   function Resources() {
-    const [metrics] = useStore("metrics");
+    const [metrics, whole] = useStore("metrics", "whole");
     const names = fullest(metrics);
     const series = useMemo(() => mailboxLines(names), [names.join("\n")]);
     const sample = metrics.at(-1);
@@ -47,7 +47,7 @@
         <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
         ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} incrs=${WHOLE} />`}
       </div>
-      <${Processes} processes=${sample.processes ?? []} />
+      <${Processes} processes=${(whole ?? sample).processes ?? []} />
     </div>`;
   }
 
