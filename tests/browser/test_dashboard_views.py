@@ -328,6 +328,29 @@ def test_the_flame_graph_zooms_and_says_how_much_a_search_covers(page: Page) -> 
     expect(page.locator("[data-reset]")).to_be_visible()
 
 
+def test_a_zoom_stays_with_its_function_when_the_order_of_callees_changes(page: Page, stage: Stage) -> None:
+    def node(name: str, value: float, *children: object) -> dict[str, object]:
+        at = {"name": name, "value": value, "self_ms": 0.0, "calls": 1, "location": place("shop.py", 1, name)}
+        return at | {"children": list(children)}
+
+    def answer(*children: object) -> None:
+        window = {"from_ms": 0.0, "to_ms": 1.0}
+        stage.answers.flame = lambda: node("all", 10.0, *children) | {"window": window}  # type: ignore[method-assign]
+
+    answer(node("shop.sell", 6.0, node("shop.pay", 3.0)), node("shop.buy", 4.0))
+    visit(page, "flame")
+    page.locator('[data-path="0.0"]').click()
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    answer(node("shop.buy", 7.0), node("shop.sell", 3.0, node("shop.pay", 2.0)))
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator(".flame-facts")).to_contain_text("20.0 % of the time")
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    answer(node("shop.buy", 7.0))
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("[data-reset]")).to_have_count(0)
+    expect(page.locator(".flame-facts")).to_contain_text("100 % of the time")
+
+
 def test_resources_are_charts_and_a_table_of_processes(page: Page) -> None:
     visit(page, "resources")
     expect(page.locator("[data-chart] canvas")).to_have_count(4)

@@ -131,12 +131,13 @@
   // ---- what is asked of the server
 
   /**
-   * The answer to a GET, asked again every `every` milliseconds where that is given and the page is live.
+   * The answer to a GET, asked again every `every` milliseconds where that is given and the page is live, and when
+   * `again` is another value.
    * Returns { data, error, loading }; the last answer stays while a new one is on its way.
    */
-  function useAnswer(path, parameters, every = 0) {
+  function useAnswer(path, parameters, every = 0, again = 0) {
     const [answer, setAnswer] = useState({ data: null, error: "", loading: true });
-    const asked = JSON.stringify([path, parameters]);
+    const asked = JSON.stringify([path, parameters, again]);
     const shown = useRef(asked);
     useEffect(() => {
       let over = false;
