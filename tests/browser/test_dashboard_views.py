@@ -131,6 +131,27 @@ def test_requests_are_searched_and_filtered_and_the_address_keeps_both(page: Pag
     expect(page.get_by_label("At least")).to_have_value("1000")
 
 
+def test_a_search_is_still_there_after_a_look_at_one_of_what_it_found(page: Page) -> None:
+    visit(page, "requests")
+    page.get_by_role("button", name="Slowest").click()
+    page.locator("[data-search]").fill("tasks")
+    page.wait_for_url(re.compile("q=tasks"))
+    rows(page).first.get_by_role("link").click()
+    page.get_by_role("link", name="older").click()
+    page.get_by_role("link", name="← Requests").click()
+    expect(page.locator("[data-search]")).to_have_value("tasks")
+    expect(page.get_by_role("button", name="Slowest")).to_have_attribute("aria-pressed", "true")
+    visit(page, "findings")
+    page.get_by_role("button", name="crash").click()
+    expect(page.locator(".card")).to_have_count(1)
+    page.get_by_role("link", name="Evidence").click()
+    expect(page.locator(".card .evidence")).to_be_visible()
+    expect(page.locator(".card")).to_have_count(1)
+    page.get_by_role("link", name="Hide the evidence").click()
+    expect(page.locator(".card .evidence")).to_have_count(0)
+    expect(page.locator(".card")).to_have_count(1)
+
+
 def test_a_list_holds_two_thousand_requests_but_the_document_only_those_in_sight(
     page: Page, stage: Stage
 ) -> None:
@@ -184,6 +205,18 @@ def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page:
     expect(page.locator(".toolbar .tally")).to_have_text("8 spans")
     page.get_by_role("group", name="Kinds shown").get_by_role("button", name="attempts").click()
     expect(page.locator(".toolbar .tally")).to_have_text("5 spans")
+
+
+def test_a_request_whose_answer_is_older_than_its_end_is_asked_for_again(page: Page, stage: Stage) -> None:
+    whole = stage.answers.waterfall
+    answer = whole("1")
+    stage.answers.waterfall = lambda _: answer  # type: ignore[method-assign]
+    answer["request"] |= {"outcome": "open", "status": 0}
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [stage.service.request(id="1")]})  # it has ended
+    page.evaluate("location.hash = '#/requests/1'")
+    expect(page.locator(".request-head")).to_contain_text("open")
+    answer["request"] |= {"outcome": "returned", "status": 204}
+    expect(page.locator(".request-head")).to_contain_text("204")
 
 
 def test_a_request_that_the_recording_no_longer_holds_is_said_to_be_gone(page: Page) -> None:

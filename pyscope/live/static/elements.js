@@ -131,8 +131,8 @@
   // ---- what is asked of the server
 
   /**
-   * The answer to a GET, asked again every `every` milliseconds where that is given and the page is live, and when
-   * `again` is another value.
+   * The answer to a GET, asked again every `every` milliseconds (or every(answer)) where that is given and the page
+   * is live, and when `again` is another value.
    * Returns { data, error, loading }; the last answer stays while a new one is on its way.
    */
   function useAnswer(path, parameters, every = 0, again = 0) {
@@ -142,17 +142,19 @@
     useEffect(() => {
       let over = false;
       let timer;
+      let known = null;
       const ask = async () => {
         if (!PyScope.store.paused() || shown.current !== asked) {
           try {
             const data = await PyScope.source.get(path, parameters);
+            known = data;
             if (!over) setAnswer({ data, error: "", loading: false });
           } catch (error) {
             if (!over) setAnswer((last) => ({ data: shown.current === asked ? last.data : null, error: error.message, loading: false }));
           }
           shown.current = asked;
         }
-        const period = typeof every === "function" ? every() : every;
+        const period = typeof every === "function" ? every(known) : every;
         if (!over && period && PyScope.source.live) timer = setTimeout(ask, period);
       };
       setAnswer((last) => ({ ...last, loading: true }));

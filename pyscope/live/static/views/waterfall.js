@@ -95,9 +95,9 @@
     const [requests, findings] = useStore("requests", "findings");
     const isNarrow = useNarrow();
     const known = PyScope.store.find("requests", id);
-    // A request that goes on is asked for again until it has ended.
-    const { data, error, loading } = useAnswer(`api/requests/${encodeURIComponent(id)}`, {}, () =>
-      (PyScope.store.find("requests", id)?.outcome ?? "") === "open" ? 1000 : 0,
+    // A request that goes on is asked for again until the answer has its end, which may come later than the list's.
+    const { data, error, loading } = useAnswer(`api/requests/${encodeURIComponent(id)}`, {}, (answer) =>
+      (answer?.request ?? PyScope.store.find("requests", id))?.outcome === "open" ? 1000 : 0,
     );
     const [folded, setFolded] = useState(new Set());
     const [hidden, setHidden] = useState(new Set());
@@ -145,7 +145,7 @@
 
     if (!request) {
       return html`<div class="waterfall">
-        <p class="crumbs"><a href="#/requests">← Requests</a></p>
+        <p class="crumbs"><a href=${router.list("requests")}>← Requests</a></p>
         ${loading
           ? html`<p role="status" class="loading">Loading…</p>`
           : html`<${Empty} title="This request is not there">${error || "It is older than what the recording keeps."}<//>`}
@@ -154,7 +154,7 @@
     const chosen = spans.find((span) => span.id === picked);
     return html`<div class=${`waterfall ${chosen ? "with-details" : ""}`}>
       <div class="crumbs">
-        <a href="#/requests">← Requests</a>
+        <a href=${router.list("requests")}>← Requests</a>
         <span class="neighbours">
           ${newer && html`<a href=${router.link("requests", newer.id)}>newer</a>`}
           ${older && html`<a href=${router.link("requests", older.id)}>older</a>`}
