@@ -207,6 +207,17 @@ def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page:
     expect(page.locator(".toolbar .tally")).to_have_text("5 spans")
 
 
+def test_the_span_of_a_call_shows_its_function_before_its_module(page: Page, stage: Stage) -> None:
+    answer = stage.answers.waterfall("1")
+    name, function = "taskflow.data.repo.SyncRepo.tasks", "SyncRepo.tasks"
+    answer["spans"][1] |= {"name": name, "location": place("repo.py", 7, function), "detail": "Task-3"}
+    stage.answers.waterfall = lambda _: answer  # type: ignore[method-assign]
+    page.evaluate("location.hash = '#/requests/1'")
+    span = page.locator(".rows.spans [data-row]").nth(1).locator("[data-open]")
+    expect(span).to_have_text("SyncRepo.tasks taskflow.data.repo Task-3")
+    expect(span).to_have_attribute("title", f"{name}\nTask-3")
+
+
 def test_a_request_whose_answer_is_older_than_its_end_is_asked_for_again(page: Page, stage: Stage) -> None:
     whole = stage.answers.waterfall
     answer = whole("1")
@@ -255,6 +266,14 @@ def test_a_finding_that_happened_often_has_the_time_of_the_first(page: Page, sta
     cards = page.locator(".card")
     expect(cards.filter(has_text=f"3× first at {clock}")).to_have_count(1)
     expect(cards.locator(".when", has_text=re.compile(f"^at {clock}$"))).to_have_count(1)
+
+
+def test_the_facts_of_a_slow_call_have_labels_without_units(page: Page) -> None:
+    page.evaluate("location.hash = '#/findings/blocking_call_in_event_loop-1'")
+    evidence = page.locator(".evidence")
+    expect(evidence.locator(".pair", has_text="In all")).to_contain_text("450 ms")
+    expect(evidence.locator(".pair", has_text="Thread")).to_contain_text("MainThread")
+    expect(evidence).not_to_contain_text("total ms")
 
 
 def test_the_accesses_of_a_race_stand_side_by_side_with_their_stacks(page: Page) -> None:

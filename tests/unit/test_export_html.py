@@ -138,6 +138,13 @@ def many_requests(path: Path) -> None:
     writer.close()
 
 
+def test_the_requests_that_findings_lead_to_are_told_before_others(trace: Trace) -> None:
+    findings = {message["type"]: message for message in html.data(trace)["messages"]}["findings"]["findings"]
+    linked = list(dict.fromkeys(one["scope"] for one in findings if one["scope"]))
+    assert len(linked) > 1
+    assert list(html.data(trace)["waterfalls"])[: len(linked)] == linked
+
+
 def test_the_page_stays_small_however_much_was_recorded(tmp_path: Path) -> None:
     many_requests(tmp_path / "run.pyscope")
     text = html.render(pyscope.load(tmp_path / "run.pyscope"))

@@ -34,6 +34,13 @@
     return result;
   }
 
+  /** What a span is called: of a call the function first, which would be cut off behind its module. */
+  function titled({ kind, name, detail, location }) {
+    const own = location?.function;
+    if (kind !== "call" || !own || !name.endsWith(`.${own}`)) return html`${name}${detail && html` <small>${detail}</small>`}`;
+    return html`${own} <small>${name.slice(0, -own.length - 1)} ${detail}</small>`;
+  }
+
   function Facts({ request, cut }) {
     const facts = [
       ["Started", format.day(request.start_ms)],
@@ -138,7 +145,7 @@
           : html`<span class="fold"></span>`}
         <i class=${`swatch kind-${span.kind}`}></i>
         <button type="button" class="pick" data-open aria-pressed=${picked === span.id ? "true" : "false"} onClick=${() => setPicked(span.id)} onDblClick=${() => zoomTo(span)}
-          title=${span.detail ? `${span.name}\n${span.detail}` : span.name}>${span.name}${span.detail && html` <small>${span.detail}</small>`}</button>
+          title=${span.detail ? `${span.name}\n${span.detail}` : span.name}>${titled(span)}</button>
       </span>`,
       html`<${Bar} span=${span} from=${from} length=${length} />`,
     ];
