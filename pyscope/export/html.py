@@ -12,9 +12,6 @@ from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pyscope.analysis import external as external_calls
 from pyscope.analysis.placement import Placement
 from pyscope.views import (
@@ -86,11 +83,11 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     found = findings.find(trace, calls)
     by_scope = findings.by_scope(found)
     shown = findings.message(trace, 100, found=found)
-    wanted = _wanted(trace, shown["findings"], requests.notable(trace, _REQUESTS, by_scope))
+    wanted = requests.notable(trace, _REQUESTS, by_scope, findings.linked(shown))
     told: dict[str, Any] = {
         "hello": source.hello(trace),
         "messages": [
-            requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted) | {"total": len(trace.scopes)},
+            requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted),
             metrics.message(trace),
             losses.message(trace),
             shown,
@@ -113,17 +110,6 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
             room -= size
             told["waterfalls"][identity] = waterfall
     return told
-
-
-def _wanted(trace: Trace, shown: list[dict[str, Any]], notable: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of requests, the most wanted first: those that findings lead to, in their order, before the rest."""
-    wanted = [int(one["scope"]) for one in shown if one["scope"]]
-    scopes = trace.scopes["id"]
-    row_of = {int(scopes[row]): row for row in np.flatnonzero(np.isin(scopes, wanted)).tolist()}
-    linked = [row_of[identity] for identity in wanted if identity in row_of]
-    rows = np.concatenate((np.array(linked, np.int64), notable))
-    _, first = np.unique(rows, return_index=True)
-    return rows[np.sort(first)][:_REQUESTS]
 
 
 def _encoded(value: object) -> str:

@@ -54,7 +54,7 @@
     </code>`;
   });
 
-  /** What a saved report leaves out. */
+  /** What is not listed of a recording that has ended. */
   const ofAll = (kept, total) => (total > kept ? `, of ${format.count(total)} in the recording` : "");
 
   function Empty({ title, children }) {

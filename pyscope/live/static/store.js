@@ -62,7 +62,7 @@
     status: null,
     connection: { state: "connecting", retryAt: 0 },
     metrics: [],
-    totals: {}, // of a saved report: how many requests and calls the recording has
+    totals: {}, // of a recording that has ended: how many requests and calls the recording has
     whole: null, // one sample of all the time of a recording that has ended
     losses: [],
     findings: { total: 0, findings: [] },
