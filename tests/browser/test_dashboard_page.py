@@ -191,6 +191,7 @@ def test_what_became_of_the_source_is_said_on_every_view(
     for view in ("overview", "flame"):
         visit(page, view)
         expect(page.locator(f'[data-banner="{state}"]')).to_have_text(message)
+        expect(page.locator("#connection")).to_have_text("Connected")
     stage.send({"type": "status", "state": "live", "message": "", "at_ms": time.time() * 1000})
     expect(page.locator(f'[data-banner="{state}"]')).to_have_count(0)
 

@@ -53,6 +53,10 @@ def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(
     )
     expect(page.locator(".tiles")).to_contain_text("77/s")
     expect(page.locator(".tiles")).to_contain_text("432 ms")
+    expect(page.locator('[data-chart="Latency"] .values')).to_contain_text("p99 432 ms")
+    plot = page.locator('[data-chart="Latency"] .u-over')
+    plot.hover()
+    expect(page.locator('[data-chart="Latency"] .values')).not_to_contain_text("p99 432 ms")
 
 
 def drag(page: Page) -> None:
@@ -392,6 +396,12 @@ def test_a_zoom_stays_with_its_function_when_the_order_of_callees_changes(page: 
     answer(node("shop.sell", 6.0, node("shop.pay", 3.0)), node("shop.buy", 4.0))
     visit(page, "flame")
     page.locator('[data-path="0.0"]').click()
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    page.locator("[data-search]").press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).not_to_be_visible()
     expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
     answer(node("shop.buy", 7.0), node("shop.sell", 3.0, node("shop.pay", 2.0)))
     page.get_by_role("button", name="Refresh").click()

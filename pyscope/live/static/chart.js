@@ -25,9 +25,10 @@
 
   /**
    * series: [{ label, colour (a CSS variable's name), read(sample) → number or null, fill, width }]
+   * summary: a sample whose values the legend has, instead of the latest's, while nothing is pointed at.
    * show(value): as text; incrs: steps from tick to tick, such as BINARY or WHOLE. onSelect(from_ms, to_ms): a stretch that was dragged over.
    */
-  function Chart({ title, series, samples, show, height = 150, onSelect, note, incrs }) {
+  function Chart({ title, series, samples, summary, show, height = 150, onSelect, note, incrs }) {
     const place = useRef(null);
     const plot = useRef(null);
     const latest = useRef({ samples, series });
@@ -126,7 +127,7 @@
 
     useEffect(draw, [samples]);
 
-    const at = samples[pointed === null ? samples.length - 1 : Math.min(pointed, samples.length - 1)];
+    const at = pointed === null && summary ? summary : samples[pointed === null ? samples.length - 1 : Math.min(pointed, samples.length - 1)];
     const values = series.map((one) => [one, at ? show(one.read(at) ?? null) : format.UNKNOWN]);
     return html`<figure class="chart" data-chart=${title}>
       <figcaption>

@@ -53,7 +53,7 @@
     const shown = pointed && bars.includes(pointed) ? pointed.node : trail.at(-1);
 
     useEffect(() => {
-      const onEscape = (event) => event.key === "Escape" && !event.defaultPrevented && setPath((now) => now.slice(0, -1));
+      const onEscape = (event) => event.key === "Escape" && !event.defaultPrevented && !event.target.closest?.("input, dialog") && setPath((now) => now.slice(0, -1));
       addEventListener("keydown", onEscape);
       return () => removeEventListener("keydown", onEscape);
     }, []);

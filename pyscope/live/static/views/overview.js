@@ -104,10 +104,10 @@
       <${Span} whole=${whole} />
       <${Tiles} sample=${whole ?? metrics.at(-1)} requests=${requests} findings=${findings} losses=${losses} />
       <div class="charts">
-        <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} show=${format.rate} onSelect=${onSelect} note=${onSelect && html`<span class="note">drag: flame graph of a stretch</span>`} />
-        <${Chart} title="Latency" series=${LATENCY} samples=${metrics} show=${format.ms} onSelect=${onSelect} />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} onSelect=${onSelect} />
-        <${Chart} title="Events recorded" series=${EVENTS} samples=${metrics} show=${format.rate} onSelect=${onSelect} />
+        <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} summary=${whole} show=${format.rate} onSelect=${onSelect} note=${onSelect && html`<span class="note">drag: flame graph of a stretch</span>`} />
+        <${Chart} title="Latency" series=${LATENCY} samples=${metrics} summary=${whole} show=${format.ms} onSelect=${onSelect} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} onSelect=${onSelect} />
+        <${Chart} title="Events recorded" series=${EVENTS} samples=${metrics} summary=${whole} show=${format.rate} onSelect=${onSelect} />
       </div>
       <div class="two">
         <${LatestFindings} findings=${findings} />

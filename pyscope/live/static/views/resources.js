@@ -42,10 +42,10 @@
     if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
     return html`<div class="resources">
       <div class="charts">
-        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} show=${format.bytes} incrs=${BINARY} />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
-        <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
-        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} incrs=${WHOLE} />`}
+        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} summary=${whole} show=${format.bytes} incrs=${BINARY} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
+        <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
+        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} summary=${whole} show=${format.rate} incrs=${WHOLE} />`}
       </div>
       <${Processes} processes=${(whole ?? sample).processes ?? []} />
     </div>`;
