@@ -133,7 +133,7 @@
       <figcaption>
         <strong>${title}</strong>
         <span class="values">
-          ${values.map(([one, text]) => html`<span class="value"><i class="swatch" style=${{ background: `var(--${one.colour})` }}></i>${one.label} <b>${text}</b></span>`)}
+          ${values.map(([one, text]) => html`<span class="value"><i class="swatch" style=${{ background: `var(--${one.colour})` }}></i><span class="value-label" title=${one.label}>${one.label}</span> <b>${text}</b></span>`)}
         </span>
         ${note ?? null}
       </figcaption>
