@@ -240,6 +240,15 @@ def test_a_request_that_the_recording_no_longer_holds_is_said_to_be_gone(page: P
     expect(page.locator("main")).to_contain_text("No request has this id.")
 
 
+def test_of_a_request_whose_spans_are_not_kept_it_is_not_said_that_there_were_none(
+    page: Page, stage: Stage
+) -> None:
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [stage.service.request(id="gone")]})
+    page.evaluate("location.hash = '#/requests/gone'")
+    expect(page.locator(".rows.spans")).to_contain_text("No request has this id.")
+    expect(page.locator("main")).not_to_contain_text("Nothing was recorded")
+
+
 def test_a_finding_says_what_where_why_and_what_to_change(page: Page) -> None:
     visit(page, "findings")
     found = card(page, "n_plus_one_query")

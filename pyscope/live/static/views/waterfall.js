@@ -180,7 +180,7 @@
       html`<ul class="brief about" aria-label="Findings in this request">
         ${about.map((one) => html`<li key=${one.id}><a href=${router.link("findings", one.id)}><${Badge} tone=${one.severity}>${format.words(one.kind)}<//> <span>${one.title}</span></a></li>`)}
       </ul>`}
-      ${error && html`<p class="notice-inline" role="status">${error}</p>`}
+      ${error && data && html`<p class="notice-inline" role="status">${error}</p>`}
       <div class="toolbar">
         <${Search} label="Search spans" value=${query} onInput=${setQuery} />
         <div class="choice" role="group" aria-label="Kinds shown">
@@ -195,7 +195,7 @@
         <${Rows} kind="spans" label="Spans of the request" rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
           columns=${["Span", html`<span class="hidden">Time</span><${Axis} from=${from} length=${length} ticks=${isNarrow ? 2 : 5} />`]} cells=${cells}
           rowClass=${({ span }) => (span.outcome === "raised" ? "failed" : "")} onOpen=${(row) => setPicked(row.span.id)}
-          empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : "Nothing was recorded within this request."}<//>`} />
+          empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : data ? "Nothing was recorded within this request." : error}<//>`} />
         ${chosen && html`<${SpanDetails} span=${chosen} onZoom=${() => zoomTo(chosen)} onClose=${() => setPicked(null)} />`}
       </div>
     </div>`;
