@@ -185,6 +185,22 @@ def test_what_is_being_read_stays_where_it_is_when_new_requests_come_in(page: Pa
     assert after["y"] == before["y"]
 
 
+def test_another_order_or_search_begins_at_the_top(page: Page, stage: Stage) -> None:
+    visit(page, "requests")
+    stage.send(stage.service.traces(500))
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": [stage.service.request(duration_ms=98_000.0)]})
+    expect(page.locator("[data-tally]")).to_have_text("621")
+    page.locator(".rows").evaluate("(list) => { list.scrollTop = 5000 }")
+    expect(page.locator('[data-row="170"]')).to_be_visible()
+    page.get_by_role("button", name="Slowest").click()
+    expect(page.locator('[data-row="0"]')).to_contain_text("1 min 38 s")
+    expect(page.locator('[data-row="0"]')).to_be_in_viewport()
+    page.locator(".rows").evaluate("(list) => { list.scrollTop = 5000 }")
+    expect(page.locator('[data-row="170"]')).to_be_visible()
+    page.locator("[data-search]").fill("GET")
+    expect(page.locator('[data-row="0"]')).to_be_in_viewport()
+
+
 def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page: Page) -> None:
     visit(page, "requests")
     rows(page).first.get_by_role("link").click()

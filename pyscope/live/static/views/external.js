@@ -87,7 +87,7 @@
         <p class="facts-line">${format.ms(picked.duration_ms)} from ${format.clock(picked.start_ms)}${picked.client ? ` with ${picked.client}` : ""}${picked.repeated_by ? `, repeated by ${picked.repeated_by}` : ""} <${Location} at=${picked.location} /> ${picked.scope && html`<a href=${router.link("requests", picked.scope)}>the request</a>`}</p>
         <${Attempts} call=${picked} />
       </section>`}
-      <${Rows} kind=${isNarrow ? "external narrow" : "external"} label="External calls" rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells} selected=${id}
+      <${Rows} kind=${isNarrow ? "external narrow" : "external"} label="External calls" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells} selected=${id}
         columns=${isNarrow ? ["Service", "Outcome", "Duration", "Attempts"] : ["Time", "Service", "Peer", "Outcome", "Retries", "Duration", "Attempts"]}
         rowClass=${(one) => (SHOWN.failed(one) ? "failed" : "")} onOpen=${open}
         empty=${html`<${Empty} title=${calls.length ? "No call fits" : "No external calls yet"}>${calls.length ? "Change the search or the filter." : "HTTP, SMTP, Redis and storage calls appear here with each of their attempts."}<//>`} />

@@ -81,7 +81,7 @@
         <span class="tally" data-tally>${filtered ? `${format.count(rows.length)} of ${format.count(requests.length)}` : format.count(rows.length)}${ofAll(requests.length, totals.requests)}</span>
         <${PartsLegend} />
       </div>
-      <${Rows} kind=${isNarrow ? "requests narrow" : "requests"} label="Requests" rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30}
+      <${Rows} kind=${isNarrow ? "requests narrow" : "requests"} label="Requests" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30}
         columns=${isNarrow ? NARROW : WIDE} cells=${isNarrow ? narrowCells : wideCells} rowClass=${(one) => (failed(one) ? "failed" : "")}
         onOpen=${(one) => router.go("requests", one.id)}
         empty=${filtered

@@ -192,7 +192,7 @@
         <span class="tally">${format.plural(rows.length, "span")}</span>
       </div>
       <div class="with-aside">
-        <${Rows} kind="spans" label="Spans of the request" rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
+        <${Rows} kind="spans" label="Spans of the request" question=${query} rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
           columns=${["Span", html`<span class="hidden">Time</span><${Axis} from=${from} length=${length} ticks=${isNarrow ? 2 : 5} />`]} cells=${cells}
           rowClass=${({ span }) => (span.outcome === "raised" ? "failed" : "")} onOpen=${(row) => setPicked(row.span.id)}
           empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : data ? "Nothing was recorded within this request." : error}<//>`} />
