@@ -357,6 +357,13 @@ def test_queries_are_ordered_and_the_findings_on_them_stand_above(page: Page) ->
     expect(rows(page)).to_have_count(1)
 
 
+def test_statements_that_are_left_out_are_counted(page: Page, stage: Stage) -> None:
+    answer = stage.answers.queries() | {"total": 345}
+    stage.answers.queries = lambda: answer  # type: ignore[method-assign]
+    visit(page, "queries")
+    expect(page.locator(".toolbar .tally")).to_have_text("5 statements, of 345")
+
+
 def test_an_external_call_is_drawn_with_its_attempts_and_the_waits_between(page: Page) -> None:
     visit(page, "external")
     page.get_by_role("button", name="Timed out").click()

@@ -43,7 +43,7 @@
       <div class="toolbar">
         <${Search} label="Search statements and places" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Order" value=${order} onChange=${(value) => router.refine({ order: value })} options=${[["total", "Total"], ["count", "Count"], ["mean", "Mean"], ["max", "Longest"]]} />
-        <span class="tally">${format.plural(rows.length, "statement")}</span>
+        <span class="tally">${format.plural(rows.length, "statement")}${data?.total > all.length ? `, of ${format.count(data.total)}` : ""}</span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
       <${Rows} kind=${isNarrow ? "queries narrow" : "queries"} label="SQL statements" question=${JSON.stringify(parameters)} rows=${rows} height=${isNarrow ? 58 : 30}
