@@ -36,6 +36,7 @@ class _Request:
     error: str = ""
     start_ns: int = 0
     end_ns: int = 0
+    left_ns: int = 0  # when its process ended, in which it was open
     parent: int = 0
     pid: int = 0
     thread: str = ""
@@ -48,9 +49,13 @@ class _Request:
     external: int = 0
     findings: int = 0
 
+    def until(self, now_ns: int) -> int:
+        """When it ended; now if it goes on."""
+        return self.end_ns or self.left_ns or now_ns
+
     def row(self, now_ns: int) -> dict[str, Any]:
         """As in a message of type "traces"."""
-        wall = max(0, (self.end_ns or max(now_ns, self.start_ns)) - self.start_ns)
+        wall = max(0, self.until(now_ns) - self.start_ns)
         known = self.sql_ns + self.external_ns + self.lock_ns
         python = min(max(0, self.cpu_ns), max(0, wall - known))
         return {
@@ -131,7 +136,14 @@ class RequestTable:
         row = self._known(identity)
         if row is None or not row.kind:
             return None
-        return row.row(now_ns), row.start_ns, row.end_ns or now_ns
+        return row.row(now_ns), row.start_ns, row.until(now_ns)
+
+    def left(self, pid: int, now_ns: int) -> None:
+        """A process has ended: what is open in it does not go on."""
+        for identity, row in (*self._rows.items(), *self._lasting.items()):
+            if row.pid == pid and not row.end_ns and not row.left_ns:
+                row.left_ns = now_ns
+                self._changed[identity] = None
 
     def found(self, counts: Mapping[int, int]) -> None:
         """How many findings belong to each request, by its id. A count never falls: what was found stays found."""

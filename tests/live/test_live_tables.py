@@ -162,6 +162,35 @@ def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_e
     following.close()
 
 
+def test_a_request_of_a_child_that_is_killed_does_not_last(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+        program.tell(
+            "(lambda pid: pid or (Scope('request', 'GET /dies').enter(), time.sleep(0.1), os.kill(os.getpid(), 9)))"
+            "(os.fork())"
+        )
+        told: list[dict[str, Any]] = []
+        end = time.monotonic() + 60
+        while [process["state"] for process in following.described.get("processes", [])] != [
+            "recording",
+            "killed",
+        ]:
+            assert time.monotonic() < end
+            messages, _ = following.step(time.time_ns())
+            told += [row for one in messages if one["type"] == "traces" for row in one["requests"]]
+            time.sleep(0.01)
+        an_hour_later = time.time_ns() + 3_600_000_000_000
+        [row] = following.state(an_hour_later)[0]["requests"]
+        assert (row["name"], row["outcome"]) == ("GET /dies", "open")
+        assert row["duration_ms"] == told[-1]["duration_ms"] < 60_000
+    following.close()
+
+
 def test_of_children_that_are_gone_no_names_are_kept_and_new_ones_are_followed(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:

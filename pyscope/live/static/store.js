@@ -103,7 +103,8 @@
 
   /** What is open lasts: its server tells it again only when something happens in it. */
   function goOn(at_ms) {
-    const open = [...requests.items.values()].filter((one) => one.outcome === "open" && at_ms - one.start_ms > one.duration_ms);
+    const gone = new Set(data.hello.source.processes.filter((one) => one.state !== "recording").map((one) => one.pid));
+    const open = [...requests.items.values()].filter((one) => one.outcome === "open" && !gone.has(one.pid) && at_ms - one.start_ms > one.duration_ms);
     if (open.length === 0) return;
     requests.put(open.map((one) => ({ ...one, duration_ms: at_ms - one.start_ms })));
     changed("requests");
