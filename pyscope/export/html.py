@@ -82,17 +82,18 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
     calls = external_calls.find(trace)
     found = findings.find(trace, calls)
     by_scope = findings.by_scope(found)
-    wanted = requests.notable(trace, _REQUESTS, by_scope)
+    shown = findings.message(trace, 100, found=found)
+    wanted = requests.notable(trace, _REQUESTS, by_scope, findings.linked(shown))
     told: dict[str, Any] = {
         "hello": source.hello(trace),
         "messages": [
             requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted),
             metrics.message(trace),
             losses.message(trace),
-            findings.message(trace, 100, found=found),
+            shown,
             supervision.message(trace, 500),
             states.message(trace, 1000),
-            external.message(trace, 500, found=calls),
+            external.message(trace, 500, found=calls) | {"total": len(calls)},
         ],
         "flame": flame.tree(trace, placement=placement),
         "functions": functions.table(trace, limit=500),

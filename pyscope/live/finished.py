@@ -14,6 +14,8 @@ from pyscope.views import external, findings, losses, metrics, requests, source,
 
 __all__ = ["Finished"]
 
+_REQUESTS = 2000
+
 
 class Finished:
     """The whole trace of a recording. Raises RecordingError where it cannot be read."""
@@ -39,13 +41,15 @@ class Finished:
             trace = self.trace
             calls = external_calls.find(trace)
             found = findings.find(trace, calls)
+            by_scope, shown = findings.by_scope(found), findings.message(trace, found=found)
+            wanted = requests.notable(trace, _REQUESTS, by_scope, findings.linked(shown))
             self._state = [
-                requests.message(trace, findings=findings.by_scope(found)),
+                requests.message(trace, _REQUESTS, findings=by_scope, rows=wanted),
                 metrics.message(trace),
                 losses.message(trace),
-                findings.message(trace, found=found),
+                shown,
                 states.message(trace),
-                external.message(trace, limit=500, found=calls),
+                external.message(trace, limit=500, found=calls) | {"total": len(calls)},
                 supervision.message(trace),
             ]
         return self._state

@@ -50,6 +50,7 @@ class Following:
         self._described: dict[str, Any] = {}
         self._sample_due_ns = self._describe_due_ns = 0
         self._any_supervised = False
+        self._left: set[int] = set()  # numbers of processes that are known to have ended
 
     @property
     def alive(self) -> bool:
@@ -87,7 +88,17 @@ class Following:
             described = found != self._described
             self._described = found
             self._forget_children()
+            messages += self._leave(now_ns)
         return messages, described
+
+    def _leave(self, now_ns: int) -> list[Message]:
+        """The requests that were open in processes that have ended since the last time."""
+        gone = [one for one in self._follower.processes if one.ended and one.number not in self._left]
+        for process in gone:
+            self._left.add(process.number)
+            self._requests.left(process.record.info.pid, now_ns)
+        rows = self._requests.changes(now_ns) if gone else []
+        return [{"type": "traces", "at_ms": ms(now_ns), "requests": rows}] if rows else []
 
     def _forget_children(self) -> None:
         """Of a process that ended, and of which the window has nothing any more, the names are given up."""

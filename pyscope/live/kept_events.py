@@ -31,16 +31,23 @@ class KeptEvents:
             if len(found):
                 any_new = True
                 before = self._tables.get(event.kind)
-                self._tables[event.kind] = found if before is None else self._joined(before, found)
+                self._tables[event.kind] = self._joined([found] if before is None else [before, found])
         return any_new
 
-    def _joined(self, before: ProbeEvents, found: ProbeEvents) -> ProbeEvents:
+    def _joined(self, tables: list[ProbeEvents]) -> ProbeEvents:
+        """In order of time: a slice has one thread's events after another's, and may come upon older ones."""
+        order = np.argsort(np.concatenate([table["time_ns"] for table in tables]), kind="stable")[
+            -self._most :
+        ]
         columns: dict[str, Any] = {}
-        for name, old in ((name, before[name]) for name in before.keys()):  # noqa: SIM118
-            new = found[name]
-            both = [*old, *new] if isinstance(old, list) else np.concatenate((old, new))
-            columns[name] = both[-self._most :]
-        return found.of_columns(columns)
+        for name in tables[0].keys():  # noqa: SIM118
+            parts = [table[name] for table in tables]
+            if isinstance(parts[0], list):
+                values = [value for part in parts for value in part]
+                columns[name] = [values[at] for at in order.tolist()]
+            else:
+                columns[name] = np.concatenate(parts)[order]
+        return tables[-1].of_columns(columns)
 
     def probe_events(self, event: EventType) -> ProbeEvents:
         """As of a Trace."""

@@ -19,6 +19,7 @@ from pyscope.views.values import NAME, ms, text
 __all__ = ["Ended", "RequestTable"]
 
 MOST = 2000
+_MOST_LASTING = 200
 _MOST_OPEN_ATTEMPTS = 10_000
 
 
@@ -35,6 +36,7 @@ class _Request:
     error: str = ""
     start_ns: int = 0
     end_ns: int = 0
+    left_ns: int = 0  # when its process ended, in which it was open
     parent: int = 0
     pid: int = 0
     thread: str = ""
@@ -47,9 +49,13 @@ class _Request:
     external: int = 0
     findings: int = 0
 
+    def until(self, now_ns: int) -> int:
+        """When it ended; now if it goes on."""
+        return self.end_ns or self.left_ns or now_ns
+
     def row(self, now_ns: int) -> dict[str, Any]:
         """As in a message of type "traces"."""
-        wall = max(0, (self.end_ns or max(now_ns, self.start_ns)) - self.start_ns)
+        wall = max(0, self.until(now_ns) - self.start_ns)
         known = self.sql_ns + self.external_ns + self.lock_ns
         python = min(max(0, self.cpu_ns), max(0, wall - known))
         return {
@@ -90,10 +96,14 @@ class Ended:
 
 
 class RequestTable:
-    """The last requests. Ids of requests that changed are gathered until `changes` is called."""
+    """The last requests, and older ones that are still open: what takes long is what one looks for.
+
+    Ids of requests that changed are gathered until `changes` is called.
+    """
 
     def __init__(self) -> None:
         self._rows: OrderedDict[int, _Request] = OrderedDict()
+        self._lasting: OrderedDict[int, _Request] = OrderedDict()
         self._attempts: OrderedDict[int, int] = OrderedDict()  # scope by attempt
         self._changed: dict[int, None] = {}
         self.ended: list[Ended] = []
@@ -104,36 +114,50 @@ class RequestTable:
         self._waits(news)
         self._ends(news)
         while len(self._rows) > MOST:
-            self._rows.popitem(last=False)
+            identity, row = self._rows.popitem(last=False)
+            if row.kind and not row.end_ns:
+                self._lasting[identity] = row
+                if len(self._lasting) > _MOST_LASTING:
+                    self._lasting.popitem(last=False)
 
     def changes(self, now_ns: int) -> list[dict[str, Any]]:
         """The rows that changed since the last call, of which the begin is known."""
         changed, self._changed = self._changed, {}
-        rows = (self._rows.get(identity) for identity in changed)
+        rows = map(self._known, changed)
         return [row.row(now_ns) for row in rows if row is not None and row.kind]
 
     def all(self, now_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
-        """The last rows."""
+        """The last rows, after those that began before them and are open."""
         rows = [row for row in self._rows.values() if row.kind][-limit:]
-        return [row.row(now_ns) for row in rows]
+        return [row.row(now_ns) for row in (*self._lasting.values(), *rows)]
 
     def get(self, identity: int, now_ns: int) -> tuple[dict[str, Any], int, int] | None:
         """One row, and when it began and ended (ns; now if it is open)."""
-        row = self._rows.get(identity)
+        row = self._known(identity)
         if row is None or not row.kind:
             return None
-        return row.row(now_ns), row.start_ns, row.end_ns or now_ns
+        return row.row(now_ns), row.start_ns, row.until(now_ns)
+
+    def left(self, pid: int, now_ns: int) -> None:
+        """A process has ended: what is open in it does not go on."""
+        for identity, row in (*self._rows.items(), *self._lasting.items()):
+            if row.pid == pid and not row.end_ns and not row.left_ns:
+                row.left_ns = now_ns
+                self._changed[identity] = None
 
     def found(self, counts: Mapping[int, int]) -> None:
         """How many findings belong to each request, by its id. A count never falls: what was found stays found."""
         for identity, count in counts.items():
-            row = self._rows.get(identity)
+            row = self._known(identity)
             if row is not None and count > row.findings:
                 row.findings = count
                 self._changed[identity] = None
 
+    def _known(self, identity: int) -> _Request | None:
+        return self._rows.get(identity) or self._lasting.get(identity)
+
     def _at(self, identity: int) -> _Request:
-        row = self._rows.get(identity)
+        row = self._known(identity)
         if row is None:
             row = self._rows[identity] = _Request(identity)
         return row
@@ -157,6 +181,8 @@ class RequestTable:
         )
         for identity, time_ns, duration_ns, route, status, cpu_ns, outcome, error in ends:
             row = self._at(identity)
+            if self._lasting.pop(identity, None):
+                self._rows[identity] = row  # among the last that ended
             row.end_ns = time_ns
             if not row.start_ns:
                 row.start_ns = time_ns - duration_ns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pyscope.analysis import ranking
@@ -23,7 +23,7 @@ from pyscope.views.values import NAME, STATEMENT, identity, ms, place, places, t
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["Found", "by_scope", "find", "message"]
+__all__ = ["Found", "by_scope", "find", "linked", "message"]
 
 Found: TypeAlias = Sequence[tuple[Ranked, Evidence]]
 """Findings with their evidence, worst first."""
@@ -60,6 +60,11 @@ def by_scope(found: Found) -> dict[int, int]:
     for _, evidence in found:
         counts.update({scope for one in evidence for scope in _scopes(one)} - {0})
     return dict(counts)
+
+
+def linked(shown: Mapping[str, Any]) -> list[int]:
+    """The ids of the requests that the findings of a message lead to, in their order."""
+    return [int(one["scope"]) for one in shown["findings"] if one["scope"]]
 
 
 def _scopes(one: object) -> tuple[int, ...]:

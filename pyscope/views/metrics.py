@@ -38,11 +38,14 @@ def message(trace: Trace, step_ms: float | None = None, *, since_ms: float | Non
 
 
 def whole(trace: Trace) -> dict[str, Any] | None:
-    """One sample of all the trace's time; None if it has none. CPU is the mean, memory the last."""
+    """One sample of all the trace's time, with its begin as `start_ms`; None if it has none.
+
+    CPU is the mean, memory the last.
+    """
     start, end = trace.start_ns, trace.end_ns
     if end <= start:
         return None
-    found = _between(trace, np.array([start - 1, end], np.int64))[0]
+    found = _between(trace, np.array([start - 1, end], np.int64))[0] | {"start_ms": ms(start)}
     used = resources.find(trace)
     if used.cpu_usage_samples:  # processes came and went: their means and last values do not add up
         found["cpu_percent"] = round(float(np.mean([s.value for s in used.cpu_usage_samples])), 2)

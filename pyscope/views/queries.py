@@ -18,10 +18,10 @@ __all__ = ["table"]
 
 
 def table(trace: Trace, limit: int = 200) -> dict[str, Any]:
-    """The statements with the most time, at most `limit`; `call_site` is where most of each were sent."""
+    """The statements with the most time, at most `limit` of `total`; `call_site` is where most of each were sent."""
     sent = trace.probe_events(SENT)
     if not len(sent):
-        return {"queries": []}
+        return {"total": 0, "queries": []}
     statements, which = np.unique(sent["statement"], return_inverse=True)
     duration = sent["duration_ns"]
     count = np.bincount(which)
@@ -35,6 +35,7 @@ def table(trace: Trace, limit: int = 200) -> dict[str, Any]:
     for at in np.argsort(how_often, kind="stable").tolist():
         best[int(of_stacks[at])] = int(stacks[at])
     return {
+        "total": len(statements),
         "queries": [
             {
                 "statement": text(trace.strings[int(statements[at])], STATEMENT),
@@ -46,7 +47,7 @@ def table(trace: Trace, limit: int = 200) -> dict[str, Any]:
                 "requests": int(requests[at]),
             }
             for at in np.argsort(-total, kind="stable")[: max(0, limit)].tolist()
-        ]
+        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +29,10 @@ def message(
     """The last `limit` requests in order of their begin.
 
     `since_ms`: only those that ended or still ran then. `findings`: how many belong to a scope, by its id. `rows`:
-    these rows of `Trace.scopes` instead.
+    these rows of `Trace.scopes` instead; `total` says then how many the trace has.
     """
     scopes = trace.scopes
+    chosen = rows is not None
     if rows is not None:
         rows = np.sort(rows)
     elif since_ms is not None:
@@ -43,13 +44,16 @@ def message(
         "type": "traces",
         "at_ms": ms(trace.end_ns),
         "requests": [shown.at(int(row)) for row in rows[-limit:]] if limit > 0 else [],
-    }
+    } | ({"total": len(scopes)} if chosen else {})
 
 
-def notable(trace: Trace, limit: int, findings: Mapping[int, int]) -> NDArray[np.int64]:
+def notable(
+    trace: Trace, limit: int, findings: Mapping[int, int], linked: Sequence[int] = ()
+) -> NDArray[np.int64]:
     """Rows of the requests that one would ask for, the most wanted first.
 
-    In turn: the slowest of each route, those with findings, those that failed, the slowest of all, the last.
+    First those with the ids `linked`, in their order. Then in turn: the slowest of each route, those with findings,
+    those that failed, the slowest of all, the last.
     """
     scopes = trace.scopes
     count = len(scopes)
@@ -72,6 +76,9 @@ def notable(trace: Trace, limit: int, findings: Mapping[int, int]) -> NDArray[np
     # By rank within its column, then by column; a row counts where it comes first.
     rank = np.concatenate([np.arange(len(rows)) for rows in columns])
     rows = np.concatenate(columns)[np.argsort(rank, kind="stable")]
+    row_of = {int(scopes["id"][row]): row for row in np.flatnonzero(np.isin(scopes["id"], linked)).tolist()}
+    first_of_all = [row_of[identity] for identity in linked if identity in row_of]
+    rows = np.concatenate((np.array(first_of_all, np.int64), rows))
     found, first = np.unique(rows, return_index=True)
     wanted: NDArray[np.int64] = found[np.argsort(first)][: max(0, limit)].astype(np.int64)
     return wanted

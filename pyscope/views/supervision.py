@@ -18,6 +18,7 @@ __all__ = ["message"]
 
 _MOST_NODES = 1000
 _DEEPEST = 20
+_OF_PROCESSES = ("subprocess", "multiprocessing")  # children of one name are often several at a time
 _STATES = {"child_started": "running", "child_restarted": "running", "child_shutdown": "shutdown"}
 
 
@@ -30,6 +31,9 @@ class _Node:
     since_ns: int = 0
     pid: int = 0
     children: dict[str, _Node] = field(default_factory=dict)
+    ended: dict[str, str] = field(
+        default_factory=dict
+    )  # by name: the key of the child that last ended in order
     is_child: bool = False
 
 
@@ -37,7 +41,8 @@ def message(trace: Trace, limit: int = 1000) -> dict[str, Any]:
     """The tree, and the last `limit` events in order of time.
 
     A supervisor that is another's child stands below it. "threading", "asyncio", "subprocess", "multiprocessing" and
-    "interpreter" stand for the supervisor of children that have none. Of very many children those that failed and the
+    "interpreter" stand for the supervisor of children that have none. Of processes of one name each stands for itself
+    that runs or has failed; of those that ended in order the last. Of very many children those that failed and the
     latest are kept.
     """
     events = trace.probe_events(CHILD)
@@ -70,10 +75,13 @@ def _tree(trace: Trace, events: Any) -> list[dict[str, Any]]:
     for kind, supervisor, child, restarts, pid, time, reason in zip(*columns, events["reason"], strict=True):
         above = supervisors.setdefault(strings[supervisor], _Node(strings[supervisor], since_ns=time))
         name = strings[child]
-        node = above.children.get(name)
+        key = f"{name} {pid}" if above.name in _OF_PROCESSES else name
+        node = above.children.get(key)
         if node is None:
-            node = above.children[name] = _Node(name, since_ns=time, is_child=True)
+            node = above.children[key] = _Node(name, since_ns=time, is_child=True)
         _happened(above, node, strings[kind], restarts, reason, time, pid)
+        if key != name:
+            _make_room(above, node, key)
     for above in list(supervisors.values()):
         for name, node in above.children.items():
             below = supervisors.get(name)
@@ -100,6 +108,18 @@ def _happened(above: _Node, node: _Node, kind: str, restarts: int, reason: str, 
     node.reason = reason or (node.reason if kind == "child_restarted" else "")
     node.since_ns = time
     node.pid = pid or node.pid
+
+
+def _make_room(above: _Node, node: _Node, key: str) -> None:
+    """A child that has ended in order takes the place of its namesake that did before."""
+    before = above.ended.get(node.name)
+    if node.state in ("running", "failed"):
+        if before == key:
+            del above.ended[node.name]
+    else:
+        if before is not None and before != key:
+            del above.children[before]
+        above.ended[node.name] = key
 
 
 def _has(node: _Node, name: str, supervisors: dict[str, _Node]) -> bool:

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from benchmarks.page import heap_and_nodes
 from tests.browser.conftest import OpenWindow
+from tests.browser.messages import Service
 from tests.browser.page import VIEWS, card, open_page, rows, settle, visit
 from tests.browser.stage import Stage
 
@@ -72,6 +73,23 @@ def test_no_view_is_wider_than_a_phone(open_window: OpenWindow, stage: Stage) ->
     bar = page.get_by_role("navigation").bounding_box()
     assert bar is not None
     assert bar["y"] + bar["height"] == pytest.approx(PHONE["height"], abs=1)
+
+
+@pytest.mark.parametrize("size", [PHONE, {"width": 1280, "height": 800}])
+def test_names_of_any_length_leave_the_page_its_width_and_its_state(
+    open_window: OpenWindow, size: dict[str, int]
+) -> None:
+    with Stage(Service(name="n" * 3000, text="n" * 300)).open() as stage:
+        page = open_page(open_window(viewport=size), stage.url)
+        for place in PLACES:
+            show(page, place)
+            wide, main = page.evaluate(
+                "[document.documentElement.scrollWidth, document.querySelector('main').scrollWidth]"
+            )
+            assert wide <= size["width"], place
+            assert main <= size["width"], place
+        badge = page.locator(".source .badge")
+        assert badge.evaluate("(badge) => badge.scrollWidth <= badge.clientWidth")
 
 
 def test_keys_choose_views_search_and_walk_through_lists(page: Page) -> None:
@@ -191,6 +209,7 @@ def test_what_became_of_the_source_is_said_on_every_view(
     for view in ("overview", "flame"):
         visit(page, view)
         expect(page.locator(f'[data-banner="{state}"]')).to_have_text(message)
+        expect(page.locator("#connection")).to_have_text("Connected")
     stage.send({"type": "status", "state": "live", "message": "", "at_ms": time.time() * 1000})
     expect(page.locator(f'[data-banner="{state}"]')).to_have_count(0)
 

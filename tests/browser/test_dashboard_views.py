@@ -10,6 +10,15 @@ from tests.browser.messages import HOSTILE, Service, place
 from tests.browser.page import VIEWS, card, open_page, rows, settle, visit
 from tests.browser.stage import Stage
 
+RESOLVED = """(colour) => {
+  const probe = document.body.appendChild(document.createElement("i"));
+  probe.style.color = colour;
+  const found = getComputedStyle(probe).color;
+  probe.remove();
+  return found;
+}"""
+"""What a colour is called by a browser."""
+
 
 @pytest.fixture
 def page(open_window: OpenWindow, stage: Stage) -> Page:
@@ -39,12 +48,19 @@ def test_the_figures_of_a_recording_that_has_ended_are_those_of_all_its_time(
     page: Page, stage: Stage
 ) -> None:
     sample = stage.service.metrics(1)
-    stage.send({**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1}})
+    stage.send(
+        {**sample, "whole": sample["samples"][0] | {"throughput": 77.0, "p99_ms": 432.1, "start_ms": 0.0}}
+    )
     expect(page.locator(".tiles")).to_contain_text("77/s")
     expect(page.locator(".tiles")).to_contain_text("432 ms")
+    expect(page.locator('[data-chart="Latency"] .values')).to_contain_text("p99 432 ms")
+    plot = page.locator('[data-chart="Latency"] .u-over')
+    plot.hover()
+    expect(page.locator('[data-chart="Latency"] .values')).not_to_contain_text("p99 432 ms")
 
 
-def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
+def drag(page: Page) -> None:
+    """Over some of the first chart's time."""
     plot = page.locator('[data-chart="Throughput"] .u-over')
     box = plot.bounding_box()
     assert box is not None
@@ -52,108 +68,12 @@ def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) ->
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 40, steps=4)
     page.mouse.up()
-    page.wait_for_url(re.compile(r"#/flame\?from=\d{13}&to=\d{13}$"))
+    page.wait_for_url(re.compile(r"#/flame\?from=\d+&to=\d+$"))
+
+
+def test_dragging_over_a_chart_opens_the_flame_graph_of_that_time(page: Page) -> None:
+    drag(page)
     expect(page.get_by_role("button", name="Chosen stretch")).to_have_attribute("aria-pressed", "true")
-
-
-def test_a_new_request_stands_on_top_and_one_that_ends_keeps_its_place(page: Page, stage: Stage) -> None:
-    visit(page, "requests")
-    opened = stage.service.request(name="GET /slow", outcome="open", status=0)
-    stage.send({"type": "traces", "at_ms": 0.0, "requests": [opened]})
-    expect(rows(page).first).to_contain_text("GET /slow")
-    expect(rows(page).first).to_contain_text("open")
-    stage.send({"type": "traces", "at_ms": 0.0, "requests": [stage.service.request(name="GET /next")]})
-    stage.send(
-        {"type": "traces", "at_ms": 0.0, "requests": [opened | {"outcome": "returned", "status": 204}]}
-    )
-    expect(rows(page).nth(0)).to_contain_text("GET /next")
-    expect(rows(page).nth(1)).to_contain_text("204")
-    expect(page.locator("[data-tally]")).to_have_text("122")
-
-
-def test_requests_are_searched_and_filtered_and_the_address_keeps_both(page: Page, stage: Stage) -> None:
-    visit(page, "requests")
-    odd = [
-        stage.service.request(name="GET /odd", status=503, outcome="raised", error="OddError: no"),
-        stage.service.request(name="GET /odd", status=200, outcome="returned", duration_ms=4000.0),
-        stage.service.request(name="Odd.message", kind="message", status=0, outcome="returned", error=""),
-    ]
-    stage.send({"type": "traces", "at_ms": 0.0, "requests": odd})
-    page.locator("[data-search]").fill("odd")
-    expect(page.locator("[data-tally]")).to_have_text("3 of 123")
-    page.get_by_role("button", name="Errors").click()
-    expect(page.locator("[data-tally]")).to_have_text("1 of 123")
-    expect(rows(page)).to_contain_text(["503"])
-    page.get_by_role("button", name="All", exact=True).click()
-    page.get_by_label("Kind").select_option("message")
-    expect(rows(page)).to_contain_text(["Odd.message"])
-    page.get_by_label("Kind").select_option("")
-    page.get_by_label("At least").select_option("1000")
-    expect(rows(page)).to_contain_text(["4.00 s"])
-    page.reload()
-    expect(page.locator("[data-search]")).to_have_value("odd")
-    expect(page.get_by_label("At least")).to_have_value("1000")
-
-
-def test_a_list_holds_two_thousand_requests_but_the_document_only_those_in_sight(
-    page: Page, stage: Stage
-) -> None:
-    visit(page, "requests")
-    for _ in range(6):
-        stage.send(stage.service.traces(500))
-    expect(page.locator("[data-tally]")).to_have_text("2\u202f000")
-    assert rows(page).count() < 60
-    newest = stage.service.traces(1)["requests"][0]["id"]
-    page.locator(".rows").evaluate("(list) => list.scrollTo(0, list.scrollHeight)")
-    expect(page.locator(f'[data-row="1999"][data-id="{int(newest) - 2000}"]')).to_be_visible()
-    assert rows(page).count() < 60
-
-
-def test_what_is_being_read_stays_where_it_is_when_new_requests_come_in(page: Page, stage: Stage) -> None:
-    visit(page, "requests")
-    page.locator(".rows").evaluate("(list) => list.scrollTo(0, 900)")
-    settle(page)
-    read = rows(page).nth(12)
-    identity, before = read.get_attribute("data-id"), read.bounding_box()
-    stage.send(stage.service.traces(40))
-    expect(page.locator("[data-tally]")).to_have_text("160")
-    settle(page)
-    after = page.locator(f'[data-id="{identity}"]').bounding_box()
-    assert before is not None
-    assert after is not None
-    assert after["y"] == before["y"]
-
-
-def test_a_waterfall_draws_spans_on_one_time_axis_and_shows_the_chosen_one(page: Page) -> None:
-    visit(page, "requests")
-    rows(page).first.get_by_role("link").click()
-    expect(page.locator(".request-head h2")).to_have_text("GET /projects/3/dashboard")
-    expect(page.get_by_text("14 short spans")).to_be_visible()
-    spans = page.locator(".rows.spans [data-row]")
-    expect(spans.nth(0)).to_contain_text("GET /projects/3/dashboard")
-    expect(spans.nth(3)).to_contain_text("36.0 ms")
-    whole, part = (spans.nth(row).locator(".span-bar").bounding_box() for row in (0, 3))
-    assert whole is not None
-    assert part is not None
-    assert part["width"] / whole["width"] == pytest.approx(36 / 48, abs=0.02)
-    assert (part["x"] - whole["x"]) / whole["width"] == pytest.approx(3 / 48, abs=0.02)
-    spans.nth(5).locator("[data-open]").click()
-    details = page.get_by_role("complementary", name="Chosen span")
-    expect(details).to_contain_text("SELECT users.id, users.name FROM users WHERE users.id = ?")
-    expect(details).to_contain_text("dashboard.py:21")
-    details.get_by_role("button", name="Zoom to it").click()
-    expect(page.locator("[data-reset]")).to_be_visible()
-    page.locator("[data-reset]").click()
-    page.get_by_role("button", name="Fold taskflow.services.dashboard.project_dashboard").click()
-    expect(page.locator(".toolbar .tally")).to_have_text("8 spans")
-    page.get_by_role("group", name="Kinds shown").get_by_role("button", name="attempts").click()
-    expect(page.locator(".toolbar .tally")).to_have_text("5 spans")
-
-
-def test_a_request_that_the_recording_no_longer_holds_is_said_to_be_gone(page: Page) -> None:
-    page.evaluate("location.hash = '#/requests/gone'")
-    expect(page.locator("main")).to_contain_text("This request is not there")
-    expect(page.locator("main")).to_contain_text("No request has this id.")
 
 
 def test_a_finding_says_what_where_why_and_what_to_change(page: Page) -> None:
@@ -174,6 +94,26 @@ def test_a_finding_says_what_where_why_and_what_to_change(page: Page) -> None:
     page.get_by_role("group", name="Kind").get_by_role("button", name=re.compile("crash")).click()
     expect(card(page, "crash")).to_be_visible()
     expect(card(page, "timeout")).to_have_count(0)
+
+
+def test_a_finding_that_happened_often_has_the_time_of_the_first(page: Page, stage: Stage) -> None:
+    visit(page, "findings")
+    found = stage.service.findings()
+    for one, count in zip(found["findings"], (1, 3), strict=False):
+        one |= {"count": count, "time_ms": 1_795_576_758_000.0}
+    stage.send(found)
+    clock = page.evaluate("PyScope.format.clock(1795576758000, false)")
+    cards = page.locator(".card")
+    expect(cards.filter(has_text=f"3× first at {clock}")).to_have_count(1)
+    expect(cards.locator(".when", has_text=re.compile(f"^at {clock}$"))).to_have_count(1)
+
+
+def test_the_facts_of_a_slow_call_have_labels_without_units(page: Page) -> None:
+    page.evaluate("location.hash = '#/findings/blocking_call_in_event_loop-1'")
+    evidence = page.locator(".evidence")
+    expect(evidence.locator(".pair", has_text="In all")).to_contain_text("450 ms")
+    expect(evidence.locator(".pair", has_text="Thread")).to_contain_text("MainThread")
+    expect(evidence).not_to_contain_text("total ms")
 
 
 def test_the_accesses_of_a_race_stand_side_by_side_with_their_stacks(page: Page) -> None:
@@ -202,6 +142,22 @@ def test_the_supervision_tree_shows_states_restarts_and_what_happened(page: Page
     expect(page.locator(".event .stack li")).to_have_count(2)
 
 
+def test_what_ended_in_order_is_not_shown_as_an_error(page: Page, stage: Stage) -> None:
+    visit(page, "supervision")
+    told = stage.service.supervision()
+    tree = told["tree"][0] | {"children": []}
+    ended = tree | {"name": "valkey", "state": "shutdown", "reason": "exit code 0"}
+    event = told["events"][0] | {"kind": "child_shutdown", "reason": "exit code 0"}
+    stopped = event | {"child": "actor", "reason": "shutdown", "time_ms": event["time_ms"] + 1}
+    stage.send(told | {"tree": [tree | {"children": [ended]}], "events": [event, stopped]})
+    expect(page.locator(".event")).to_have_count(2)
+    expect(page.locator(".event .error-text")).to_have_count(0)
+    expect(page.locator(".event").nth(1)).to_contain_text("exit code 0")
+    red = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--bad').trim()")
+    expect(page.locator(".node-reason")).to_have_text("exit code 0")
+    expect(page.locator(".node-reason")).not_to_have_css("color", page.evaluate(RESOLVED, red))
+
+
 def test_queries_are_ordered_and_the_findings_on_them_stand_above(page: Page) -> None:
     visit(page, "queries")
     expect(page.locator(".mini")).to_contain_text("Task.assignee")
@@ -210,6 +166,13 @@ def test_queries_are_ordered_and_the_findings_on_them_stand_above(page: Page) ->
     expect(rows(page).first).to_contain_text("FROM notifications")
     page.locator("[data-search]").fill("projects")
     expect(rows(page)).to_have_count(1)
+
+
+def test_statements_that_are_left_out_are_counted(page: Page, stage: Stage) -> None:
+    answer = stage.answers.queries() | {"total": 345}
+    stage.answers.queries = lambda: answer  # type: ignore[method-assign]
+    visit(page, "queries")
+    expect(page.locator(".toolbar .tally")).to_have_text("5 statements, of 345")
 
 
 def test_an_external_call_is_drawn_with_its_attempts_and_the_waits_between(page: Page) -> None:
@@ -264,11 +227,84 @@ def test_the_flame_graph_zooms_and_says_how_much_a_search_covers(page: Page) -> 
     expect(page.locator("[data-reset]")).to_be_visible()
 
 
+def test_a_zoom_stays_with_its_function_when_the_order_of_callees_changes(page: Page, stage: Stage) -> None:
+    def node(name: str, value: float, *children: object) -> dict[str, object]:
+        at = {"name": name, "value": value, "self_ms": 0.0, "calls": 1, "location": place("shop.py", 1, name)}
+        return at | {"children": list(children)}
+
+    def answer(*children: object) -> None:
+        window = {"from_ms": 0.0, "to_ms": 1.0}
+        stage.answers.flame = lambda: node("all", 10.0, *children) | {"window": window}  # type: ignore[method-assign]
+
+    answer(node("shop.sell", 6.0, node("shop.pay", 3.0)), node("shop.buy", 4.0))
+    visit(page, "flame")
+    page.locator('[data-path="0.0"]').click()
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    page.locator("[data-search]").press("Escape")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).not_to_be_visible()
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    answer(node("shop.buy", 7.0), node("shop.sell", 3.0, node("shop.pay", 2.0)))
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator(".flame-facts")).to_contain_text("20.0 % of the time")
+    expect(page.locator(".flame .crumbs")).to_contain_text("all › shop.sell › shop.pay")
+    answer(node("shop.buy", 7.0))
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.locator("[data-reset]")).to_have_count(0)
+    expect(page.locator(".flame-facts")).to_contain_text("100 % of the time")
+
+
 def test_resources_are_charts_and_a_table_of_processes(page: Page) -> None:
     visit(page, "resources")
     expect(page.locator("[data-chart] canvas")).to_have_count(4)
     expect(page.locator('[data-chart="Mailboxes"]')).to_contain_text("ProjectWorker-3")
     expect(page.get_by_role("row", name=re.compile("4250 report"))).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.0, "0 ms"), (0.0004, "0.4 µs"), (0.00996, "10 µs"), (0.9994, "999 µs"), (0.9996, "1.00 ms"),
+        (9.996, "10.0 ms"), (99.96, "100 ms"), (999.4, "999 ms"), (999.6, "1.00 s"), (59_940.0, "59.9 s"),
+        (59_970.0, "1 min 0 s"), (119_700.0, "2 min 0 s"), (3_599_700.0, "1 h 0 min"), (7_199_000.0, "2 h 0 min"),
+    ],
+)  # fmt: skip
+def test_a_duration_is_rounded_before_its_unit_is_chosen(page: Page, milliseconds: float, text: str) -> None:
+    assert page.evaluate("(value) => PyScope.format.ms(value)", milliseconds) == text
+
+
+def test_a_chart_of_one_sample_has_its_time(open_window: OpenWindow) -> None:
+    service = Service()
+    stage = Stage(service)
+    stage.greeting = [service.hello(), service.metrics(1, at=1_795_576_758.5)]
+    with stage.open():
+        page = open_page(open_window(viewport={"width": 1280, "height": 800}), stage.url)
+        drag(page)
+        begin, end = re.findall(r"=(\d+)", page.url)
+    assert 1_795_576_758_000 <= int(begin) < int(end) <= 1_795_576_759_000
+
+
+def test_losses_of_which_the_number_is_not_known_are_not_nothing(page: Page, stage: Stage) -> None:
+    losses = stage.service.losses()
+    stage.send(losses | {"rows": [losses["rows"][0] | {"count": 0}]})
+    expect(page.locator(".tile", has_text="Overhead")).to_contain_text("see Losses")
+    visit(page, "losses")
+    expect(page.get_by_role("row", name=re.compile("quieted not known"))).to_be_visible()
+    stage.send({"type": "losses", "rows": []})
+    visit(page, "overview")
+    expect(page.locator(".tile", has_text="Overhead")).to_contain_text("nothing lost")
+
+
+def test_the_errors_that_are_kept_are_of_what_the_rate_counts(page: Page, stage: Stage) -> None:
+    of_request = {"status": 500, "outcome": "raised"}
+    crashed = {"kind": "message", "status": 0, "outcome": "raised"}
+    rows = [stage.service.request(**values) for values in (of_request, crashed, crashed)]
+    tile = page.locator(".tile", has_text=re.compile("^Errors")).locator(".tile-detail")
+    before = int(tile.inner_text().split()[0])
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": rows})
+    expect(tile).to_have_text(f"{before + 1} kept")
 
 
 def test_functions_and_losses_are_tables(page: Page) -> None:

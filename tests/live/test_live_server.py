@@ -231,6 +231,20 @@ def test_a_finished_recording_is_shown_whole(tmp_path: Path) -> None:
         assert page.http.get("/api/download").content == path.read_bytes()
 
 
+def test_of_a_finished_recording_the_requests_are_listed_that_one_would_ask_for(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        program.tell("one_request('GET /fails', 'no')")
+        program.tell("requests(700, 3)")
+        program.end()
+    with looking_at(path) as page:
+        page.hear(lambda: page.state == "ended")
+        told = page.hear_type("traces")
+        assert (len(told["requests"]), told["total"]) == (2000, 2101)
+        assert told["requests"][0]["name"] == "GET /fails"
+
+
 def test_a_recording_that_replaces_a_finished_one_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from recorded import Recorded
 
 import pyscope
 from pyscope.codec import preferred
+from pyscope.events.supervision import CHILD
 from pyscope.live.following import Following
+from pyscope.live.kept_events import KeptEvents
 from pyscope.live.source import FileSource
 from pyscope.views import external, requests, states, supervision
 
@@ -106,6 +109,85 @@ def test_requests_states_and_supervision_are_those_of_the_saved_recording(tmp_pa
     assert [event["kind"] for event in found["supervision"]["events"]] == [
         event["kind"] for event in supervision.message(trace)["events"]
     ]
+    following.close()
+
+
+def test_events_that_are_come_upon_late_stand_in_order_of_time(tmp_path: Path) -> None:
+    with Recorded(tmp_path) as program:
+        for name in ("first", "second"):
+            program.record(tmp_path / f"{name}.pyscope")
+            program.tell("child('child_started', 'a')")
+            program.tell("child('child_terminated', 'a')")
+            program.tell("pyscope.stop()")
+    kept = KeptEvents((CHILD,))
+    for name in ("second", "first"):
+        assert kept.take(pyscope.load(tmp_path / f"{name}.pyscope"))  # type: ignore[arg-type]
+    told = kept.probe_events(CHILD)
+    assert told["time_ns"].tolist() == sorted(told["time_ns"].tolist())
+    assert told["reason"] == [""] * 4
+    assert len(told) == 4
+
+
+def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_ends_and_counts(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+
+        def step_until(known: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
+            end = time.monotonic() + 60
+            while True:
+                following.step(time.time_ns())
+                rows: list[dict[str, Any]] = following.state(time.time_ns())[0]["requests"]
+                if known(rows):
+                    return rows
+                assert time.monotonic() < end
+
+        program.tell("globals().update(slow=Scope('request', 'GET /slow').enter())")
+        step_until(lambda rows: len(rows) == 1)
+        for _ in range(3):
+            program.tell("requests(500, 2)")
+            following.step(time.time_ns())
+        program.tell("one_request('GET /last')")
+        rows = step_until(lambda rows: rows[-1]["name"] == "GET /last")
+        assert (rows[0]["name"], rows[0]["outcome"]) == ("GET /slow", "open")
+        program.tell("slow.leave()")
+        rows = step_until(lambda rows: rows[-1]["name"] == "GET /slow")
+        assert rows[-1]["outcome"] == "returned"
+    following.close()
+
+
+def test_a_request_of_a_child_that_is_killed_does_not_last(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+        program.tell(
+            "(lambda pid: pid or (Scope('request', 'GET /dies').enter(), time.sleep(0.1), os.kill(os.getpid(), 9)))"
+            "(os.fork())"
+        )
+        told: list[dict[str, Any]] = []
+        end = time.monotonic() + 60
+        while [process["state"] for process in following.described.get("processes", [])] != [
+            "recording",
+            "killed",
+        ]:
+            assert time.monotonic() < end
+            messages, _ = following.step(time.time_ns())
+            told += [row for one in messages if one["type"] == "traces" for row in one["requests"]]
+            time.sleep(0.01)
+        an_hour_later = time.time_ns() + 3_600_000_000_000
+        [row] = following.state(an_hour_later)[0]["requests"]
+        assert (row["name"], row["outcome"]) == ("GET /dies", "open")
+        assert row["duration_ms"] == told[-1]["duration_ms"] < 60_000
     following.close()
 
 

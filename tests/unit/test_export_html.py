@@ -138,6 +138,13 @@ def many_requests(path: Path) -> None:
     writer.close()
 
 
+def test_the_requests_that_findings_lead_to_are_told_before_others(trace: Trace) -> None:
+    findings = {message["type"]: message for message in html.data(trace)["messages"]}["findings"]["findings"]
+    linked = list(dict.fromkeys(one["scope"] for one in findings if one["scope"]))
+    assert len(linked) > 1
+    assert list(html.data(trace)["waterfalls"])[: len(linked)] == linked
+
+
 def test_the_page_stays_small_however_much_was_recorded(tmp_path: Path) -> None:
     many_requests(tmp_path / "run.pyscope")
     text = html.render(pyscope.load(tmp_path / "run.pyscope"))
@@ -200,6 +207,40 @@ def test_a_browser_shows_the_report_without_a_server(trace: Trace, tmp_path: Pat
         page.evaluate(f"location.hash = '#/{view}'")
         page.locator("main").get_by_text(text).first.wait_for(timeout=60_000)
     assert watched.wrong == []
+
+
+def test_a_report_says_when_it_was_made_of_which_processes_and_offers_only_what_it_holds(
+    trace: Trace, tmp_path: Path, watched: Watched
+) -> None:
+    watched.open(export.write(trace, "html", tmp_path / "report.html"))
+    page = watched.page
+    zone = page.evaluate("Intl.DateTimeFormat().resolvedOptions().timeZone")
+    day = page.evaluate("(at) => PyScope.format.day(at, false)", trace.start_ns / 1e6)
+    assert page.locator("[data-span]").inner_text().endswith(f" from {day} ({zone})")
+    box = page.locator('[data-chart="Throughput"] .u-over').bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"] + 40, steps=4)
+    page.mouse.up()
+    page.evaluate(
+        "location.hash = '#/resources'"
+    )  # had the drag gone to the flame graph, it would have been before
+    page.locator("main").get_by_role("cell", name=str(trace.processes[0].pid)).first.wait_for(timeout=60_000)
+    page.go_back()
+    page.locator("[data-span]").wait_for(timeout=60_000)
+    assert watched.wrong == []
+
+
+def test_a_report_of_very_many_requests_says_how_many_there_were(tmp_path: Path, watched: Watched) -> None:
+    many_requests(tmp_path / "run.pyscope")
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    watched.open(export.write(trace, "html"))
+    watched.page.evaluate("location.hash = '#/requests'")
+    tally = watched.page.locator("[data-tally]")
+    tally.wait_for(timeout=60_000)
+    total = f"{len(trace.scopes):,}".replace(",", "\u202f")
+    assert tally.inner_text() == f"1\u202f000, of {total} in the recording"
 
 
 def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: Watched) -> None:

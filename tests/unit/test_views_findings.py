@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -153,13 +154,13 @@ def test_values_are_what_json_and_javascript_can_hold(value: object, shown: obje
 # --- supervision -----------------------------------------------------------------------------------
 
 
-def supervised(path: Path, *events: tuple[str, str, str, str]) -> Trace:
-    """A recording of events (kind, supervisor, child, reason), a millisecond apart."""
+def supervised(path: Path, *events: tuple[str, str, str, str], pids: Sequence[int] = ()) -> Trace:
+    """A recording of events (kind, supervisor, child, reason), a millisecond apart. `pids`: of the children."""
     writer = RecordingWriter(path / "run.pyscope")
     base = writer.clock()[0]
     page = Page(base)
     for at, (kind, supervisor, child, reason) in enumerate(events, 1):
-        numbers = [-1, 0, *map(writer.string, (kind, supervisor, child)), 0]
+        numbers = [-1, pids[at - 1] if pids else 0, *map(writer.string, (kind, supervisor, child)), 0]
         page.probe(base + at * 1_000_000, CHILD.kind, 0, numbers, [reason])
     writer.chunk(0, page.words, base_ticks=base, name="MainThread", os_tid=1)
     writer.close()
@@ -208,6 +209,22 @@ def test_a_supervisor_that_gave_up_has_failed_until_it_starts_children_again(tmp
         supervised(tmp_path, *given_up, ("child_restarted", "projects", "worker", ""))
     )["tree"]
     assert (node["state"], node["children"][0]["state"]) == ("running", "running")
+
+
+def test_processes_of_one_name_stand_for_themselves_while_they_run_and_if_they_failed(tmp_path: Path) -> None:
+    steps = (
+        ("child_started", "", 1), ("child_started", "", 2), ("child_terminated", "exit code 1", 1),
+        ("child_shutdown", "exit code 0", 2), ("child_started", "", 3), ("child_shutdown", "exit code 0", 3),
+        ("child_started", "", 4), ("child_started", "", 2),
+    )  # fmt: skip
+    events = [(kind, "subprocess", "python", reason) for kind, reason, _ in steps]
+    [node] = supervision.message(supervised(tmp_path, *events, pids=[pid for *_, pid in steps]))["tree"]
+    assert [(child["name"], child["pid"], child["state"]) for child in node["children"]] == [
+        ("python", 1, "failed"),
+        ("python", 3, "shutdown"),
+        ("python", 4, "running"),
+        ("python", 2, "running"),
+    ]
 
 
 def test_supervisors_in_a_circle_are_told_all_the_same(tmp_path: Path) -> None:

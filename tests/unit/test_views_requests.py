@@ -168,7 +168,7 @@ def test_equal_statements_are_one_row(trace: Trace) -> None:
     assert one["max_ms"] >= one["mean_ms"]
     totals = [row["total_ms"] for row in rows]
     assert totals == sorted(totals, reverse=True)
-    assert queries.table(trace, 1)["queries"] == rows[:1]
+    assert queries.table(trace, 1) == {"total": len(rows), "queries": rows[:1]}
 
 
 def test_a_call_to_another_service_has_its_attempts_and_waits(trace: Trace) -> None:

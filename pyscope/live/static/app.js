@@ -48,11 +48,11 @@
   }
 
   function Connection() {
-    const [connection] = useStore("connection");
+    const [connection, status] = useStore("connection", "status");
     const seconds = useSeconds(connection.retryAt);
     const text = {
       connecting: "Connecting…",
-      live: "Live",
+      live: (status?.state ?? "live") === "live" ? "Live" : "Connected", // to what does not go on
       lost: seconds > 0 ? `Reconnecting in ${seconds} s…` : "Reconnecting…",
       refused: "Refused",
       saved: "Saved report",

@@ -6,6 +6,7 @@
   const { useEffect, useLayoutEffect, useRef, useState } = preactHooks;
   const BINARY = Array.from({ length: 50 }, (_, power) => 2 ** power);
   const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000];
+  const HUNDREDTHS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, ...WHOLE]; // steps that two digits after the point tell apart
   const PERIOD = 250; // milliseconds between two drawings, at least
 
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -24,9 +25,10 @@
 
   /**
    * series: [{ label, colour (a CSS variable's name), read(sample) → number or null, fill, width }]
+   * summary: a sample whose values the legend has, instead of the latest's, while nothing is pointed at.
    * show(value): as text; incrs: steps from tick to tick, such as BINARY or WHOLE. onSelect(from_ms, to_ms): a stretch that was dragged over.
    */
-  function Chart({ title, series, samples, show, height = 150, onSelect, note, incrs }) {
+  function Chart({ title, series, samples, summary, show, height = 150, onSelect, note, incrs }) {
     const place = useRef(null);
     const plot = useRef(null);
     const latest = useRef({ samples, series });
@@ -63,16 +65,19 @@
             width: Math.max(120, place.current.clientWidth),
             height,
             legend: { show: false },
-            padding: [8, 28, 0, 0], // half a label of the time stands right of the last tick
+            padding: [8, 40, 0, 0], // half a label of the time stands right of the last tick
             cursor: {
               y: false,
               points: { size: 6 },
               drag: { x: Boolean(onSelect), y: false, setScale: false },
               sync: { key: "time" },
             },
-            scales: { x: { time: true }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1] } },
+            scales: {
+              x: { time: true, range: ({ data: [times] }, low, high) => (times.length === 1 ? [times[0] - 0.5, times[0] + 0.5] : [low, high]) },
+              y: { range: (_, low, high) => [0, high > 0 ? high * 1.12 : 1] },
+            },
             axes: [
-              { ...axis(22, (_, ticks) => ticks.map((tick) => format.clock(tick * 1000, false))), space: 84 },
+              { ...axis(22, (_, ticks) => ticks.map((tick) => format.clock(tick * 1000, ticks[1] - ticks[0] < 1))), space: 84 },
               { ...axis(58, (_, ticks) => ticks.map((tick) => show(tick))), space: 28, ...(incrs ? { incrs } : {}) },
             ],
             series: [
@@ -82,7 +87,7 @@
                 stroke: colour(one.colour),
                 width: one.width ?? 1.5,
                 fill: one.fill ? `${colour(one.colour)}26` : undefined,
-                points: { show: false },
+                points: { show: (plotted) => plotted.data[0].length === 1 }, // one sample is no line
                 spanGaps: true,
               })),
             ],
@@ -122,13 +127,13 @@
 
     useEffect(draw, [samples]);
 
-    const at = samples[pointed === null ? samples.length - 1 : Math.min(pointed, samples.length - 1)];
+    const at = pointed === null && summary ? summary : samples[pointed === null ? samples.length - 1 : Math.min(pointed, samples.length - 1)];
     const values = series.map((one) => [one, at ? show(one.read(at) ?? null) : format.UNKNOWN]);
     return html`<figure class="chart" data-chart=${title}>
       <figcaption>
         <strong>${title}</strong>
         <span class="values">
-          ${values.map(([one, text]) => html`<span class="value"><i class="swatch" style=${{ background: `var(--${one.colour})` }}></i>${one.label} <b>${text}</b></span>`)}
+          ${values.map(([one, text]) => html`<span class="value"><i class="swatch" style=${{ background: `var(--${one.colour})` }}></i><span class="value-label" title=${one.label}>${one.label}</span> <b>${text}</b></span>`)}
         </span>
         ${note ?? null}
       </figcaption>
@@ -136,5 +141,5 @@
     </figure>`;
   }
 
-  Object.assign(PyScope, { Chart, BINARY, WHOLE });
+  Object.assign(PyScope, { Chart, BINARY, HUNDREDTHS, WHOLE });
 })();

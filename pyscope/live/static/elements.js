@@ -54,6 +54,9 @@
     </code>`;
   });
 
+  /** What is not listed of a recording that has ended. */
+  const ofAll = (kept, total) => (total > kept ? `, of ${format.count(total)} in the recording` : "");
+
   function Empty({ title, children }) {
     return html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
   }
@@ -128,27 +131,30 @@
   // ---- what is asked of the server
 
   /**
-   * The answer to a GET, asked again every `every` milliseconds where that is given and the page is live.
+   * The answer to a GET, asked again every `every` milliseconds (or every(answer)) where that is given and the page
+   * is live, and when `again` is another value.
    * Returns { data, error, loading }; the last answer stays while a new one is on its way.
    */
-  function useAnswer(path, parameters, every = 0) {
+  function useAnswer(path, parameters, every = 0, again = 0) {
     const [answer, setAnswer] = useState({ data: null, error: "", loading: true });
-    const asked = JSON.stringify([path, parameters]);
+    const asked = JSON.stringify([path, parameters, again]);
     const shown = useRef(asked);
     useEffect(() => {
       let over = false;
       let timer;
+      let known = null;
       const ask = async () => {
         if (!PyScope.store.paused() || shown.current !== asked) {
           try {
             const data = await PyScope.source.get(path, parameters);
+            known = data;
             if (!over) setAnswer({ data, error: "", loading: false });
           } catch (error) {
             if (!over) setAnswer((last) => ({ data: shown.current === asked ? last.data : null, error: error.message, loading: false }));
           }
           shown.current = asked;
         }
-        const period = typeof every === "function" ? every() : every;
+        const period = typeof every === "function" ? every(known) : every;
         if (!over && period && PyScope.source.live) timer = setTimeout(ask, period);
       };
       setAnswer((last) => ({ ...last, loading: true }));
@@ -181,7 +187,7 @@
   }
 
   Object.assign(PyScope, {
-    html, memo, useSeldom, Location, Stack, Statement, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, ofAll, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

@@ -5,18 +5,22 @@
   const UNKNOWN = "–";
   const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 
-  /** A duration: three digits that matter, in the unit that fits. */
+  /** A duration: three digits that matter, in the unit that fits. It is rounded before its unit is chosen: never 60 s. */
   function ms(value) {
     if (missing(value)) return UNKNOWN;
-    const size = Math.abs(value);
-    if (size >= 3_600_000) return `${Math.floor(value / 3_600_000)} h ${Math.round((value % 3_600_000) / 60_000)} min`;
-    if (size >= 60_000) return `${Math.floor(value / 60_000)} min ${Math.round((value % 60_000) / 1000)} s`;
-    if (size >= 1000) return `${(value / 1000).toPrecision(3)} s`;
-    if (size >= 100) return `${value.toFixed(0)} ms`;
-    if (size >= 10) return `${value.toFixed(1)} ms`;
-    if (size >= 1) return `${value.toFixed(2)} ms`;
-    if (size === 0) return "0 ms";
-    return `${(value * 1000).toFixed(size >= 0.01 ? 0 : 1)} µs`;
+    if (value < 0) return `-${ms(-value)}`;
+    if (value >= 3_599_500) {
+      const minutes = Math.round(value / 60_000);
+      return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+    }
+    if (value >= 59_950) {
+      const seconds = Math.round(value / 1000);
+      return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+    }
+    if (value >= 999.5) return `${(value / 1000).toPrecision(3)} s`;
+    if (value >= 0.9995) return `${value.toPrecision(3)} ms`;
+    if (value === 0) return "0 ms";
+    return `${(value * 1000).toFixed(value >= 0.00995 ? 0 : 1)} µs`;
   }
 
   function bytes(value) {
@@ -56,10 +60,10 @@
     return millis ? `${seconds}.${String(date.getMilliseconds()).padStart(3, "0")}` : seconds;
   }
 
-  function day(value) {
+  function day(value, millis = true) {
     if (missing(value) || value <= 0) return UNKNOWN;
     const date = new Date(value);
-    return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(value)}`;
+    return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${clock(value, millis)}`;
   }
 
   const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;

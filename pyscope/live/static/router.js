@@ -36,12 +36,16 @@
   }
 
   let current = parse(location.hash);
+  const lists = new Map(); // view -> how its list was searched and filtered last
 
   function link(view, id = "", parameters = {}) {
     const kept = Object.entries(parameters).filter(([, value]) => value !== "" && value !== null && value !== undefined);
     const query = new URLSearchParams(kept).toString();
     return `#/${view}${id === "" ? "" : `/${encodeURIComponent(id)}`}${query ? `?${query}` : ""}`;
   }
+
+  /** The list of a view as it was left. */
+  const list = (view) => link(view, "", lists.get(view));
 
   function go(view, id, parameters) {
     location.hash = link(view, id, parameters);
@@ -53,14 +57,20 @@
     update();
   }
 
+  function note() {
+    if (current.id === "") lists.set(current.view, current.parameters);
+  }
+
   function update() {
     current = parse(location.hash);
+    note();
     for (const tell of listeners) tell();
   }
 
+  note();
   addEventListener("hashchange", update);
 
-  PyScope.router = { VIEWS, link, go, refine, now: () => current };
+  PyScope.router = { VIEWS, link, list, go, refine, now: () => current };
   PyScope.useRoute = () => {
     const [, tick] = useState(0);
     useEffect(() => {

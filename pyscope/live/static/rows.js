@@ -44,9 +44,10 @@
   /**
    * rows: the items; idOf(row): its key; cells(row): the row's cells; columns: titles (a title may be a node);
    * height: of a row in pixels; rowClass(row), onOpen(row), selected: an id.
-   * What is being read stays where it is when rows come in above it.
+   * What is being read stays where it is when rows come in above it; `question`: what was searched and how it is ordered,
+   * with another one the list begins at its top.
    */
-  function Rows({ label, rows, idOf, cells, columns, height, kind, rowClass, onOpen, selected, empty }) {
+  function Rows({ label, rows, idOf, cells, columns, height, kind, rowClass, onOpen, selected, question, empty }) {
     const box = useRef(null);
     const anchor = useRef(null);
     const elements = useRef({ made: 0, of: new Map(), at: new Map(), shift: 0 });
@@ -60,6 +61,11 @@
       observer.observe(element);
       return () => observer.disconnect();
     }, []);
+
+    useLayoutEffect(() => {
+      anchor.current = null;
+      box.current.scrollTop = 0;
+    }, [question]);
 
     useLayoutEffect(() => {
       const element = box.current;

@@ -6,23 +6,35 @@
   const { useLayoutEffect, useState } = preactHooks;
 
   const LIMITS = { requests: 2000, state: 2000, external: 1000, metrics: 600, findings: 200 };
+  const MOST_SPARED = 200; // open requests and calls that stay although newer ones would push them out
   const FRAME = 8;
   const LATEST = 90; // milliseconds that what arrived may wait for that
   const MAIN_SHARE = 0.6; // the share of the main thread that rendering may take when much arrives
 
-  /** Newest-last items by id; the oldest go when there are too many. An item that changes keeps its place. */
+  /**
+   * Newest-last items by id; the oldest go when there are too many, but for some that are open: for them one waits.
+   * An item that changes keeps its place; one that was spared stands among the newest when it ends.
+   */
   class Recent {
     constructor(limit) {
       this.limit = limit;
       this.items = new Map();
+      this.spared = new Set();
       this.list = null;
     }
 
     put(items) {
-      for (const item of items) this.items.set(item.id, item);
+      for (const item of items) {
+        if (item.outcome !== "open" && this.spared.delete(item.id)) this.items.delete(item.id);
+        this.items.set(item.id, item);
+      }
       let surplus = this.items.size - this.limit;
       if (surplus > 0) {
-        for (const id of this.items.keys()) {
+        for (const [id, item] of this.items) {
+          if (item.outcome === "open" && (this.spared.has(id) || this.spared.size < MOST_SPARED)) {
+            this.spared.add(id);
+            continue;
+          }
           this.items.delete(id);
           if (--surplus === 0) break;
         }
@@ -32,6 +44,7 @@
 
     clear() {
       this.items.clear();
+      this.spared.clear();
       this.list = null;
     }
 
@@ -49,6 +62,7 @@
     status: null,
     connection: { state: "connecting", retryAt: 0 },
     metrics: [],
+    totals: {}, // of a recording that has ended: how many requests and calls the recording has
     whole: null, // one sample of all the time of a recording that has ended
     losses: [],
     findings: { total: 0, findings: [] },
@@ -87,6 +101,15 @@
     });
   }
 
+  /** What is open lasts: its server tells it again only when something happens in it. */
+  function goOn(at_ms) {
+    const gone = new Set(data.hello.source.processes.filter((one) => one.state !== "recording").map((one) => one.pid));
+    const open = [...requests.items.values()].filter((one) => one.outcome === "open" && !gone.has(one.pid) && at_ms - one.start_ms > one.duration_ms);
+    if (open.length === 0) return;
+    requests.put(open.map((one) => ({ ...one, duration_ms: at_ms - one.start_ms })));
+    changed("requests");
+  }
+
   const SEVERITIES = ["error", "warning", "info"];
   let seen = new Map(); // findings in the order in which they came
 
@@ -116,6 +139,7 @@
     traces(message) {
       first("traces", () => requests.clear());
       requests.put(message.requests);
+      data.totals.requests = message.total;
       return "requests";
     },
     metrics(message) {
@@ -125,6 +149,7 @@
       const fresh = message.samples.filter((sample) => sample.at_ms > last);
       data.metrics = [...data.metrics, ...fresh].slice(-LIMITS.metrics);
       data.whole = message.whole ?? null;
+      if (fresh.length && data.hello?.source.recording) goOn(fresh.at(-1).at_ms);
       return "metrics";
     },
     losses(message) {
@@ -148,6 +173,7 @@
     external(message) {
       first("external", () => external.clear());
       external.put(message.calls);
+      data.totals.external = message.total;
       return "external";
     },
   };

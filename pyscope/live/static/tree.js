@@ -16,6 +16,19 @@
     return trail;
   }
 
+  /** The path in another tree to the functions that `trail` leads through, as far as they are there. */
+  function follow(root, trail) {
+    const path = [];
+    let node = root;
+    for (const { name, location } of trail.slice(1)) {
+      const index = (node.children ?? []).findIndex((one) => one.name === name && one.location?.line === location?.line);
+      if (index < 0) break;
+      path.push(index);
+      node = node.children[index];
+    }
+    return path;
+  }
+
   /**
    * The bars to draw with the node at `path` as wide as the graph: [{ node, path, depth, left, width }], left and
    * width as shares. The node's ancestors stand above it at full width; what would be thinner than a pixel is left out.
@@ -48,5 +61,5 @@
     return (node.children ?? []).reduce((sum, child) => sum + matched(child, wanted), 0);
   }
 
-  PyScope.tree = { walk, bars, matched };
+  PyScope.tree = { walk, follow, bars, matched };
 })();

@@ -61,7 +61,14 @@
   function Rest({ details }) {
     return Object.entries(details)
       .filter(([name, value]) => !SHOWN.has(name) && value !== null && value !== "" && typeof value !== "object")
-      .map(([name, value]) => html`<${Pair} label=${format.words(name)}>${fact(name, value)}<//>`);
+      .map(([name, value]) => html`<${Pair} label=${labelOf(name)}>${fact(name, value)}<//>`);
+  }
+
+  const LABELS = { total_ms: "In all", pid: "PID" };
+
+  function labelOf(name) {
+    const words = format.words(name.replace(/_ms$/, ""));
+    return LABELS[name] ?? words[0].toUpperCase() + words.slice(1);
   }
 
   function fact(name, value) {

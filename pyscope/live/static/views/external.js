@@ -1,7 +1,7 @@
 // Calls to other services: every attempt and every wait between two of them, drawn on the call's own time line.
 "use strict";
 (() => {
-  const { html, memo, format, router, Rows, Search, Choice, Badge, Location, Empty, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, Rows, Search, Choice, Badge, Location, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const TONES = { succeeded: "good", failed: "error", timed_out: "error", cancelled: "warning", open: "info" };
   const tone = (outcome) => TONES[outcome] ?? "plain";
@@ -54,7 +54,7 @@
   };
 
   function External() {
-    const [calls] = useStore("external");
+    const [calls, totals] = useStore("external", "totals");
     const { id, parameters } = useRoute();
     const isNarrow = useNarrow();
     const { q = "", only = "" } = parameters;
@@ -74,7 +74,7 @@
       <div class="toolbar">
         <${Search} label="Search service, peer, error" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Which" value=${only} onChange=${(value) => router.refine({ only: value })} options=${[["", "All"], ["failed", "Failed"], ["timed", "Timed out"], ["retried", "Retried"]]} />
-        <span class="tally">${format.plural(rows.length, "call")}</span>
+        <span class="tally">${format.plural(rows.length, "call")}${ofAll(calls.length, totals.external)}</span>
         <ul class="legend" aria-label="Colours of the attempts"><li><i class="attempt succeeded"></i>answered</li><li><i class="attempt failed"></i>failed</li><li><i class="attempt timed_out"></i>timed out</li><li><i class="backoff"></i>backoff</li></ul>
       </div>
       ${picked &&
@@ -87,7 +87,7 @@
         <p class="facts-line">${format.ms(picked.duration_ms)} from ${format.clock(picked.start_ms)}${picked.client ? ` with ${picked.client}` : ""}${picked.repeated_by ? `, repeated by ${picked.repeated_by}` : ""} <${Location} at=${picked.location} /> ${picked.scope && html`<a href=${router.link("requests", picked.scope)}>the request</a>`}</p>
         <${Attempts} call=${picked} />
       </section>`}
-      <${Rows} kind=${isNarrow ? "external narrow" : "external"} label="External calls" rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells} selected=${id}
+      <${Rows} kind=${isNarrow ? "external narrow" : "external"} label="External calls" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells} selected=${id}
         columns=${isNarrow ? ["Service", "Outcome", "Duration", "Attempts"] : ["Time", "Service", "Peer", "Outcome", "Retries", "Duration", "Attempts"]}
         rowClass=${(one) => (SHOWN.failed(one) ? "failed" : "")} onOpen=${open}
         empty=${html`<${Empty} title=${calls.length ? "No call fits" : "No external calls yet"}>${calls.length ? "Change the search or the filter." : "HTTP, SMTP, Redis and storage calls appear here with each of their attempts."}<//>`} />

@@ -6,15 +6,15 @@
 
   const SEVERITY = { error: "Error", warning: "Warning", info: "Note" };
 
-  const Card = memo(({ finding, open }) => {
+  const Card = memo(({ finding, open, parameters }) => {
     const { id, kind, severity, title, where, why, cure, count, time_ms, scope } = finding;
     return html`<article class=${`card ${severity}`} data-finding=${id} data-kind=${kind} aria-label=${title}>
       <header>
         <${Badge} tone=${severity}>${SEVERITY[severity] ?? severity}<//>
         <span class="kind">${format.words(kind)}</span>
-        <span class="when">${count > 1 && html`<b>${format.count(count)}×</b> `}${time_ms > 0 && `last at ${format.clock(time_ms, false)}`}</span>
+        <span class="when">${count > 1 && html`<b>${format.count(count)}×</b> `}${time_ms > 0 && `${count > 1 ? "first " : ""}at ${format.clock(time_ms, false)}`}</span>
       </header>
-      <h2><a href=${router.link("findings", id)}>${title}</a></h2>
+      <h2><a href=${router.link("findings", id, parameters)}>${title}</a></h2>
       ${where && html`<p class="where"><${Location} at=${where} /></p>`}
       <dl class="advice">
         ${why && html`<div><dt>Why</dt><dd>${why}</dd></div>`}
@@ -22,8 +22,8 @@
       </dl>
       <footer>
         ${open
-          ? html`<a href="#/findings" aria-expanded="true">Hide the evidence</a>`
-          : html`<a href=${router.link("findings", id)} aria-expanded="false">Evidence</a>`}
+          ? html`<a href=${router.link("findings", "", parameters)} aria-expanded="true">Hide the evidence</a>`
+          : html`<a href=${router.link("findings", id, parameters)} aria-expanded="false">Evidence</a>`}
         ${scope && html`<a href=${router.link("requests", scope)}>The request</a>`}
       </footer>
       ${open && html`<div class="evidence"><${Evidence} finding=${finding} /></div>`}
@@ -56,7 +56,7 @@
       </div>
       ${id && !there && html`<p class="notice-inline" role="status">The finding of this link is not there (any more).</p>`}
       <div class="cards" ref=${list}>
-        ${shown.map((one) => html`<${Card} key=${one.id} finding=${one} open=${one.id === id} />`)}
+        ${shown.map((one) => html`<${Card} key=${one.id} finding=${one} open=${one.id === id} parameters=${parameters} />`)}
       </div>
       ${shown.length === 0 &&
       (findings.length

@@ -34,7 +34,14 @@
   });
 
   function Graph({ root, query }) {
-    const [path, setPath] = useState([]);
+    const [zoomed, setPath] = useState([]);
+    const before = useRef(root);
+    // The order of callees is by time: the zoom stays with its function, not with its number.
+    const path = useMemo(() => (before.current === root ? zoomed : tree.follow(root, tree.walk(before.current, zoomed))), [root, zoomed]);
+    if (before.current !== root) {
+      before.current = root;
+      setPath(path);
+    }
     const [pointed, setPointed] = useState(null);
     const place = useRef(null);
     const wanted = query.toLowerCase();
@@ -46,7 +53,7 @@
     const shown = pointed && bars.includes(pointed) ? pointed.node : trail.at(-1);
 
     useEffect(() => {
-      const onEscape = (event) => event.key === "Escape" && !event.defaultPrevented && setPath((now) => now.slice(0, -1));
+      const onEscape = (event) => event.key === "Escape" && !event.defaultPrevented && !event.target.closest?.("input, dialog") && setPath((now) => now.slice(0, -1));
       addEventListener("keydown", onEscape);
       return () => removeEventListener("keydown", onEscape);
     }, []);
@@ -96,7 +103,7 @@
     // The last seconds end where the recording's clock stands, which in a saved file is not now.
     const end = metrics.at(-1)?.at_ms ?? asked;
     const window_ = useMemo(() => (last ? { from_ms: Math.round(end - Number(last) * 1000), to_ms: Math.round(end) } : { from_ms: from, to_ms: to }), [asked, last, from, to]);
-    const { data, error, loading } = useAnswer("api/flame", window_);
+    const { data, error, loading } = useAnswer("api/flame", window_, 0, asked);
     const chosen = from || to ? "chosen" : last;
     const options = from || to ? [...WINDOWS, ["chosen", "Chosen stretch"]] : WINDOWS;
     return html`<div class="flame-view">

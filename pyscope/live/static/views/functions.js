@@ -23,7 +23,7 @@
         <span class="tally">${rows.length < (data?.total ?? 0) ? `${format.count(rows.length)} of ${format.count(data.total)}` : format.plural(rows.length, "function")}</span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
-      <${Rows} kind=${isNarrow ? "functions narrow" : "functions"} label="Functions" rows=${rows} idOf=${(one) => `${one.file}:${one.line}:${one.qualname}`} height=${isNarrow ? 58 : 28} cells=${cells}
+      <${Rows} kind=${isNarrow ? "functions narrow" : "functions"} label="Functions" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => `${one.file}:${one.line}:${one.qualname}`} height=${isNarrow ? 58 : 28} cells=${cells}
         columns=${isNarrow ? ["Function", "Self", "Share", "Calls"] : ["Function", "Calls", "Total", "Self", "Share of self time", "Where"]}
         empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No functions">${q ? "None fits the search." : "Nothing that was asked for has run yet."}<//>`} />
     </div>`;

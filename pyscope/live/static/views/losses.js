@@ -13,7 +13,7 @@
               <table>
                 <thead><tr><th scope="col">Reason</th><th scope="col">Count</th><th scope="col">From</th><th scope="col">To</th><th scope="col">PID</th><th scope="col">Detail</th></tr></thead>
                 <tbody>
-                  ${losses.map((row) => html`<tr><td><b>${format.words(row.reason)}</b></td><td>${format.count(row.count)}</td><td>${format.clock(row.start_ms)}</td><td>${format.clock(row.end_ms)}</td><td>${row.pid || ""}</td><td class="error-cell">${row.detail}</td></tr>`)}
+                  ${losses.map((row) => html`<tr><td><b>${format.words(row.reason)}</b></td><td>${row.count ? format.count(row.count) : "not known"}</td><td>${format.clock(row.start_ms)}</td><td>${format.clock(row.end_ms)}</td><td>${row.pid || ""}</td><td class="error-cell">${row.detail}</td></tr>`)}
                 </tbody>
               </table>
             </div>`}

@@ -17,18 +17,21 @@
   }
 
   function Tiles({ sample, requests, findings, losses }) {
-    const errors = requests.reduce((sum, one) => sum + (one.outcome === "raised" || one.status >= 500 ? 1 : 0), 0);
+    // As in the samples: requests count, and where there are none messages and the like.
+    const proper = requests.filter((one) => one.kind === "request");
+    const counted = proper.length ? proper : requests;
+    const errors = counted.reduce((sum, one) => sum + (one.outcome === "raised" || one.status >= 500 ? 1 : 0), 0);
     const lost = sample?.lost_events ?? losses.reduce((sum, row) => sum + row.count, 0);
     const severe = findings.findings.filter((one) => one.severity === "error").length;
     return html`<div class="tiles">
-      <${Tile} label="Throughput" value=${sample ? `${format.rate(sample.throughput)}/s` : format.UNKNOWN} detail=${`${format.count(requests.length)} kept`} />
+      <${Tile} label="Throughput" value=${sample ? `${format.rate(sample.throughput)}/s` : format.UNKNOWN} detail=${`${format.count(counted.length)} kept`} />
       <${Tile} label="Latency p50" value=${format.ms(sample?.p50_ms)} detail=${`p90 ${format.ms(sample?.p90_ms)}`} />
       <${Tile} label="Latency p99" value=${format.ms(sample?.p99_ms)} />
       <${Tile} label="Errors" value=${sample ? `${format.rate(sample.errors_per_s)}/s` : format.UNKNOWN} tone=${sample?.errors_per_s > 0 ? "bad" : ""} detail=${`${format.count(errors)} kept`} />
       <${Tile} label="CPU" value=${format.percent(sample?.cpu_percent, 0)} detail=${sample?.processes?.length > 1 ? format.plural(sample.processes.length, "process", "processes") : null} />
       <${Tile} label="Memory" value=${format.bytes(sample?.memory_bytes)} detail=${`peak ${format.bytes(sample?.peak_memory_bytes)}`} />
       <${Tile} label="Events" value=${sample ? `${format.rate(sample.events_per_s)}/s` : format.UNKNOWN} detail=${sample ? `${format.rate(sample.calls_per_s)} calls/s` : null} />
-      <${Tile} label="Overhead" value=${format.percent(sample?.overhead_percent, 2)} detail=${lost ? `${format.count(lost)} events lost` : "nothing lost"} tone=${lost ? "warn" : ""} />
+      <${Tile} label="Overhead" value=${format.percent(sample?.overhead_percent, 2)} detail=${lost ? `${format.count(lost)} events lost` : losses.length ? "see Losses" : "nothing lost"} tone=${losses.length || lost ? "warn" : ""} />
       <${Tile} label="Findings" value=${format.count(findings.total)} detail=${severe ? `${format.plural(severe, "error")}` : "no errors"} tone=${severe ? "bad" : ""} />
     </div>`;
   }
@@ -49,6 +52,13 @@
   ];
 
   const select = (from, to) => router.go("flame", "", { from: Math.round(from), to: Math.round(to) });
+
+  /** When a recording that has ended was made: charts and lists have the time of day only. */
+  function Span({ whole }) {
+    if (!whole) return null;
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+    return html`<p class="span-of-time faint" data-span>${format.ms(whole.at_ms - whole.start_ms)} from ${format.day(whole.start_ms, false)}${zone ? ` (${zone})` : ""}</p>`;
+  }
 
   function LatestFindings({ findings }) {
     const shown = findings.findings.slice(0, RECENT_FINDINGS);
@@ -88,13 +98,16 @@
 
   function Overview() {
     const [metrics, requests, findings, losses, whole] = useStore("metrics", "requests", "findings", "losses", "whole");
+    // A saved report has the flame graph of all its time alone.
+    const onSelect = PyScope.source.live ? select : undefined;
     return html`<div class="overview">
+      <${Span} whole=${whole} />
       <${Tiles} sample=${whole ?? metrics.at(-1)} requests=${requests} findings=${findings} losses=${losses} />
       <div class="charts">
-        <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} show=${format.rate} onSelect=${select} note=${html`<span class="note">drag: flame graph of a stretch</span>`} />
-        <${Chart} title="Latency" series=${LATENCY} samples=${metrics} show=${format.ms} onSelect=${select} />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} onSelect=${select} />
-        <${Chart} title="Events recorded" series=${EVENTS} samples=${metrics} show=${format.rate} onSelect=${select} />
+        <${Chart} title="Throughput" series=${THROUGHPUT} samples=${metrics} summary=${whole} show=${format.rate} onSelect=${onSelect} note=${onSelect && html`<span class="note">drag: flame graph of a stretch</span>`} />
+        <${Chart} title="Latency" series=${LATENCY} samples=${metrics} summary=${whole} show=${format.ms} onSelect=${onSelect} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} onSelect=${onSelect} />
+        <${Chart} title="Events recorded" series=${EVENTS} samples=${metrics} summary=${whole} show=${format.rate} onSelect=${onSelect} />
       </div>
       <div class="two">
         <${LatestFindings} findings=${findings} />

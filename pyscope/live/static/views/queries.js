@@ -43,10 +43,10 @@
       <div class="toolbar">
         <${Search} label="Search statements and places" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Order" value=${order} onChange=${(value) => router.refine({ order: value })} options=${[["total", "Total"], ["count", "Count"], ["mean", "Mean"], ["max", "Longest"]]} />
-        <span class="tally">${format.plural(rows.length, "statement")}</span>
+        <span class="tally">${format.plural(rows.length, "statement")}${data?.total > all.length ? `, of ${format.count(data.total)}` : ""}</span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
-      <${Rows} kind=${isNarrow ? "queries narrow" : "queries"} label="SQL statements" rows=${rows} height=${isNarrow ? 58 : 30}
+      <${Rows} kind=${isNarrow ? "queries narrow" : "queries"} label="SQL statements" question=${JSON.stringify(parameters)} rows=${rows} height=${isNarrow ? 58 : 30}
         idOf=${(one) => `${one.statement}\n${one.call_site?.file}:${one.call_site?.line}`} cells=${cells}
         columns=${isNarrow ? ["Statement", "Count", "Total", "Called from"] : ["Statement", "Count", "Total", "Mean", "Longest", "Requests", "Called from"]}
         empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No statements">${all.length ? "None fits the search." : "SQL that SQLAlchemy executes appears here."}<//>`} />

@@ -1,7 +1,7 @@
 // The list of requests, messages, reports and tasks: newest first, searched and filtered. One of them opens its waterfall.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, useStore, useRoute, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const failed = (one) => one.outcome === "raised" || one.status >= 500;
   const SHOWN = {
@@ -58,7 +58,7 @@
   const NARROW = ["Name", "Status", "Duration", "Time spent", "At"];
 
   function RequestList({ parameters }) {
-    const [requests] = useStore("requests");
+    const [requests, totals] = useStore("requests", "totals");
     const isNarrow = useNarrow();
     const rows = chosen(requests, parameters);
     const filtered = rows.length !== requests.length;
@@ -78,10 +78,10 @@
           </select>
         </label>
         <${Choice} label="Order" value=${parameters.order ?? ""} onChange=${(order) => router.refine({ order })} options=${[["", "Newest"], ["slowest", "Slowest"]]} />
-        <span class="tally" data-tally>${filtered ? `${format.count(rows.length)} of ${format.count(requests.length)}` : format.count(rows.length)}</span>
+        <span class="tally" data-tally>${filtered ? `${format.count(rows.length)} of ${format.count(requests.length)}` : format.count(rows.length)}${ofAll(requests.length, totals.requests)}</span>
         <${PartsLegend} />
       </div>
-      <${Rows} kind=${isNarrow ? "requests narrow" : "requests"} label="Requests" rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30}
+      <${Rows} kind=${isNarrow ? "requests narrow" : "requests"} label="Requests" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30}
         columns=${isNarrow ? NARROW : WIDE} cells=${isNarrow ? narrowCells : wideCells} rowClass=${(one) => (failed(one) ? "failed" : "")}
         onOpen=${(one) => router.go("requests", one.id)}
         empty=${filtered

@@ -1,7 +1,7 @@
 // Memory, CPU, mailboxes and events over time, and the processes one by one.
 "use strict";
 (() => {
-  const { html, format, Chart, BINARY, WHOLE, Panel, Empty, useStore } = PyScope;
+  const { html, format, Chart, BINARY, HUNDREDTHS, WHOLE, Panel, Empty, useStore } = PyScope;
   const { useMemo } = preactHooks;
 
   const COLOURS = ["python", "external", "sql", "lock", "accent", "scope", "bad", "warn"];
@@ -10,7 +10,7 @@
     { label: "peak", colour: "external", read: (one) => one.peak_memory_bytes },
   ];
   const CPU = [{ label: "all processes", colour: "python", read: (one) => one.cpu_percent, fill: true }];
-  const COST = [{ label: "of the service’s CPU", colour: "lock", read: (one) => one.overhead_percent, fill: true }];
+  const COST = [{ label: "of one CPU", colour: "lock", read: (one) => one.overhead_percent, fill: true }];
 
   /** A line for each of the fullest mailboxes. */
   function mailboxLines(names) {
@@ -35,19 +35,19 @@
   }
 
   function Resources() {
-    const [metrics] = useStore("metrics");
+    const [metrics, whole] = useStore("metrics", "whole");
     const names = fullest(metrics);
     const series = useMemo(() => mailboxLines(names), [names.join("\n")]);
     const sample = metrics.at(-1);
     if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
     return html`<div class="resources">
       <div class="charts">
-        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} show=${format.bytes} incrs=${BINARY} />
-        <${Chart} title="CPU" series=${CPU} samples=${metrics} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
-        <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} show=${(value) => format.percent(value, 2)} />
-        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} show=${format.rate} incrs=${WHOLE} />`}
+        <${Chart} title="Memory" series=${MEMORY} samples=${metrics} summary=${whole} show=${format.bytes} incrs=${BINARY} />
+        <${Chart} title="CPU" series=${CPU} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
+        <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
+        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} summary=${whole} show=${format.rate} incrs=${WHOLE} />`}
       </div>
-      <${Processes} processes=${sample.processes ?? []} />
+      <${Processes} processes=${(whole ?? sample).processes ?? []} />
     </div>`;
   }
 

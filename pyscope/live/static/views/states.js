@@ -82,7 +82,7 @@
         <${Search} label="Search object, attribute, value" value=${q} onInput=${(text_) => router.refine({ q: text_ })} />
         <span class="tally">${format.plural(rows.length, "change")}</span>
       </div>
-      <${Rows} kind=${isNarrow ? "states narrow" : "states"} label="State changes" rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells}
+      <${Rows} kind=${isNarrow ? "states narrow" : "states"} label="State changes" question=${q} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells}
         columns=${isNarrow ? ["Object", "Change", "Time", "By"] : ["Time", "Object", "Attribute", "From → to", "Transition", "By", "Thread", "Where"]}
         empty=${html`<${Empty} title=${changes.length ? "No change fits" : "No state changes yet"}>${changes.length ? "Change the search." : "Attributes of watched objects and actors appear here when they change."}<//>`} />
     </div>`;

@@ -22,7 +22,7 @@
         <${Badge} tone=${TONES[node.state] ?? "plain"}>${node.state}<//>
         ${node.restarts > 0 && html`<${Badge} tone="warning">${format.plural(node.restarts, "restart")}<//>`}
         <span class="node-facts">${node.pid ? `pid ${node.pid}` : ""} ${node.since_ms ? `since ${format.clock(node.since_ms, false)}` : ""}</span>
-        ${node.reason && html`<span class="node-reason">${node.reason}</span>`}
+        ${node.reason && node.reason !== node.state && html`<span class="node-reason">${node.reason}</span>`}
       </div>
       ${node.children?.length > 0 &&
       html`<ul role="group">${node.children.map((child, index) => html`<${Node} key=${`${child.name} ${child.pid}`} node=${child} level=${level + 1} place=${index + 1} of=${node.children.length} />`)}</ul>`}
@@ -41,12 +41,13 @@
 
   const Event = memo(({ event }) => {
     const [open, setOpen] = useState(false);
+    const orderly = event.kind === "child_shutdown";
     return html`<li class="event" data-event=${event.kind}>
       <span class="number">${format.clock(event.time_ms)}</span>
       <span>
         <${Badge} tone=${EVENT_TONES[event.kind] ?? "plain"}>${format.words(event.kind)}<//> <b>${event.child}</b>
         <span class="faint"> of ${event.supervisor}${event.restart_count > 0 ? `, restart ${event.restart_count}` : ""}</span>
-        ${event.reason && html`<p class="error-text">${event.reason}</p>`}
+        ${event.reason && !(orderly && event.reason === "shutdown") && html`<p class=${orderly ? "faint" : "error-text"}>${event.reason}</p>`}
         ${event.stack?.length > 0 &&
         html`<div>
           <button type="button" class="plain link" aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>${open ? "Hide the stack" : "Stack"}</button>
@@ -62,7 +63,7 @@
     const counts = tally(tree);
     const shown = events.filter((event) => only === "" || EVENT_TONES[event.kind] !== "good").slice(-MOST_EVENTS).reverse();
     return html`<div class="supervision two wide-left">
-      <${Panel} title="Tree" aside=${html`<span class="tally">${format.plural(counts.all, "process", "processes")}, ${format.count(counts.failed)} failed, ${format.plural(counts.restarts, "restart")}</span>`}>
+      <${Panel} title="Tree" aside=${html`<span class="tally">${format.count(counts.all)} in all, ${format.count(counts.failed)} failed, ${format.plural(counts.restarts, "restart")}</span>`}>
         ${tree.length
           ? html`<ul class="tree" role="tree" aria-label="Supervision tree" tabindex="0">${tree.map((node, index) => html`<${Node} key=${`${node.name} ${node.pid}`} node=${node} level=${1} place=${index + 1} of=${tree.length} />`)}</ul>`
           : html`<${Empty} title="No supervised processes">Supervisors and their children appear here once the traced program starts one.<//>`}

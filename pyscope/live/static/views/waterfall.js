@@ -34,6 +34,13 @@
     return result;
   }
 
+  /** What a span is called: of a call the function first, which would be cut off behind its module. */
+  function titled({ kind, name, detail, location }) {
+    const own = location?.function;
+    if (kind !== "call" || !own || !name.endsWith(`.${own}`)) return html`${name}${detail && html` <small>${detail}</small>`}`;
+    return html`${own} <small>${name.slice(0, -own.length - 1)} ${detail}</small>`;
+  }
+
   function Facts({ request, cut }) {
     const facts = [
       ["Started", format.day(request.start_ms)],
@@ -95,9 +102,9 @@
     const [requests, findings] = useStore("requests", "findings");
     const isNarrow = useNarrow();
     const known = PyScope.store.find("requests", id);
-    // A request that goes on is asked for again until it has ended.
-    const { data, error, loading } = useAnswer(`api/requests/${encodeURIComponent(id)}`, {}, () =>
-      (PyScope.store.find("requests", id)?.outcome ?? "") === "open" ? 1000 : 0,
+    // A request that goes on is asked for again until the answer has its end, which may come later than the list's.
+    const { data, error, loading } = useAnswer(`api/requests/${encodeURIComponent(id)}`, {}, (answer) =>
+      (answer?.request ?? PyScope.store.find("requests", id))?.outcome === "open" ? 1000 : 0,
     );
     const [folded, setFolded] = useState(new Set());
     const [hidden, setHidden] = useState(new Set());
@@ -138,14 +145,14 @@
           : html`<span class="fold"></span>`}
         <i class=${`swatch kind-${span.kind}`}></i>
         <button type="button" class="pick" data-open aria-pressed=${picked === span.id ? "true" : "false"} onClick=${() => setPicked(span.id)} onDblClick=${() => zoomTo(span)}
-          title=${span.detail ? `${span.name}\n${span.detail}` : span.name}>${span.name}${span.detail && html` <small>${span.detail}</small>`}</button>
+          title=${span.detail ? `${span.name}\n${span.detail}` : span.name}>${titled(span)}</button>
       </span>`,
       html`<${Bar} span=${span} from=${from} length=${length} />`,
     ];
 
     if (!request) {
       return html`<div class="waterfall">
-        <p class="crumbs"><a href="#/requests">← Requests</a></p>
+        <p class="crumbs"><a href=${router.list("requests")}>← Requests</a></p>
         ${loading
           ? html`<p role="status" class="loading">Loading…</p>`
           : html`<${Empty} title="This request is not there">${error || "It is older than what the recording keeps."}<//>`}
@@ -154,7 +161,7 @@
     const chosen = spans.find((span) => span.id === picked);
     return html`<div class=${`waterfall ${chosen ? "with-details" : ""}`}>
       <div class="crumbs">
-        <a href="#/requests">← Requests</a>
+        <a href=${router.list("requests")}>← Requests</a>
         <span class="neighbours">
           ${newer && html`<a href=${router.link("requests", newer.id)}>newer</a>`}
           ${older && html`<a href=${router.link("requests", older.id)}>older</a>`}
@@ -173,7 +180,7 @@
       html`<ul class="brief about" aria-label="Findings in this request">
         ${about.map((one) => html`<li key=${one.id}><a href=${router.link("findings", one.id)}><${Badge} tone=${one.severity}>${format.words(one.kind)}<//> <span>${one.title}</span></a></li>`)}
       </ul>`}
-      ${error && html`<p class="notice-inline" role="status">${error}</p>`}
+      ${error && data && html`<p class="notice-inline" role="status">${error}</p>`}
       <div class="toolbar">
         <${Search} label="Search spans" value=${query} onInput=${setQuery} />
         <div class="choice" role="group" aria-label="Kinds shown">
@@ -185,10 +192,10 @@
         <span class="tally">${format.plural(rows.length, "span")}</span>
       </div>
       <div class="with-aside">
-        <${Rows} kind="spans" label="Spans of the request" rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
+        <${Rows} kind="spans" label="Spans of the request" question=${query} rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
           columns=${["Span", html`<span class="hidden">Time</span><${Axis} from=${from} length=${length} ticks=${isNarrow ? 2 : 5} />`]} cells=${cells}
           rowClass=${({ span }) => (span.outcome === "raised" ? "failed" : "")} onOpen=${(row) => setPicked(row.span.id)}
-          empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : "Nothing was recorded within this request."}<//>`} />
+          empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No spans">${spans.length ? "None fits the search." : data ? "Nothing was recorded within this request." : error}<//>`} />
         ${chosen && html`<${SpanDetails} span=${chosen} onZoom=${() => zoomTo(chosen)} onClose=${() => setPicked(null)} />`}
       </div>
     </div>`;
