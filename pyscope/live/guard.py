@@ -59,8 +59,9 @@ class Guard:
                 return 401, "the token is wrong", {}
             mount = scope.get("root_path", "") or "/"
             path = scope["path"]
-            if not f"{path}/".startswith(f"{mount.rstrip('/')}/"):  # from Starlette before 0.33: below its mount
-                path = mount.rstrip("/") + path
+            root = mount.rstrip("/")
+            if not f"{path}/".startswith(f"{root}/"):  # from Starlette before 0.33: below its mount
+                path = root + path
             here = _local(path) + (f"?{rest}" if rest else "")
             cookie = access.cookie_header(mount, secure=scope.get("scheme") == "https")
             return 303, "", {"Location": here, "Set-Cookie": cookie}
