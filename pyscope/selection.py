@@ -71,6 +71,7 @@ def library_prefixes() -> tuple[str, ...]:
         folders.add(site.getusersitepackages())
     except AttributeError:  # a virtualenv of old
         pass
+    folders.update(p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages"))
     found: list[str] = []
     for folder in folders:
         if folder:

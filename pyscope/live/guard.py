@@ -58,7 +58,11 @@ class Guard:
             if not access.right_token(token):
                 return 401, "the token is wrong", {}
             mount = scope.get("root_path", "") or "/"
-            here = _local(scope["path"]) + (f"?{rest}" if rest else "")
+            path = scope["path"]
+            root = mount.rstrip("/")
+            if not f"{path}/".startswith(f"{root}/"):  # from Starlette before 0.33: below its mount
+                path = root + path
+            here = _local(path) + (f"?{rest}" if rest else "")
             cookie = access.cookie_header(mount, secure=scope.get("scheme") == "https")
             return 303, "", {"Location": here, "Set-Cookie": cookie}
         bearer = access.bearer(headers)

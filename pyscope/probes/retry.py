@@ -52,7 +52,7 @@ class _Retried:
 
 def patch(patches: Patches, library: ModuleType) -> None:
     """Watches iter, which decides what to do next; how a `with attempt:` begins; and how an attempt ends."""
-    from tenacity.asyncio import AsyncRetrying
+    asynchronous = library.AsyncRetrying
 
     def make_iter(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
@@ -111,7 +111,8 @@ def patch(patches: Patches, library: ModuleType) -> None:
         return set_exception
 
     patches.replace(library.BaseRetrying, "iter", make_iter)
-    patches.replace(AsyncRetrying, "iter", make_async_iter)
+    if "iter" in vars(asynchronous):  # before tenacity 8.3 it has the one of BaseRetrying
+        patches.replace(asynchronous, "iter", make_async_iter)
     patches.replace(library.AttemptManager, "__enter__", make_enter)
     patches.replace(library.AttemptManager, "__aenter__", make_aenter)
     patches.replace(library.RetryCallState, "set_result", make_result)

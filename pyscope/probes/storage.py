@@ -32,6 +32,11 @@ OPERATIONS = {
     "ls": "LIST",
     "find": "LIST",
     "info": "INFO",
+    "exists": "INFO",  # these three ask `info`, and its FileNotFoundError is an answer
+    "isfile": "INFO",
+    "isdir": "INFO",
+    "mkdir": "",  # not told, nor what it asks about the folders above
+    "makedirs": "",
     "open": "OPEN",
 }
 
@@ -90,7 +95,7 @@ def _operation(patches: Patches, operation: str, original: Callable[..., Any]) -
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not patches.on or _inside.get():
             return original(self, *args, **kwargs)
-        attempt = _begin(self, operation, args)
+        attempt = _begin(self, operation, args) if operation else SILENT
         token = _inside.set(True)
         try:
             result = original(self, *args, **kwargs)

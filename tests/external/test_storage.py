@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,23 @@ from pyscope.analysis import external
 from pyscope.findings import ExternalCall
 
 Calls = Callable[..., list[ExternalCall]]
+
+
+def test_asking_whether_a_file_is_there_does_not_fail(calls: Calls, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("there.txt", "content")
+    files = fsspec.filesystem("zip", fo=str(tmp_path / "archive.zip"))
+    answers: list[bool] = []
+
+    def body() -> None:
+        answers.extend(
+            ask(name) for ask in (files.exists, files.isfile) for name in ("there.txt", "away.txt")
+        )
+        answers.append(files.isdir("away"))
+
+    found = calls(body)
+    assert answers == [True, False, True, False, False]
+    assert [(call.operation, call.peer, call.outcome) for call in found] == [("INFO", "zip", "succeeded")] * 5
 
 
 @pytest.mark.parametrize("protocol", ["file", "memory"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -110,6 +111,19 @@ def test_the_token_in_the_address_opens_no_websocket_and_no_control(port: int) -
     ):
         pass
     assert httpx.post(f"http://127.0.0.1:{port}{MOUNT}/api/stop?token={given}").status_code == 401
+
+
+def test_the_address_is_kept_under_a_mount_that_takes_its_path_away() -> None:
+    inner = live.create_app("/nowhere.pyscope", token=TOKEN)
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:  # as Starlette before 0.33 does
+        if scope["type"] != "lifespan":
+            scope = {**scope, "root_path": MOUNT, "path": scope["path"].removeprefix(MOUNT)}
+        await inner(scope, receive, send)
+
+    with served(mounted) as port:
+        answer = ask(port, f"/?token={TOKEN}&x=1".replace(" ", "%20"))
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{MOUNT}/?x=1")
 
 
 def test_a_redirect_leads_to_no_other_host() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -133,3 +134,27 @@ def test_generated_code_belongs_to_its_module_or_to_who_calls_it(
         ("__main__", init),
         ("", "own"),
     }
+
+
+def test_packages_on_the_path_beside_the_interpreter_s_own_are_libraries(tmp_path: Path) -> None:
+    packages = tmp_path / "layer" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "borrowed.py").write_text("def helper():\n    return 1\n")
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import borrowed, pyscope\n"
+        "def work():\n    return borrowed.helper()\n"
+        "with pyscope.record('run.pyscope', ring_mb=4):\n    work()\n"
+        "print([function.qualname for function in pyscope.load('run.pyscope').functions])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program],
+        env={**os.environ, "PYTHONPATH": f"{packages}{os.pathsep}{REPOSITORY}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "work" in done.stdout
+    assert "helper" not in done.stdout

@@ -46,8 +46,10 @@ def actor_of(target: object) -> object | None:
     if is_a(target, pykka.Actor):
         return target
     if is_a(target, pykka.ActorRef):
-        actor: object | None = target._actor_weakref()  # type: ignore[attr-defined]
-        return actor
+        held = vars(target)
+        return (
+            held["_actor_weakref"]() if "_actor_weakref" in held else held.get("_actor")
+        )  # before pykka 4.5
     if is_a(target, pykka.ActorProxy):
         return actor_of(object.__getattribute__(target, "actor_ref"))
     return None
@@ -115,7 +117,7 @@ def _tell(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _ask(patches: Patches, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def ask(self: Any, message: Any, *, block: bool = True, timeout: float | None = None) -> Any:
+    def ask(self: Any, message: Any, block: bool = True, timeout: float | None = None) -> Any:
         if not patches.on:
             return original(self, message, block=block, timeout=timeout)
         _here.to, _here.posted = self, None
