@@ -13,8 +13,9 @@ import types
 from time import monotonic
 
 from pyscope import emitter
-from pyscope.errors import PyScopeWarning, warn
+from pyscope.errors import PyScopeWarning
 from pyscope.events.faults import PART_OFF
+from pyscope.warning import warn
 
 __all__ = ["MOST_FAULTS", "SPAN", "Breaker", "out", "raise_if_of_the_program"]
 

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
-from types import FrameType
-
 __all__ = [
     "AlreadyRecording",
     "BackendUnavailable",
@@ -22,10 +17,7 @@ __all__ = [
     "RecordingError",
     "RecordingNotFound",
     "VersionMismatch",
-    "warn",
 ]
-
-_OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 
 
 class PyScopeError(Exception):
@@ -34,16 +26,6 @@ class PyScopeError(Exception):
 
 class PyScopeWarning(UserWarning):
     """The base of every warning that PyScope gives."""
-
-
-def warn(message: str) -> None:
-    """Gives a PyScopeWarning at the line of the program that has called PyScope; at none where none has."""
-    level = 2
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OURS):
-        frame = frame.f_back
-        level += 1
-    warnings.warn(message, PyScopeWarning, stacklevel=level)
 
 
 # --- reading a recording -------------------------------------------------------------------------

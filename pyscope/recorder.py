@@ -27,7 +27,8 @@ from pyscope import (
     ring_place,
     selection,
 )
-from pyscope.errors import AlreadyRecording, NotRecording, RecorderError, warn
+from pyscope.errors import AlreadyRecording, NotRecording, RecorderError
+from pyscope.warning import warn
 
 if TYPE_CHECKING:
     from pyscope.governor import Governor

@@ -16,8 +16,9 @@ from collections.abc import Iterable
 from typing import ClassVar, NamedTuple
 
 from pyscope import breaker
-from pyscope.errors import ConfigError, MissingExtra, warn
+from pyscope.errors import ConfigError, MissingExtra
 from pyscope.probes import on_import
+from pyscope.warning import warn
 
 __all__ = ["AUTOMATIC", "Probe", "acquire", "installed", "last_look", "names", "release"]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import ClassVar, Protocol
 
-from pyscope.errors import warn
 from pyscope.probes import Probe, installed, on_import
 from pyscope.probes.patches import Patches
+from pyscope.warning import warn
 
 __all__ = ["Adapter", "ClientProbe", "fault"]
 
