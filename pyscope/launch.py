@@ -7,6 +7,7 @@ Ctrl-C) is left to the interpreter, with the frames of PyScope cut from an unhan
 from __future__ import annotations
 
 import importlib.util
+import linecache
 import os
 import pkgutil
 import runpy
@@ -137,6 +138,9 @@ def _execute_text(arguments: Sequence[str], main: types.ModuleType) -> None:
     elif len(arguments) > 1:
         file, source = "<string>", arguments[1].encode("utf-8", "surrogateescape")
         sys.argv[:] = ["-c", *arguments[2:]]
+        if sys.version_info >= (3, 13):  # from then on tracebacks show its lines
+            lines = arguments[1].splitlines(keepends=True)
+            linecache.cache[file] = len(arguments[1]), None, lines, file
     else:
         print("Argument expected for the -c option", file=sys.stderr)
         raise SystemExit(2)
