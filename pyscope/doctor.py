@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pyscope import backends, config, parts, recorder, ring_place
+from pyscope import backends, config, launch, parts, recorder, ring_place
 from pyscope.backends import BackendChoice
 from pyscope.ring_place import RingPlace
 
@@ -95,7 +95,7 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
     choices = backends.backend_report(
         detail=settings.detail, modules=settings.modules, budget=settings.budget
     )
-    path = _path(settings)
+    path = launch.recording_path(settings, "program.pyscope")  # as `pyscope run` has it
     rings = ring_place.considered(settings, path)
     ring_bytes = settings.ring_mb << 20
     problems = []
@@ -132,14 +132,6 @@ def examine(*, modules: Sequence[str] | None = None, detail: str | None = None) 
         extras={name: all(map(_installed, packages)) for name, packages in EXTRAS.items()},
         problems=problems,
     )
-
-
-def _path(settings: config.Settings) -> str | None:
-    """What `pyscope run` would record into; None if a flight recorder would not be written at its stop."""
-    path = os.path.abspath(settings.path or "program.pyscope")
-    if settings.path is None and settings.mode == "flight" and not os.access(os.path.dirname(path), os.W_OK):
-        return None
-    return path
 
 
 def _problem(module: str) -> str | None:

@@ -16,11 +16,14 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, PathFinder, SourceFileLoader, SourcelessFileLoader
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyscope.errors import RecorderError
 
-__all__ = ["Program"]
+if TYPE_CHECKING:
+    from pyscope.config import Settings
+
+__all__ = ["Program", "recording_path"]
 
 EXTENSION = ".pyscope"
 
@@ -61,19 +64,15 @@ class Program:
             return
         import pyscope
 
-        path = os.path.abspath(settings.path or f"{self.name}-{os.getpid()}{EXTENSION}")
-        start: dict[str, Any] = {**self.settings, "path": path}
-        if (
-            settings.path is None
-            and settings.mode == "flight"
-            and not os.access(os.path.dirname(path), os.W_OK)
-        ):
-            del start["path"]  # a service that may write nowhere: it is dumped, and not written at its stop
+        path = recording_path(settings, f"{self.name}-{os.getpid()}{EXTENSION}")
+        start: dict[str, Any] = dict(self.settings)
+        if path is not None:
+            start["path"] = path
         try:
             pyscope.start(**start)
         except OSError as error:
             raise RecorderError(
-                f"The recording {path} cannot be written: {error.strerror or error}. "
+                f"The recording {path or self.name} cannot be written: {error.strerror or error}. "
                 "Name another file with -o FILE, or another folder for the ring with PYSCOPE_RING_DIR."
             ) from error
 
@@ -113,6 +112,15 @@ _replaced: list[types.ModuleType] = []  # our own __main__, whose code is still 
 
 
 # --- what the interpreter does at its own start ----------------------------------------------------
+
+
+def recording_path(settings: Settings, name: str) -> str | None:
+    """Where a program's recording goes: `name` if the settings say nothing; None for the flight recorder of a service
+    that may write nowhere, which is dumped, and not written at its stop."""
+    path = os.path.abspath(settings.path or name)
+    if settings.path is None and settings.mode == "flight" and not os.access(os.path.dirname(path), os.W_OK):
+        return None
+    return path
 
 
 def _execute_module(arguments: Sequence[str]) -> None:

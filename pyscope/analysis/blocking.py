@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.call_sites import call_site, calling_stack
 from pyscope.events.external import EXTERNAL_BEGIN, EXTERNAL_END
 from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.events.sql import STATEMENT
@@ -145,11 +145,10 @@ def _external(trace: Trace, least_ns: int) -> list[_Stretch]:
     """Clients that wait in the thread itself."""
     begins, ends = trace.probe_events(EXTERNAL_BEGIN), trace.probe_events(EXTERNAL_END)
     long = ends["duration_ns"] >= least_ns
-    # Not the begin and the duration: that was measured from a little before the begin was told.
-    ended = dict(zip(ends["attempt"][long].tolist(), ends["time_ns"][long].tolist(), strict=True))
+    durations = dict(zip(ends["attempt"][long].tolist(), ends["duration_ns"][long].tolist(), strict=True))
     rows = np.flatnonzero(
         (begins["blocking"] > 0)
-        & np.isin(begins["attempt"], list(ended))
+        & np.isin(begins["attempt"], list(durations))
         & trace.contexts.of_kind("task", begins["context"])
     )
     return [
@@ -157,7 +156,7 @@ def _external(trace: Trace, least_ns: int) -> list[_Stretch]:
             row.thread,
             row.context,
             row.time_ns,
-            ended[row.attempt],
+            row.time_ns + durations[row.attempt],
             stack=row.stack,
             what=f"{row.client}: {row.operation} to {row.peer}",
             advice="Use the client's asynchronous interface, or await asyncio.to_thread(...).",
@@ -206,7 +205,7 @@ def _locks(trace: Trace, least_ns: int) -> list[_Stretch]:
             row.context,
             row.time_ns - row.waited_ns,
             row.time_ns,
-            stack=_stack(trace, row.call),
+            stack=calling_stack(trace, row.call),
             what="a lock that another thread holds",
             advice="Use asyncio.Lock between tasks; take a threading.Lock with await asyncio.to_thread(...).",
             scope=row.scope,
@@ -236,7 +235,7 @@ def _plain_calls(trace: Trace, least_ns: int) -> list[_Stretch]:
                 int(calls["context"][row]),
                 start,
                 start + int(calls["duration_ns"][row]),
-                stack=_stack(trace, inner),
+                stack=calling_stack(trace, inner),
                 what=function.qualname,
                 advice=f"Run {function.name} with await asyncio.to_thread(...), or in a process if it computes.",
             )
@@ -291,7 +290,7 @@ def _own_steps(trace: Trace, least_ns: int) -> list[_Stretch]:
                 int(context[at]),
                 int(time[at]),
                 int(time[at + 1]),
-                stack=_stack(trace, row),
+                stack=calling_stack(trace, row),
                 what=function.qualname,
                 advice=f"Something in {function.name} blocks (time.sleep, a file, a computation): await its "
                 "asynchronous form, or run it with await asyncio.to_thread(...).",
@@ -312,16 +311,6 @@ def _running(
         & (calls["start_ns"][rows] + calls["duration_ns"][rows] >= end)
     ]
     return int(inside[np.argmax(calls["depth"][inside])]) if len(inside) else None
-
-
-def _stack(trace: Trace, row: int) -> tuple[Location, ...]:
-    stack: list[Location] = []
-    parent, function = trace.calls["parent"], trace.calls["function"]
-    while row >= 0 and len(stack) < 32:
-        caller = trace.functions[int(function[row])]
-        stack.append(Location(caller.file, caller.line, caller.qualname))
-        row = int(parent[row])
-    return tuple(stack)
 
 
 def _issue(trace: Trace, stretches: list[_Stretch]) -> PerformanceIssue:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from pyscope.analysis.call_sites import calling_stack
 from pyscope.events.supervision import CHILD
 from pyscope.findings import SupervisorEvent
 from pyscope.rows import OUTCOMES, Location
@@ -21,7 +22,6 @@ __all__ = ["UNTOLD", "ends", "find"]
 UNTOLD = "ended without a stop"
 
 _OPEN = OUTCOMES.index("open")
-_MOST_FRAMES = 32
 
 
 def find(trace: Trace) -> list[SupervisorEvent]:
@@ -89,10 +89,4 @@ class _LastCalls:
         rows = of_main if len(of_main) else rows
         if not len(rows):
             return ()
-        row = int(rows[np.argmax(calls["start_ns"][rows])])
-        stack: list[Location] = []
-        while row >= 0 and len(stack) < _MOST_FRAMES:
-            function = trace.functions[int(calls["function"][row])]
-            stack.append(Location(function.file, function.line, function.qualname))
-            row = int(calls["parent"][row])
-        return tuple(stack)
+        return calling_stack(trace, int(rows[np.argmax(calls["start_ns"][rows])]))

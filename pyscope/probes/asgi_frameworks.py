@@ -11,7 +11,7 @@ from pyscope.probes.asgi import ROUTE, watch
 from pyscope.probes.asgi_elsewhere import in_a_task
 from pyscope.probes.clients import fault
 from pyscope.probes.patches import Patches
-from pyscope.probes.wsgi import django_route
+from pyscope.probes.wsgi import django_resolving, django_route
 
 __all__ = ["Django", "Litestar", "Quart"]
 
@@ -23,22 +23,18 @@ class Django:
     def patch(patches: Patches, library: ModuleType) -> None:
         """Watches ASGIHandler.__call__, what it resolves, and what its tasks run."""
 
-        def make(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-            @functools.wraps(original)
-            def resolve_request(self: Any, request: Any) -> Any:
-                match = original(self, request)
-                try:
-                    request.scope[ROUTE] = django_route(match)
-                except Exception:
-                    fault("asgi")
-                return match
-
-            return resolve_request
-
-        patches.replace(library.ASGIHandler, "resolve_request", make)
+        resolving = functools.partial(django_resolving, patches, _keep_django_route)
+        patches.replace(library.ASGIHandler, "resolve_request", resolving)
         for name in ("run_get_response", "send_response"):  # before Django 6 in a task of its own
             patches.replace(library.ASGIHandler, name, in_a_task)
         watch(patches, library.ASGIHandler)
+
+
+def _keep_django_route(request: Any, match: Any) -> None:
+    try:
+        request.scope[ROUTE] = django_route(match)
+    except Exception:
+        fault("asgi")
 
 
 class Litestar:

@@ -56,18 +56,22 @@ class Django:
     def patch(patches: Patches, library: ModuleType) -> None:
         """Watches WSGIHandler.__call__ and what it resolves."""
 
-        def make(original: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-            @functools.wraps(original)
-            def resolve_request(self: Any, request: Any) -> Any:
-                match = original(self, request)
-                if patches.on and emitter.active():
-                    _keep_route(request, match)
-                return match
-
-            return resolve_request
-
-        patches.replace(library.WSGIHandler, "resolve_request", make)
+        resolving = functools.partial(django_resolving, patches, _keep_route)
+        patches.replace(library.WSGIHandler, "resolve_request", resolving)
         patches.replace(library.WSGIHandler, "__call__", functools.partial(_watching, patches, _kept_route))
+
+
+def django_resolving(patches: Patches, keep: Callable[[Any, Any], None], original: Any) -> Any:
+    """A handler's `resolve_request`, whose request and match are given to `keep`, which raises nothing."""
+
+    @functools.wraps(original)
+    def resolve_request(self: Any, request: Any) -> Any:
+        match = original(self, request)
+        if patches.on and emitter.active():
+            keep(request, match)
+        return match
+
+    return resolve_request
 
 
 def _watching(patches: Patches, route: Callable[[Environ], str], original: Any) -> Any:
