@@ -90,6 +90,7 @@ include "hook_contexts.pxi"
 include "hook_probes.pxi"
 include "hook_steps.pxi"
 include "hook_statements.pxi"
+include "hook_transactions.pxi"
 include "hook_monitoring.pxi"
 include "hook_install.pxi"
 

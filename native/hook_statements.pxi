@@ -5,14 +5,53 @@
 # The classes that those objects are derived from; pyscope/fallback/statements.py says what the fields are.
 
 cdef class ConnectionFields:
-    cdef public object of, transaction, dialect
-    cdef public int64_t number
+    cdef public object of, transaction, committing, dialect
+    cdef public int64_t number, database
+    cdef public int savepoints
+
+    def __init__(self, of, int64_t number, int64_t database, dialect):
+        self.of = of
+        self.number = number
+        self.database = database
+        self.dialect = dialect
+
+
+cdef list no_loads = []
 
 
 cdef class TransactionFields:
-    cdef public int64_t number
+    cdef public int64_t number, connection, database
+    cdef public str isolation
     cdef public list loads
-    cdef public object first_run, looks
+    cdef public object first_run, looks, earlier, found_rows, writes, savepoints, batch
+    cdef public LoadsFields begun
+    cdef public bint autocommit, ended
+
+    def __init__(self, int64_t number, int64_t connection, int64_t database, str isolation not None, list loads not None):
+        self.begin(number, connection, database, isolation, loads)
+
+    cdef int begin(self, int64_t number, int64_t connection, int64_t database, str isolation, list loads) except -1:
+        self.number = number
+        self.connection = connection
+        self.database = database
+        self.isolation = isolation
+        self.autocommit = isolation == "AUTOCOMMIT"
+        self.ended = False
+        self.loads = loads
+        self.begun = <LoadsFields?>loads[0]
+        self.first_run = 0
+        self.looks = self.earlier = self.found_rows = self.writes = self.savepoints = ()
+        return 0
+
+    cdef int drop(self) except -1:
+        self.looks = self.earlier = self.found_rows = self.writes = self.savepoints = ()
+        self.ended = True
+        self.loads = no_loads
+        return self.begun.end()
+
+    def forget(self):
+        """Drops what was gathered: it has ended."""
+        self.drop()
 
 
 cdef class KnownFields:
@@ -27,7 +66,20 @@ cdef class KnownFields:
 
 cdef class LoadsFields:
     cdef public tuple last, rows, sent
-    cdef public int most, most_rows
+    cdef public list alone
+    cdef public int most, most_rows, few_rows, open
+
+    cdef int end(self) except -1:
+        if self.open:
+            self.open -= 1
+        if not self.open and <list>self.rows[0]:
+            self.rows = [], []
+            self.most_rows = self.few_rows
+        return 0
+
+    def ended(self):
+        """A transaction has ended. When none is open, what was read is of no more interest."""
+        self.end()
 
 
 cdef class StatementsFields:
@@ -88,14 +140,15 @@ cdef class Statements:
     """The path of a statement. `statements` is the Python twin; the others are what that knows by these names."""
     cdef StatementsFields statements
     cdef object probe, emitter_active, known_of, fingerprint, purpose, identity
-    cdef dict connections, compiled
+    cdef object connections  # a dict
+    cdef dict compiled
     cdef set sending
     cdef tuple asked
     cdef object salt
     cdef uint16_t kind
     cdef int select, other, eager, most_looks
 
-    def __init__(self, StatementsFields statements, emitter_active, *, probe, dict connections, dict compiled, set sending,
+    def __init__(self, StatementsFields statements, emitter_active, *, probe, connections, dict compiled, set sending,
                  known_of, fingerprint, purpose, identity, salt, tuple asked, uint16_t kind, int select, int other, int eager,
                  int most_looks):
         self.statements = statements
@@ -153,7 +206,7 @@ cdef class Statements:
         cdef KnownFields known
         cdef TransactionFields transaction
         connection = context.root_connection
-        found = self.connections.get(PyLong_FromVoidPtr(<void*>connection))
+        found = (<dict>self.connections).get(PyLong_FromVoidPtr(<void*>connection))
         if found is None or not refers_to((<ConnectionFields?>found).of, connection):
             found = self.probe.opened(connection)
         record = <ConnectionFields?>found

@@ -20,27 +20,71 @@ __all__ = [
 ]
 
 
+_NO_LOADS: list[Any] = []
+
+
 class ConnectionFields:
-    """Of a connection: a weak reference to it, its number, its dialect and the transaction that it is in."""
+    """What is known of one checked-out connection: a weak reference to it, its number, a hash by which the connections
+    of one database are known, the dialect's name, the transaction that it is in, the one that it commits, and how many
+    savepoints it has made."""
 
-    __slots__ = ("dialect", "number", "of", "transaction")
+    __slots__ = ("committing", "database", "dialect", "number", "of", "savepoints", "transaction")
 
-    dialect: str
-    number: int
-    of: Any
-    transaction: Any
+    def __init__(self, of: Callable[[], Any], number: int, database: int, dialect: str) -> None:
+        self.of = of
+        self.number = number
+        self.database = database
+        self.dialect = dialect
+        self.transaction: Any = None
+        self.committing: Any = None
+        self.savepoints = 0
 
 
 class TransactionFields:
-    """Of a transaction: its number, the loads of the threads that ran it, the number of its first run of loading, and
-    the SELECTs in it that name rows: number, `Known`, values and the number of rows of each."""
+    """Of a transaction: its number, the loads of the threads that ran it, the number of its first run of loading, the
+    SELECTs in it that name rows (number, `Known`, values and the number of rows of each), and what `Transaction` says."""
 
-    __slots__ = ("first_run", "loads", "looks", "number")
+    __slots__ = (
+        "autocommit",
+        "batch",
+        "begun",
+        "connection",
+        "database",
+        "earlier",
+        "ended",
+        "first_run",
+        "found_rows",
+        "isolation",
+        "loads",
+        "looks",
+        "number",
+        "savepoints",
+        "writes",
+    )
 
-    first_run: int
-    loads: list[Any]
-    looks: list[tuple[int, Any, Any, int]] | tuple[()]
-    number: int
+    def __init__(self, number: int, connection: int, database: int, isolation: str, loads: list[Any]) -> None:
+        self.number = number
+        self.connection = connection
+        self.database = database
+        self.isolation = isolation
+        self.autocommit = isolation == "AUTOCOMMIT"
+        self.ended = False
+        self.savepoints: Any = ()
+        self.batch: Any = None
+        self.loads = loads
+        self.begun: LoadsFields = loads[0]
+        self.first_run = 0
+        self.looks: Any = ()
+        self.earlier: Any = ()
+        self.found_rows: Any = ()
+        self.writes: Any = ()
+
+    def forget(self) -> None:
+        """Drops what was gathered: it has ended."""
+        self.looks = self.writes = self.earlier = self.found_rows = self.savepoints = ()
+        self.ended = True
+        self.loads = _NO_LOADS
+        self.begun.ended()
 
 
 class KnownFields:
@@ -72,19 +116,30 @@ class KnownFields:
 
 
 class LoadsFields:
-    """Of a thread: the statements that it sent lately, the rows that it loaded, how many at most of each, and the run
-    that was asked for last. `Loads` says more."""
+    """Of a thread: the statements that it sent lately, the rows that it loaded, how many at most of each, the run that
+    was asked for last, how many transactions are open, and the list of these loads alone. `Loads` says more."""
 
-    __slots__ = ("last", "most", "most_rows", "rows", "sent")
+    __slots__ = ("alone", "few_rows", "last", "most", "most_rows", "open", "rows", "sent")
 
+    alone: list[Any]
+    few_rows: int
     last: tuple[int, str]
     most: int
     most_rows: int
+    open: int
     rows: tuple[list[Any], list[int]]
     sent: tuple[list[int], list[int], list[Any], list[Any]]
 
     def shorten_rows(self) -> None:
         """Forgets the older rows."""
+
+    def ended(self) -> None:
+        """A transaction has ended. When none is open, what was read is of no more interest."""
+        if self.open:
+            self.open -= 1
+        if not self.open and self.rows[0]:
+            self.rows = [], []
+            self.most_rows = self.few_rows
 
 
 class StatementsFields:

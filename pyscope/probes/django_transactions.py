@@ -21,7 +21,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.sql import shape
 from pyscope.probes.sql.known import Known
 from pyscope.probes.sql.loads import Loads, Statement
-from pyscope.probes.sql.references import references
+from pyscope.probes.sql.records import Records
 from pyscope.probes.sql.telling import before, before_commit
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
@@ -65,8 +65,7 @@ class Transactions:
     def __init__(self, patches: Patches, fault: Callable[[], None]) -> None:
         self._patches = patches
         self._fault = fault
-        self._connections: dict[int, _Connection] = {}
-        self._reference = references(self._connections)
+        self._connections: Records[_Connection] = Records()
         self._here = _Here()
         self._saving: ContextVar[Any] = ContextVar("pyscope_django_saving", default=None)
         self._model: Any = ()
@@ -178,8 +177,7 @@ class Transactions:
     def _of(self, connection: Any) -> _Connection:
         record = self._connections.get(id(connection))
         if record is None or record.of() is not connection:
-            of = self._reference(connection)
-            record = self._connections[of.identity] = _Connection(connection, of)
+            record = self._connections.add(connection, _Connection(connection, weakref.ref(connection)))
         return record
 
     def _begin(self, record: _Connection, isolation: str) -> Transaction:

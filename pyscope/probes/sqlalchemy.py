@@ -17,8 +17,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from pyscope import emitter
-from pyscope.events.sql import STATEMENT, Operation, Step
+from pyscope import backends, emitter
+from pyscope.events.sql import STATEMENT, TRANSACTION, Operation, Step
 from pyscope.probes import Probe, on_import
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import exception_name
@@ -26,9 +26,9 @@ from pyscope.probes.sql import quiet
 from pyscope.probes.sql.fields import ConnectionFields, loaded
 from pyscope.probes.sql.known import Known, known_of
 from pyscope.probes.sql.loads import LoadsOfThreads, Statement
-from pyscope.probes.sql.references import references
+from pyscope.probes.sql.records import Records
 from pyscope.probes.sql.statements import Statements
-from pyscope.probes.sql.telling import before, before_commit
+from pyscope.probes.sql.telling import before, before_commit, compiled
 from pyscope.probes.sql.template import mixed
 from pyscope.probes.sql.transaction import Transaction
 
@@ -40,21 +40,7 @@ _HANDING = ("do_execute", "do_executemany", "do_execute_no_params")
 _STATEMENT = STATEMENT.kind
 _SELECT = int(Operation.SELECT)
 _UPDATE = int(Operation.UPDATE)
-
-
-class _Connection(ConnectionFields):
-    """What is known of one checked-out connection."""
-
-    __slots__ = ("committing", "database", "savepoints")
-
-    def __init__(self, of: weakref.ref[Any], database: int, dialect: str) -> None:
-        self.of = of
-        self.number = emitter.next_id()
-        self.savepoints = 0
-        self.transaction = None
-        self.committing: Transaction | None = None
-        self.database = database
-        self.dialect = dialect
+_compiled: Any = backends.native()
 
 
 def _database(engine: Any) -> int:
@@ -79,13 +65,12 @@ class SQLAlchemyProbe(Probe):
         self._dialects: set[type] = set()  # those whose methods have been looked for
         self._handing: set[tuple[type, str]] = set()  # the methods that were found
         self._guard = threading.Lock()
-        self._connections: dict[int, _Connection] = {}
+        self._connections: Records[ConnectionFields] = Records()
         self._databases: dict[
             int, tuple[weakref.ref[Any], int, str]
         ] = {}  # and the dialects' names, by dialect
         self._here = LoadsOfThreads()
         self._statements = Statements(self, self._connections)
-        self._reference = references(self._connections)
         self._watching = False
         self._patches = Patches()
 
@@ -106,7 +91,23 @@ class SQLAlchemyProbe(Probe):
 
         begin, rollback = told(self._begin, Step.BEGIN), told(self._ended, Step.ROLLBACK)
         committed = functools.partial(self._ended, Step.COMMIT)
-        commit = functools.partial(before_commit, committed, self._refused, self.fault)
+        commit = functools.partial(before_commit, committed, self.refused, self.fault)
+        if _compiled is not None:
+            path = _compiled.Transactions(
+                self._statements,
+                probe=self,
+                connections=self._connections,
+                databases=self._databases,
+                transaction_type=Transaction,
+                kind=TRANSACTION.kind,
+                begin=int(Step.BEGIN),
+                commit=int(Step.COMMIT),
+                rollback=int(Step.ROLLBACK),
+                failed=int(Step.FAILED),
+            )
+            begin = compiled(path.beginning, begin)
+            rollback = compiled(functools.partial(path.ending, commits=False), rollback)
+            commit = compiled(functools.partial(path.ending, commits=True), commit)
         for name, make in (
             ("_begin_impl", begin),
             ("_commit_impl", commit),
@@ -199,7 +200,7 @@ class SQLAlchemyProbe(Probe):
 
     def follow(
         self,
-        record: _Connection,
+        record: ConnectionFields,
         connection: Any,
         known: Known,
         number: int,
@@ -271,13 +272,13 @@ class SQLAlchemyProbe(Probe):
 
     # transactions
 
-    def _of(self, connection: Any) -> _Connection:
+    def _of(self, connection: Any) -> ConnectionFields:
         record = self._connections.get(id(connection))
         if record is None or record.of() is not connection:
             record = self.opened(connection)
         return record
 
-    def opened(self, connection: Any) -> _Connection:
+    def opened(self, connection: Any) -> ConnectionFields:
         dialect = (
             connection.dialect
         )  # each engine's own, of all that are derived from it by execution options
@@ -291,14 +292,13 @@ class SQLAlchemyProbe(Probe):
                 _database(connection.engine),
                 dialect.name,
             )
-        of = self._reference(connection)
-        record = self._connections[of.identity] = _Connection(of, known[1], known[2])
-        return record
+        record = ConnectionFields(weakref.ref(connection), emitter.next_id(), known[1], known[2])
+        return self._connections.add(connection, record)
 
-    def started(self, record: _Connection, connection: Any) -> Transaction:
+    def started(self, record: ConnectionFields, connection: Any) -> Transaction:
         options = connection.get_execution_options()
         isolation = options.get("isolation_level") or connection.dialect.default_isolation_level or ""
-        loads = self._here.alone
+        loads = self._here.loads.alone
         loads[0].open += 1
         record.committing = None
         transaction = record.transaction = Transaction(
@@ -310,7 +310,7 @@ class SQLAlchemyProbe(Probe):
         if self._watching and emitter.active():
             self.started(self._of(connection), connection).tell_step(step)
 
-    def _refused(self, connection: Any) -> None:
+    def refused(self, connection: Any) -> None:
         """The commit that was told has failed."""
         if not self._watching or not emitter.active():
             return

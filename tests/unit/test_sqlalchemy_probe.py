@@ -25,6 +25,7 @@ from sqlalchemy.pool import StaticPool
 from pyscope import _hook, emitter, probes
 from pyscope.errors import PyScopeWarning
 from pyscope.events.sql import ROW, STATEMENT, TRANSACTION, Load, Operation, Step, Touch
+from pyscope.probes import sqlalchemy as sqlalchemy_module
 from pyscope.probes.sql import loads as loads_module
 from pyscope.probes.sql import statements as statements_module
 from pyscope.probes.sqlalchemy import SQLAlchemyProbe
@@ -53,11 +54,17 @@ class Member(Base):
     team: Mapped[Team] = relationship(back_populates="members")
 
 
+def use(monkeypatch: pytest.MonkeyPatch, compiled: object) -> None:
+    """The compiled paths from here on, or with None the Python twins."""
+    for module in (statements_module, sqlalchemy_module):
+        monkeypatch.setattr(module, "_compiled", compiled)
+
+
 @pytest.fixture(autouse=True, params=["compiled", "python"])
 def path_of_statements(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each test is of the compiled path of a statement and of its Python twin."""
+    """Each test is of the compiled paths of statements and transactions, and of their Python twins."""
     if request.param == "python":
-        monkeypatch.setattr(statements_module, "_compiled", None)
+        use(monkeypatch, None)
     return str(request.param)
 
 
@@ -443,15 +450,22 @@ def test_rows_of_ended_transactions_are_forgotten_while_another_stays_open(tmp_p
     assert [touch for touch, _, _ in told].count(Touch.WRITE) == 1
 
 
-def test_what_is_known_of_a_connection_goes_with_it(engine: Engine, tmp_path: Path) -> None:
+def test_what_is_known_of_connections_that_are_gone_is_bounded(engine: Engine, tmp_path: Path) -> None:
     with watching(tmp_path, "sqlalchemy") as watch:
         known = watch.probe("sqlalchemy")._connections
-        with engine.connect() as connection:
-            connection.execute(text("SELECT 1"))
-            assert list(known) == [id(connection)]
-        del connection
-        gc.collect()
-        assert known == {}
+        with engine.connect() as first:
+            first.execute(text("SELECT 1"))
+            for _ in range(300):
+                with engine.connect() as connection, engine.connect() as another:  # at other addresses
+                    connection.execute(text("SELECT 2"))
+                    another.execute(text("SELECT 3"))
+                kept = [connection, another]  # until the next two are made
+            assert len(known) <= known.most <= 64
+            first.execute(text("SELECT 1"))
+        assert len(kept) == 2
+    numbers = [row.connection for row in statements(watch.trace)]
+    assert len(set(numbers)) == 601  # one that is made at the address of another is not taken for it
+    assert numbers[0] == numbers[-1]
 
 
 def test_without_a_recording_nothing_is_kept(engine: Engine) -> None:
@@ -533,14 +547,15 @@ def test_a_probe_that_fails_removes_itself_and_the_program_goes_on(
 
 def test_both_paths_tell_the_same(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told(name: str, compiled: Any) -> list[dict[str, Any]]:
-        monkeypatch.setattr(statements_module, "_compiled", compiled)
+        use(monkeypatch, compiled)
         (tmp_path / name).mkdir()
         with watching(tmp_path / name, "sqlalchemy") as watch:
             tells_all(engine)
         return [
             {field: value for field, value in row._asdict().items() if field not in of_one_run}
-            | {"stack": row.stack[:1]}
-            for row in watch.trace.probe_events(STATEMENT).records()
+            | {"stack": getattr(row, "stack", ())[:1]}
+            for kind in (STATEMENT, TRANSACTION, ROW)
+            for row in watch.trace.probe_events(kind).records()
         ]
 
     of_one_run = {
@@ -555,7 +570,8 @@ def test_both_paths_tell_the_same(engine: Engine, tmp_path: Path, monkeypatch: p
     }
     compiled = told("compiled", _hook)
     assert compiled == told("python", None)
-    assert {row["load"] for row in compiled} >= {
+    assert {row.get("step", 0) for row in compiled} >= {Step.BEGIN, Step.COMMIT, Step.ROLLBACK, Step.FAILED}
+    assert {row.get("load") for row in compiled} >= {
         Load.COLLECTION,
         Load.SCALAR,
         Load.GET,
@@ -565,7 +581,7 @@ def test_both_paths_tell_the_same(engine: Engine, tmp_path: Path, monkeypatch: p
 
 
 def tells_all(engine: Engine) -> None:
-    """Statements of all kinds."""
+    """Statements of all kinds, and transactions that end in each way."""
     with Session(engine) as session:
         for team in session.scalars(select(Team).order_by(Team.id)):
             assert team.members
@@ -578,6 +594,13 @@ def tells_all(engine: Engine) -> None:
         session.execute(text("SELECT :value"), {"value": 2**70 % 97})
         with pytest.raises(exc.OperationalError):
             session.execute(text("SELECT nothing FROM nowhere"))
+        session.rollback()
+        session.execute(text("PRAGMA foreign_keys = ON"))
+        session.get_one(Team, 1).size += 7
+        session.add(Member(team_id=999))
+        with pytest.raises(exc.IntegrityError):
+            session.commit()
+        session.rollback()
 
 
 @pytest.mark.parametrize(
@@ -595,7 +618,10 @@ def test_what_a_statement_asks_may_raise(
     tells_all(engine)
     monkeypatch.setattr(owner, name, fails)
     monkeypatch.setattr(statements_module, "compiled_statements", {})
-    with watching(tmp_path, "sqlalchemy") as watch:
-        tells_all(engine)
-        faults = watch.probe("sqlalchemy").faults
+    with engine.connect() as begun_before:
+        begun_before.execute(text("SELECT 1"))
+        with watching(tmp_path, "sqlalchemy") as watch:
+            begun_before.execute(text("SELECT 2"))
+            tells_all(engine)
+            faults = watch.probe("sqlalchemy").faults
     assert faults

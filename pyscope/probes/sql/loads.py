@@ -50,11 +50,9 @@ class Loads(LoadsFields):
         self.sent = [], [], [], []
         self.most = MOST_STATEMENTS
         self.rows = [], []
-        self.most_rows = FEW_ROWS
+        self.most_rows = self.few_rows = FEW_ROWS
         self.open = 0  # transactions
-        self.alone = [
-            self
-        ]  # the loads of a transaction that stays on this thread: of all of them the same list
+        self.alone = [self]  # those of a transaction that stays on this thread: of all of them the same list
         self.written: Statement | None = None
         # Instances that were written, by the id of their state: two generations, of which the older is dropped.
         self._young: dict[int, tuple[Statement, Any]] = {}
@@ -118,20 +116,9 @@ class Loads(LoadsFields):
             return loaded
         return wrote[0]
 
-    def ended(self) -> None:
-        """A transaction has ended. When none is open, what was read is of no more interest."""
-        if self.open:
-            self.open -= 1
-        if not self.open and self.rows[0]:
-            self.rows = [], []
-            self.most_rows = FEW_ROWS
-
 
 class LoadsOfThreads(threading.local):
     """The calling thread's own."""
 
     def __init__(self) -> None:
         self.loads = Loads()
-        self.alone = [
-            self.loads
-        ]  # those of a transaction that stays on this thread: of all of them the same list

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["before", "before_commit"]
+__all__ = ["before", "before_commit", "compiled"]
 
 
 def before(
@@ -45,3 +45,14 @@ def before_commit(
             raise
 
     return before(tell, fault, commit)
+
+
+def compiled(
+    watch: Callable[..., Any], in_python: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[..., Any]:
+    """What makes of a method one that compiled code watches; where that cannot, it calls what `in_python` makes of it."""
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        return functools.wraps(original)(watch(original, in_python(original)))
+
+    return make

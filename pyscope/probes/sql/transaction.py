@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
@@ -27,7 +26,6 @@ _ROW = ROW.kind
 _TRANSACTION = TRANSACTION.kind
 
 _NONE: frozenset[str] = frozenset()
-_NO_LOADS: list[Loads] = []
 _bases: dict[str, str] = {}
 """Tables of subclasses in joined inheritance, to the table that has the row's identity."""
 
@@ -98,61 +96,30 @@ class Transaction(TransactionFields):
     are known that they belong to, and make the garbage collector look at all of the program's objects more often.
     """
 
-    __slots__ = (
-        "_begun",
-        "_earlier",
-        "_found_rows",
-        "_writes",
-        "autocommit",
-        "batch",
-        "connection",
-        "database",
-        "ended",
-        "isolation",
-        "savepoints",
-    )
-
-    def __init__(
-        self, number: int, connection: int, database: int, isolation: str, loads: list[Loads]
-    ) -> None:
-        self.number = number
-        self.connection = connection
-        self.database = database
-        self.isolation = isolation
-        self.autocommit = isolation == "AUTOCOMMIT"
-        self.ended = False
-        self.savepoints: _Gathered[tuple[str, int]] = ()
-        self.batch: weakref.ref[Any] | None = None
-        self.loads = loads
-        self._begun = loads[0]
-        self.first_run = 0
-        self.looks = ()
-        self._earlier: _Gathered[tuple[Statement, Any]] = ()
-        self._found_rows: _Gathered[tuple[Statement, str, int]] = ()
-        self._writes: _Gathered[_Touched] = ()
+    __slots__ = ()
 
     def knew(self, state: Any, statement: Statement) -> None:
         """It wrote an instance whose values the program knew by a statement of an earlier transaction."""
-        if len(self._earlier) < MOST_READS:
-            self._earlier = _added(self._earlier, (statement, state))
+        if len(self.earlier) < MOST_READS:
+            self.earlier = _added(self.earlier, (statement, state))
 
     def found(self, statement: Statement, table: str, keys: Iterable[Any]) -> None:
         """Rows that a SELECT found, where no state of instances tells them."""
-        for key in islice(keys, MOST_READS - len(self._found_rows)):
+        for key in islice(keys, MOST_READS - len(self.found_rows)):
             found = statement, table, row_of(self.database, table, [key])
-            self._found_rows = _added(self._found_rows, found)
+            self.found_rows = _added(self.found_rows, found)
 
     def rests_on(self, statement: Statement, written: Statement, key: Any) -> None:
         """A statement wrote an instance, of this key, whose values the program knew by an earlier one."""
         if (
-            not self._writes
-            or self._writes[-1].statement is not written
-            or len(self._found_rows) >= MOST_READS
+            not self.writes
+            or self.writes[-1].statement is not written
+            or len(self.found_rows) >= MOST_READS
         ):
             return
-        write = self._writes[-1]
+        write = self.writes[-1]
         if write.row == row_of(self.database, write.table, [key]):
-            self._found_rows = _added(self._found_rows, (statement, write.table, write.row))
+            self.found_rows = _added(self.found_rows, (statement, write.table, write.row))
 
     def answered(self, statement: Statement, rows: int) -> None:
         """How many rows a SELECT gave, where the driver did not say."""
@@ -193,14 +160,14 @@ class Transaction(TransactionFields):
             return
         touch = Touch.DELETE if shape.operation is Operation.DELETE else Touch.WRITE
         by_key = shape.key is not None
-        for at, key in enumerate(keys[: MOST_WRITES - len(self._writes)]):
+        for at, key in enumerate(keys[: MOST_WRITES - len(self.writes)]):
             stamped = stamps(shape, parameters[at if by_key else 0])
             self._write(statement, touch, row_of(self.database, shape.table, key), stamped)
 
     def _write(self, statement: Statement, touch: Touch, row: int, stamped: frozenset[str] = _NONE) -> None:
         if row:
             shape = statement.known.shape
-            self._writes = _added(self._writes, _Touched(statement, touch, shape.table, row, shape, stamped))
+            self.writes = _added(self.writes, _Touched(statement, touch, shape.table, row, shape, stamped))
 
     def _inserted(self, statement: Statement, parameters: Any) -> None:
         shape = statement.known.shape
@@ -210,7 +177,7 @@ class Transaction(TransactionFields):
             for look in map(_Look._make, self.looks[-_MOST_LOOKS:])
             if look.known.shape.table == shape.table and look.known.shape.exact
         ]
-        for each in parameters[: MOST_WRITES - len(self._writes)]:
+        for each in parameters[: MOST_WRITES - len(self.writes)]:
             if shape.key is not None:
                 try:
                     key = [value_of(source, each) for source in shape.key]
@@ -254,7 +221,7 @@ class Transaction(TransactionFields):
 
     def savepoint(self, name: str) -> None:
         """Remembers what had been written."""
-        self.savepoints = _added(self.savepoints, (name, len(self._writes)))
+        self.savepoints = _added(self.savepoints, (name, len(self.writes)))
 
     def rolled_back_to(self, name: str) -> None:
         """Forgets what has been written since; since the latest, if none of that name was seen."""
@@ -266,21 +233,21 @@ class Transaction(TransactionFields):
                 del savepoints[at + 1 :]
                 break
         written = savepoints.pop()[1]
-        if self._writes:
-            del self._writes[written:]
+        if self.writes:
+            del self.writes[written:]
 
     def tell(self) -> None:
         """Emits the rows, if something was written: reading alone harms nobody."""
-        if not self._writes:
+        if not self.writes:
             return
-        for statement, state in islice(chain(self._earlier, self._loaded()), MOST_READS):
+        for statement, state in islice(chain(self.earlier, self._loaded()), MOST_READS):
             self._tell_entity(statement, state)
-        for statement, table, row in self._found_rows:
+        for statement, table, row in self.found_rows:
             self._tell_found(statement, table, row)
-        checked = {write.row for write in self._writes if write.touch is Touch.INSERT_CHECKED}
+        checked = {write.row for write in self.writes if write.touch is Touch.INSERT_CHECKED}
         for look in map(_Look._make, self.looks):
             self._tell_look(look, checked)
-        for write in self._writes:
+        for write in self.writes:
             shape, stamped = write.shape, write.stamped
             sets, computed = shape.sets, shape.computed
             if stamped:
@@ -300,13 +267,6 @@ class Transaction(TransactionFields):
             emitter.intern(self.isolation),
             emitter.stack(),
         )
-
-    def forget(self) -> None:
-        """Drops what was gathered: it has ended."""
-        self.looks = self._writes = self._earlier = self._found_rows = self.savepoints = ()
-        self.ended = True
-        self.loads = _NO_LOADS
-        self._begun.ended()
 
     def _tell_look(self, look: _Look, checked: set[int]) -> None:
         number, shape = look.number, look.known.shape
