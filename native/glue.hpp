@@ -90,10 +90,12 @@ inline bool is_main_thread() { return getpid() == static_cast<pid_t>(syscall(SYS
 
 // Of greenlet's C API (greenlet.h); null where there is none.
 inline void find_current_greenlet(PyObject* capsule) {
-  constexpr int kGetCurrent = 4;
+  constexpr int kGetCurrent = 4, kGetParent = 11;
   auto** api = static_cast<void**>(PyCapsule_GetPointer(capsule, "greenlet._C_API"));
   if (!api) PyErr_Clear();
-  hook.current_greenlet = api ? reinterpret_cast<PyObject* (*)()>(api[kGetCurrent]) : nullptr;
+  if (!api) return;
+  hook.greenlet_parent = reinterpret_cast<PyObject* (*)(PyObject*)>(api[kGetParent]);
+  hook.current_greenlet = reinterpret_cast<PyObject* (*)()>(api[kGetCurrent]);
 }
 
 // --- threads --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset, strlen, strncpy
 from libcpp cimport bool as cbool
-from libcpp.string cimport string
+from libcpp.string cimport string, to_string
 from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 

@@ -117,7 +117,8 @@ cdef void define_context(ThreadRing* ring, PyObject* subject, uint8_t kind, uint
             if not name.size():
                 name.assign(Py_TYPE(subject).tp_name)
         else:
-            name = (b"greenlet-%d" % serial)
+            name.assign(b"greenlet-")
+            name.append(to_string(serial))
         payload.resize(17 + name.size())
         memcpy(payload.data(), &serial, 8)
         memcpy(payload.data() + 8, &parent, 8)
@@ -217,6 +218,17 @@ cdef void find_greenlet() noexcept:
         fault()
 
 
+cdef object greenlet_parent(greenlet):
+    """The greenlet that a greenlet goes on in when it ends; None of a thread's own."""
+    cdef PyObject* found = hook.greenlet_parent(<PyObject*>greenlet)
+    if found == NULL:
+        PyErr_Clear()
+        return None
+    parent = <object>found
+    Py_XDECREF(found)
+    return parent
+
+
 cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
     """Another greenlet than at the last event runs here."""
     try:
@@ -233,15 +245,16 @@ cdef void switch_greenlet(ThreadRing* ring, PyObject* now) noexcept:
 cdef int go_on_in_greenlet(ThreadRing* ring, object target) except -1:
     cdef PyObject* task = current_task(ring)
     cdef SeenContext parent
-    outer = target.parent
+    first = outer = greenlet_parent(target)
     if outer is not None:
         # What ran here at the last event need not be what has begun this greenlet: gevent's hub, in which nothing is
         # recorded, begins one after the other.
-        parent.serial = ring.context() if outer.parent is None else 0
-        while outer.parent is not None and not parent.serial:
+        beyond = greenlet_parent(outer)
+        parent.serial = ring.context() if beyond is None else 0
+        while beyond is not None and not parent.serial:
             parent.serial = serial_of(<PyObject*>outer)
-            outer = outer.parent
-        if task != NULL and outer.parent is None and (not parent.serial or outer is target.parent):
+            outer, beyond = beyond, greenlet_parent(beyond)
+        if task != NULL and beyond is None and (not parent.serial or outer is first):
             see(&parent, ring, task, CONTEXT_TASK, 0)
         see(&ring.greenlet, ring, <PyObject*>target, CONTEXT_GREENLET, parent.serial)
         go_on_in(ring, ring.greenlet.serial)

@@ -228,7 +228,8 @@ cdef extern from "hook.hpp" namespace "pyscope":
         PyObject* current_tasks
         PyObject* trio_run
         bint greenlet_imported
-        void* current_greenlet
+        PyObject* (*current_greenlet)() noexcept
+        PyObject* (*greenlet_parent)(PyObject*) noexcept
         AtomicU32 window
         bint windowed
         AtomicU64 faults

@@ -320,19 +320,21 @@ cdef uint32_t stack_at(Places* places) noexcept:
     return stack
 
 
-cdef object current_greenlet = None  # greenlet.getcurrent, once the module has it
-
-
 cdef int outer_greenlets(Places* places, int most) except -1:
-    global current_greenlet
-    if current_greenlet is None:
-        current_greenlet = getattr(greenlet_module, "getcurrent", None)
-        if current_greenlet is None:  # still being imported
+    if hook.current_greenlet == NULL:
+        find_greenlet()
+        if hook.current_greenlet == NULL:  # still being imported
             return 0
-    outer = current_greenlet().parent
+    cdef PyObject* here = hook.current_greenlet()
+    if here == NULL:
+        PyErr_Clear()
+        return 0
+    current = <object>here
+    Py_XDECREF(here)
+    outer = greenlet_parent(current)
     while outer is not None and places.count < most:
         frame = outer.gr_frame
         if frame is not None:
             user_frames(frame_of(<PyObject*>frame), places, most)
-        outer = outer.parent
+        outer = greenlet_parent(outer)
     return 0
