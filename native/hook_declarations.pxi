@@ -22,6 +22,11 @@ cdef extern from "Python.h":
     char* PyBytes_AS_STRING(PyObject*) noexcept
     Py_ssize_t PyBytes_GET_SIZE(PyObject*) noexcept
     void PyErr_Clear() noexcept
+    void PyErr_Fetch(PyObject**, PyObject**, PyObject**) noexcept
+    void PyErr_NormalizeException(PyObject**, PyObject**, PyObject**) noexcept
+    void PyErr_Restore(PyObject*, PyObject*, PyObject*) noexcept
+    bint PyErr_GivenExceptionMatches(PyObject*, PyObject*) noexcept
+    int PyException_SetTraceback(PyObject*, PyObject*) noexcept
     PyObject* PyDict_GetItemString(PyObject*, const char*) noexcept
     bint PyModule_Check(PyObject*) noexcept
     const char* PyModule_GetName(PyObject*) noexcept
@@ -324,7 +329,8 @@ cdef extern from "glue.hpp" namespace "pyscope":
     StepBegin begin_step() noexcept
     int64_t end_step(const StepBegin&) noexcept
     PyObject* next_step(PyObject*, int64_t*) noexcept
-    void set_next(PyTypeObject*, PyObject* (*)(PyObject*) noexcept) noexcept
+    ctypedef PyObject* (*NextFunction "iternextfunc")(PyObject*) noexcept
+    void set_next(PyTypeObject*, NextFunction) noexcept
     ThreadRing* get_thread_ring() noexcept
     void open_thread_ring_here() noexcept
     void open_existing_rings() noexcept

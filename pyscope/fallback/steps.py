@@ -6,9 +6,9 @@ import _thread
 from collections.abc import Callable, Generator
 from time import perf_counter_ns, thread_time_ns
 from types import FrameType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-__all__ = ["LateLoops", "LoopTimes", "Steps", "watched_select"]
+__all__ = ["Entered", "LateLoops", "LoopTimes", "Steps", "entered", "watched_select"]
 
 MOST_LOOKS = 50  # of a wait, before its thread looks around by itself
 
@@ -57,6 +57,95 @@ class Steps:
     def close(self) -> None:
         """Closes the coroutine where it is suspended."""
         self._awaited.close()
+
+
+_NEW, _ENTERED, _LEFT = range(3)
+
+
+def _never_begun() -> Generator[None, None, None]:
+    yield
+
+
+class Entered(Steps):
+    """Steps with what is to be done around them, in a class derived from this: `enter()` before the first, which
+    returns what is awaited, and `leave(error)` after the last, with the exception that ended them or None."""
+
+    __slots__ = ("_stage",)
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self._stage = _NEW
+
+    def enter(self) -> Any:
+        """Before the first step."""
+        raise NotImplementedError
+
+    def leave(self, error: BaseException | None) -> None:
+        """After the last one."""
+
+    def __del__(self) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        if self._stage == _LEFT:
+            raise RuntimeError("cannot reuse already awaited coroutine")
+        self._stage = _ENTERED
+        try:
+            self._awaited = self.enter()
+            self._send = getattr(self._awaited, "send", None)
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _end(self, error: BaseException | None) -> None:
+        self._stage = _LEFT
+        self._awaited = self._send = None
+        self.leave(error)
+
+    def _step(self, step: Callable[..., Any], *given: Any) -> Any:
+        if self._stage != _ENTERED:
+            self._begin()
+        try:
+            return step(*given)
+        except StopIteration:
+            self._end(None)
+            raise
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def __next__(self) -> Any:
+        """Runs until the next suspension, whose awaited object is returned."""
+        return self._step(super().__next__)
+
+    def send(self, value: Any) -> Any:
+        """As `__next__`, with a value."""
+        return self._step(super().send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """As `send`, with an exception such as a cancellation; of one that has not begun nothing runs."""
+        if self._stage != _ENTERED:
+            self._stage = _LEFT
+            return _never_begun().throw(*error)
+        return self._step(super().throw, *error)
+
+    def close(self) -> None:
+        """Closes the coroutine where it is suspended."""
+        if self._stage != _ENTERED:
+            self._stage = _LEFT
+            return
+        try:
+            super().close()
+        finally:
+            self._end(GeneratorExit())
+
+
+_Derived = TypeVar("_Derived", bound=type[Entered])
+
+
+def entered(derived: _Derived) -> _Derived:
+    """A class that is derived from Entered, as it is."""
+    return derived
 
 
 class LoopTimes:

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from pyscope import emitter
 from pyscope.probes.addresses import operation, template
-from pyscope.probes.asgi_elsewhere import Work, working
+from pyscope.probes.asgi_elsewhere import Work, as_coroutine_function, working
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
-from pyscope.probes.steps import Steps
+from pyscope.probes.steps import Entered, entered
 
 __all__ = ["ROUTE", "ASGIProbe", "Middleware", "patch", "watch"]
 
@@ -58,22 +58,15 @@ def watch(patches: Patches, application: type) -> None:
     """Watches what a framework's applications are called with."""
 
     def make(original: App) -> App:
-        @functools.wraps(original)
-        async def __call__(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
-            request = None
-            if patches.on and emitter.active():
-                request = _watched(functools.partial(original, self), scope, receive, send)
-            if request is None:
-                await original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
-                return
-            try:
-                await request.steps
-            except BaseException as error:
-                request.leave(error)
-                raise
-            request.leave()
+        def watched(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:
+            if patches.on and emitter.active() and _is_to_be_watched(scope):
+                return _Request(functools.partial(original, self), scope, receive, send)
+            return original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
 
-        return __call__  # type: ignore[return-value]
+        async def awaiting(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
+            await watched(self, scope, receive, send)
+
+        return as_coroutine_function(original, watched, awaiting)
 
     patches.replace(application, "__call__", make)
 
@@ -86,16 +79,10 @@ class Middleware:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Handles one request, WebSocket or lifespan."""
-        request = _watched(self.app, scope, receive, send) if emitter.active() else None
-        if request is None:
+        if emitter.active() and _is_to_be_watched(scope):
+            await _Request(self.app, scope, receive, send)
+        else:
             await self.app(scope, receive, send)
-            return
-        try:
-            await request.steps
-        except BaseException as error:
-            request.leave(error)
-            raise
-        request.leave()
 
 
 _left_out: set[str] = set()
@@ -118,62 +105,66 @@ def _is_left_out(scope: ASGIScope) -> bool:
         return False
 
 
-def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Request | None:
-    """The request as one that is watched; None if it is not to be."""
+def _is_to_be_watched(scope: ASGIScope) -> bool:
     if scope["type"] not in ("http", "websocket") or _MARK in scope:
-        return None
+        return False
     if _left_out and _is_left_out(scope):
         scope[_MARK] = 0  # nor what is mounted there
-        return None
-    try:
-        request = _Request(scope, send)
-    except Exception:
-        fault("asgi")
-        return None
-    try:
-        awaitable: Any = app(scope, receive, request.send)
-        is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
-        request.steps = Steps(awaitable if is_coroutine else awaitable.__await__())
-    except BaseException as error:
-        request.leave(error)
-        raise
-    return request
+        return False
+    return True
 
 
-class _Request:
-    """One request that is watched: await `steps`, then `leave`. (`with` keeps a bound method alive meanwhile.)"""
+@entered  # type: ignore[untyped-decorator]
+class _Request(Entered):  # type: ignore[misc]
+    """One request that is watched, from its first step to its last."""
 
-    __slots__ = ("_around", "_root", "_scope", "_send", "_work", "steps")
+    __slots__ = ("_app", "_around", "_receive", "_root", "_scope", "_send", "_work")
 
-    def __init__(self, scope: ASGIScope, send: Send) -> None:
-        self._work = Work(_name(scope))
-        self._work.enter()
-        self._around = working.get()  # of a request that asks another application of the process
-        working.set(self._work)
+    def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        self._app = app
         self._scope = scope
+        self._receive = receive
         self._send = send
-        self._root = scope.get("root_path", "")
-        self.steps: Any = None
-        scope[_MARK] = self._work.id
+
+    def enter(self) -> Any:
+        """Begins, and calls the application. Returns the coroutine, or what `__await__` of another awaitable does."""
+        scope, send = self._scope, self._send
+        self._work: Work | None = None
+        try:
+            self._root = scope.get("root_path", "")
+            work = Work(_name(scope))
+            work.enter()
+            self._work = work
+            self._around = working.get()  # of a request that asks another application of the process
+            working.set(work)
+            scope[_MARK] = work.id
+            send = self.send
+        except Exception:
+            fault("asgi")
+        awaitable: Any = self._app(scope, self._receive, send)
+        is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
+        return awaitable if is_coroutine else awaitable.__await__()
 
     def send(self, message: Any) -> Awaitable[None]:
         """The server's, which notes the status."""
-        if type(message) is dict:
+        work = self._work
+        if type(message) is dict and work is not None:
             what = message.get("type")
             if what == "http.response.start" or what == "websocket.http.response.start":
                 status = message.get("status")
-                self._work.status = int(status) if isinstance(status, int) else 0
-                self._work.answers()
+                work.status = int(status) if isinstance(status, int) else 0
+                work.answers()
             elif what == "websocket.accept":
-                self._work.status = 101
-                self._work.answers()
+                work.status = 101
+                work.answers()
         return self._send(message)
 
     def leave(self, error: BaseException | None = None) -> None:
         """It has ended, with the exception that ended it if there was one."""
-        work, scope, steps = self._work, self._scope, self.steps
-        self.steps = None  # whose frame may hold `send`, and with it this
-        work.cpu_ns = 0 if steps is None else steps.cpu_ns
+        work, scope = self._work, self._scope
+        if work is None:
+            return
+        work.cpu_ns = self.cpu_ns
         try:
             if working.get() is work:
                 working.set(self._around)

@@ -22,7 +22,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
 from pyscope.probes.steps import Steps
 
-__all__ = ["Work", "in_a_task", "patch", "working"]
+__all__ = ["Work", "as_coroutine_function", "in_a_task", "patch", "working"]
 
 
 class Work(Scope):
@@ -103,7 +103,7 @@ def _run_sync(original: Callable[..., Any]) -> Callable[..., Any]:
     async def awaiting(func: Callable[..., Any], *args: Any, **options: Any) -> Any:
         return await original(_job(func), *args, **options)
 
-    return _as_coroutine_function(original, returning, awaiting)
+    return as_coroutine_function(original, returning, awaiting)
 
 
 def _submit(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,7 +141,7 @@ class _Job:
             self._spent.append(thread_time_ns() - began)
 
 
-def _as_coroutine_function(
+def as_coroutine_function(
     original: Callable[..., Any], returning: Callable[..., Any], awaiting: Callable[..., Any]
 ) -> Callable[..., Any]:
     """What stands for a coroutine function: it returns the coroutine of `original`, or awaits it.
@@ -164,7 +164,7 @@ def _in_any_task(original: Callable[..., Any]) -> Callable[..., Any]:
         task = work.begin_task()
         return _measured(work, task, coroutine) if task else coroutine
 
-    return _as_coroutine_function(original, returning, in_a_task(original))
+    return as_coroutine_function(original, returning, in_a_task(original))
 
 
 def in_a_task(original: Callable[..., Any]) -> Callable[..., Any]:
