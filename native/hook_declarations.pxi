@@ -37,6 +37,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() noexcept
     int PyCode_Addr2Line(PyCodeObject*, int) noexcept
     int PyContextVar_Get(PyObject*, PyObject*, PyObject**) noexcept
+    PyObject* PyContextVar_Set(PyObject*, PyObject*) except NULL
     bint PyLong_CheckExact(PyObject*) noexcept
     bint PyFloat_CheckExact(PyObject*) noexcept
     bint PyBool_Check(PyObject*) noexcept

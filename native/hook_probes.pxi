@@ -141,6 +141,51 @@ cdef void emit_numbers(uint16_t kind, const int64_t* numbers, uint16_t count) no
     emit_probe(event, HEAD + 8 * count)
 
 
+DEF SCOPE_BEGIN_NUMBERS = 4
+DEF SCOPE_END_NUMBERS = 7
+
+
+def begin_scope(uint16_t event, str kind, str name):
+    """A scope begins in the one that is in hand, and is it from now on. Returns their numbers; None if no native
+    recording is in progress. `event`: the event's kind."""
+    if not hook.active or scope_variable is None:
+        return None
+    cdef int64_t numbers[SCOPE_BEGIN_NUMBERS]
+    cdef int64_t number = new_number()
+    cdef uint64_t around = scope_in_hand()
+    put_in_hand(number)
+    numbers[0] = number
+    numbers[1] = <int64_t>around
+    numbers[2] = intern_string(kind)
+    numbers[3] = intern_string(name)
+    emit_numbers(event, numbers, SCOPE_BEGIN_NUMBERS)
+    return number, around
+
+
+def end_scope(uint16_t event, int64_t number, around, int64_t duration, int64_t cpu, status, str route, str outcome, str error):
+    """A scope ends; if it is still in hand (a collected generator runs in another context than it began in), `around`
+    is from now on. False if no native recording is in progress."""
+    if not hook.active or scope_variable is None:
+        return False
+    cdef int64_t numbers[SCOPE_END_NUMBERS]
+    numbers[0] = number
+    numbers[1] = duration
+    numbers[2] = cpu
+    numbers[3] = whole(status) if isinstance(status, int) else 0
+    numbers[4] = intern_string(route) if route else 0
+    numbers[5] = intern_string(outcome)
+    numbers[6] = intern_string(error) if error else 0
+    emit_numbers(event, numbers, SCOPE_END_NUMBERS)
+    if scope_in_hand() == <uint64_t>number:
+        put_in_hand(around)
+    return True
+
+
+cdef int put_in_hand(number) except -1:
+    Py_XDECREF(PyContextVar_Set(<PyObject*>scope_variable, <PyObject*>number))
+    return 0
+
+
 cdef int64_t saturated(double value) noexcept:
     if not (-9.2e18 < value < 9.2e18):
         return 0 if value != value else (9_200_000_000_000_000_000 if value > 0 else -9_200_000_000_000_000_000)

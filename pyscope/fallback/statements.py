@@ -42,7 +42,7 @@ class ConnectionFields:
 
 class TransactionFields:
     """Of a transaction: its number, the loads of the threads that ran it, the number of its first run of loading, the
-    SELECTs in it that name rows (number, `Known`, values and the number of rows of each), and what `Transaction` says."""
+    SELECTs in it that name rows (number, `Known`, values and the number of rows of each). `Transaction` says more."""
 
     __slots__ = (
         "autocommit",

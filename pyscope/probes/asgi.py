@@ -59,9 +59,12 @@ def watch(patches: Patches, application: type) -> None:
 
     def make(original: App) -> App:
         def watched(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> Awaitable[None]:
-            if patches.on and emitter.active() and _is_to_be_watched(scope):
-                return _Request(functools.partial(original, self), scope, receive, send)
-            return original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
+            request = None
+            if patches.on and emitter.active():
+                request = _watched(functools.partial(original, self), scope, receive, send)
+            if request is None:
+                return original(self, scope, receive, send)  # type: ignore[call-arg, arg-type]
+            return request
 
         async def awaiting(self: Any, scope: ASGIScope, receive: Receive, send: Send) -> None:
             await watched(self, scope, receive, send)
@@ -79,10 +82,8 @@ class Middleware:
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Handles one request, WebSocket or lifespan."""
-        if emitter.active() and _is_to_be_watched(scope):
-            await _Request(self.app, scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
+        request = _watched(self.app, scope, receive, send) if emitter.active() else None
+        await (self.app(scope, receive, send) if request is None else request)
 
 
 _left_out: set[str] = set()
@@ -105,16 +106,21 @@ def _is_left_out(scope: ASGIScope) -> bool:
         return False
 
 
-def _is_to_be_watched(scope: ASGIScope) -> bool:
-    if scope["type"] not in ("http", "websocket") or _MARK in scope:
-        return False
-    if _left_out and _is_left_out(scope):
-        scope[_MARK] = 0  # nor what is mounted there
-        return False
-    return True
+def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Request | None:
+    """The request as one that is watched, to be awaited; None if it is not to be."""
+    try:
+        if scope["type"] not in ("http", "websocket") or _MARK in scope:
+            return None
+        if _left_out and _is_left_out(scope):
+            scope[_MARK] = 0  # nor what is mounted there
+            return None
+        return _Request(app, scope, receive, send)
+    except Exception:
+        fault("asgi")
+        return None
 
 
-@entered  # type: ignore[untyped-decorator]
+@entered
 class _Request(Entered):  # type: ignore[misc]
     """One request that is watched, from its first step to its last."""
 

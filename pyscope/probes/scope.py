@@ -19,14 +19,16 @@ import asyncio
 import sys
 from time import perf_counter_ns, thread_time_ns
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from pyscope import emitter
+from pyscope import backends, emitter
 from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
 from pyscope.probes.clients import fault
 
 __all__ = ["Scope", "exception_name"]
 
+_BEGIN, _END = SCOPE_BEGIN.kind, SCOPE_END.kind
+_compiled: Any = backends.native()
 _name_of = type.__dict__["__qualname__"].__get__
 
 
@@ -69,14 +71,15 @@ class Scope:
         """Begins, within the scope that runs here."""
         self._started = perf_counter_ns()
         try:
-            if emitter.active():
+            begun = None if _compiled is None else _compiled.begin_scope(_BEGIN, self.kind, self.name)
+            if begun is not None:
+                self.id, self._around = begun
+            elif emitter.active():
                 self.id = emitter.next_id()
                 around = emitter.scope.get()
                 emitter.scope.set(self.id)
                 self._around = around
-                emitter.emit(
-                    SCOPE_BEGIN.kind, self.id, around, emitter.intern(self.kind), emitter.intern(self.name)
-                )
+                emitter.emit(_BEGIN, self.id, around, emitter.intern(self.kind), emitter.intern(self.name))
         except Exception:
             fault("asgi")
         # After the begin, and read before the end: what is told of it is never more than the scope took.
@@ -97,26 +100,30 @@ class Scope:
             else:
                 cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit))
                 outcome = "cancelled" if cancelled else "raised"
-            intern = emitter.intern
-            emitter.emit(
-                SCOPE_END.kind,
-                self.id,
-                duration,
-                self.cpu_ns,
-                self.status,
-                intern(self.route) if self.route else 0,
-                intern(outcome),
-                intern(exception_name(error)) if error is not None else 0,
-            )
+            name = "" if error is None else exception_name(error)
+            status, route, cpu = self.status, self.route, self.cpu_ns
+            if _compiled is None or not _compiled.end_scope(
+                _END, self.id, around, duration, cpu, status, route, outcome, name
+            ):
+                self._end_in_python(around, duration, outcome, name)
         except Exception:
             fault("asgi")
-        try:
-            if (
-                emitter.scope.get() == self.id
-            ):  # else another context than it was entered in: a collected generator
-                emitter.scope.set(around)
-        except Exception:
-            fault("asgi")
+
+    def _end_in_python(self, around: int, duration: int, outcome: str, error: str) -> None:
+        intern = emitter.intern
+        emitter.emit(
+            _END,
+            self.id,
+            duration,
+            self.cpu_ns,
+            self.status,
+            intern(self.route) if self.route else 0,
+            intern(outcome),
+            intern(error) if error else 0,
+        )
+        # Else this is another context than it was entered in: a collected generator's.
+        if emitter.scope.get() == self.id:
+            emitter.scope.set(around)
 
     def __enter__(self) -> Self:
         return self.enter()

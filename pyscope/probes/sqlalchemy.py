@@ -91,7 +91,7 @@ class SQLAlchemyProbe(Probe):
 
         begin, rollback = told(self._begin, Step.BEGIN), told(self._ended, Step.ROLLBACK)
         committed = functools.partial(self._ended, Step.COMMIT)
-        commit = functools.partial(before_commit, committed, self.refused, self.fault)
+        commit: Callable[..., Any] = functools.partial(before_commit, committed, self.refused, self.fault)
         if _compiled is not None:
             path = _compiled.Transactions(
                 self._statements,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import selectors
 import threading
 import time
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Coroutine, Generator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -112,6 +113,100 @@ def test_a_value_can_be_sent_and_it_can_be_closed(steps: Any) -> None:
     assert stepped.send((1, 2)) == "more"
     stepped.close()
     assert got == [(1, 2), "closed"]
+
+
+def around(steps: Any, coroutine: Any, told: list[object]) -> Any:
+    """A coroutine with something before and after it."""
+
+    class Told(steps.Entered):  # type: ignore[misc, name-defined]
+        def enter(self) -> Any:
+            told.append("enter")
+            return coroutine()
+
+        def leave(self, error: BaseException | None) -> None:
+            told.append(error if error is None else type(error))
+
+    return steps.entered(Told)()
+
+
+@BOTH
+def test_what_is_entered_at_the_first_step_is_left_after_the_last(steps: Any) -> None:
+    async def main() -> Any:
+        entered = around(steps, lambda: works(events), told)
+        assert isinstance(entered, Coroutine)
+        assert told == []
+        return await asyncio.create_task(entered)
+
+    events: list[str] = []
+    told: list[object] = []
+    assert asyncio.run(main()) == (1, 2)
+    assert told == ["enter", None]
+
+
+@BOTH
+def test_what_is_entered_is_left_by_an_exception_a_cancellation_and_a_close(steps: Any) -> None:
+    async def raises() -> None:
+        with pytest.raises(Given, match="as asked"):
+            await around(steps, lambda: fails([]), told)
+
+    async def is_cancelled() -> None:
+        task = asyncio.ensure_future(around(steps, lambda: works([]), told))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    told: list[object] = []
+    asyncio.run(raises())
+    asyncio.run(is_cancelled())
+    assert told == ["enter", Given, "enter", asyncio.CancelledError]
+    told.clear()
+    events: list[str] = []
+    closed = around(steps, lambda: works(events), told)
+    closed.send(None)
+    closed.close()
+    closed.close()
+    assert told == ["enter", GeneratorExit]
+    assert events == ["turn 0", "end"]
+    with pytest.raises(RuntimeError, match="cannot reuse"):
+        closed.send(None)
+
+
+@BOTH
+def test_what_is_dropped_while_it_waits_is_left(steps: Any) -> None:
+    events: list[str] = []
+    told: list[object] = []
+    dropped = around(steps, lambda: works(events), told)
+    next(dropped)
+    del dropped
+    gc.collect()
+    assert told == ["enter", GeneratorExit]
+    assert events == ["turn 0", "end"]
+
+
+@BOTH
+def test_what_never_began_is_neither_entered_nor_left(steps: Any) -> None:
+    told: list[object] = []
+    thrown = around(steps, lambda: works([]), told)
+    with pytest.raises(Given):
+        thrown.throw(Given())
+    around(steps, lambda: works([]), told).close()
+    around(steps, lambda: works([]), told)
+    assert told == []
+
+
+@BOTH
+def test_an_enter_that_raises_has_begun_and_ended(steps: Any) -> None:
+    def refuses() -> None:
+        raise Given("no")
+
+    async def main() -> None:
+        with pytest.raises(Given, match="no"):
+            await around(steps, refuses, told)
+
+    told: list[object] = []
+    asyncio.run(main())
+    assert told == ["enter", Given]
 
 
 @BOTH

@@ -50,7 +50,7 @@ def before_commit(
 def compiled(
     watch: Callable[..., Any], in_python: Callable[[Callable[..., Any]], Callable[..., Any]]
 ) -> Callable[..., Any]:
-    """What makes of a method one that compiled code watches; where that cannot, it calls what `in_python` makes of it."""
+    """What makes of a method one that compiled code watches; where it cannot, it calls what `in_python` makes."""
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         return functools.wraps(original)(watch(original, in_python(original)))

@@ -111,11 +111,7 @@ class Transaction(TransactionFields):
 
     def rests_on(self, statement: Statement, written: Statement, key: Any) -> None:
         """A statement wrote an instance, of this key, whose values the program knew by an earlier one."""
-        if (
-            not self.writes
-            or self.writes[-1].statement is not written
-            or len(self.found_rows) >= MOST_READS
-        ):
+        if not self.writes or self.writes[-1].statement is not written or len(self.found_rows) >= MOST_READS:
             return
         write = self.writes[-1]
         if write.row == row_of(self.database, write.table, [key]):
