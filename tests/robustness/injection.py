@@ -34,6 +34,7 @@ THE_PROGRAMS = frozenset(
             "TracedSimpleQueue.put",
             "TracedSimpleQueue.get",
             "_watched",
+            "watch.<locals>.make.<locals>.watched",
         ),
     }
 )
