@@ -43,15 +43,14 @@ def run_job(job: Any, jobstore_alias: str, run_times: Sequence[Any], logger_name
         return events
     events = []
     for run_time in run_times:
-        run = None if _is_missed(job, run_time) else Scope("job", _name(job)).enter()
+        run = _begun(job, run_time)
         try:
             told = base.run_job(job, jobstore_alias, [run_time], logger_name)
         except BaseException as error:
             if run is not None:
                 run.leave(error)
             raise
-        if run is not None:
-            run.leave(_error(told))
+        _end(run, told)
         events += told
     return events
 
@@ -64,12 +63,11 @@ async def run_coroutine_job(
     if not emitter.active():
         events: list[Any] = await base.run_coroutine_job(job, jobstore_alias, run_times, logger_name)
         return events
-    emitter.scope.set(
-        0
-    )  # this task has the context of whoever scheduled something last, maybe a request that is over
+    # The task has the context of whoever scheduled something last: maybe a request, which is over by now.
+    emitter.scope.set(0)
     events = []
     for run_time in run_times:
-        run = None if _is_missed(job, run_time) else Scope("job", _name(job)).enter()
+        run = _begun(job, run_time)
         steps = Steps(base.run_coroutine_job(job, jobstore_alias, [run_time], logger_name))
         try:
             told = await steps
@@ -80,25 +78,28 @@ async def run_coroutine_job(
             raise
         if run is not None:
             run.cpu_ns = steps.cpu_ns
-            run.leave(_error(told))
+        _end(run, told)
         events += told
     return events
 
 
-def _is_missed(job: Any, run_time: Any) -> bool:
-    """Whether APScheduler will leave a run out."""
+def _begun(job: Any, run_time: Any) -> Scope | None:
+    """The scope of a run that begins now; None for one that APScheduler will leave out."""
     try:
         grace = job.misfire_grace_time
         late = datetime.datetime.now(datetime.UTC) - run_time
-        return grace is not None and late > datetime.timedelta(seconds=grace)
+        if grace is not None and late > datetime.timedelta(seconds=grace):
+            return None
+        return Scope("job", _name(job)).enter()
     except Exception:
         fault("apscheduler")
-        return False
+        return None
 
 
-def _error(events: Sequence[Any]) -> BaseException | None:
-    error = getattr(events[-1], "exception", None) if events else None
-    return error if isinstance(error, BaseException) else None
+def _end(run: Scope | None, events: Sequence[Any]) -> None:
+    if run is not None:
+        error = getattr(events[-1], "exception", None) if events else None
+        run.leave(error if isinstance(error, BaseException) else None)
 
 
 def _name(job: Any) -> str:

@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from pyscope import emitter
-from pyscope.probes.clients import ClientProbe
+from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
 
@@ -27,9 +27,9 @@ def patch(patches: Patches, library: ModuleType) -> None:
     def make(original: Any) -> Any:
         @functools.wraps(original)
         def perform(self: Any) -> Any:
-            if not patches.on or not emitter.active():
+            run = _begun(self) if patches.on and emitter.active() else None
+            if run is None:
                 return original(self)
-            run = Scope("job", _name(self)).enter()
             try:
                 result = original(self)
             except BaseException as error:
@@ -41,6 +41,14 @@ def patch(patches: Patches, library: ModuleType) -> None:
         return perform
 
     patches.replace(library.Job, "perform", make)
+
+
+def _begun(job: Any) -> Scope | None:
+    try:
+        return Scope("job", _name(job)).enter()
+    except Exception:
+        fault("rq")
+        return None
 
 
 def _name(job: Any) -> str:
