@@ -5,6 +5,7 @@ and is therefore left out, is none.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib
 from collections.abc import Sequence
 from types import ModuleType
@@ -16,7 +17,7 @@ from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
 from pyscope.probes.steps import Steps
 
-__all__ = ["APSchedulerProbe", "patch", "run_coroutine_job", "run_job"]
+__all__ = ["APSchedulerProbe", "patch", "run_job"]
 
 
 class APSchedulerProbe(ClientProbe):
@@ -32,7 +33,7 @@ class APSchedulerProbe(ClientProbe):
 def patch(patches: Patches, library: ModuleType) -> None:
     """Watches what an executor runs."""
     patches.replace(library, "run_job", lambda original: run_job)
-    patches.replace(library, "run_coroutine_job", lambda original: run_coroutine_job)
+    patches.replace(library, "run_coroutine_job", functools.partial(_awaiting, patches))
 
 
 def run_job(job: Any, jobstore_alias: str, run_times: Sequence[Any], logger_name: str) -> list[Any]:
@@ -55,32 +56,33 @@ def run_job(job: Any, jobstore_alias: str, run_times: Sequence[Any], logger_name
     return events
 
 
-async def run_coroutine_job(
-    job: Any, jobstore_alias: str, run_times: Sequence[Any], logger_name: str
-) -> list[Any]:
-    """In the place of APScheduler's."""
-    base: Any = importlib.import_module("apscheduler.executors.base")
-    if not emitter.active():
-        events: list[Any] = await base.run_coroutine_job(job, jobstore_alias, run_times, logger_name)
-        return events
-    # The task has the context of whoever scheduled something last: maybe a request, which is over by now.
-    emitter.scope.set(0)
-    events = []
-    for run_time in run_times:
-        run = _begun(job, run_time)
-        steps = Steps(base.run_coroutine_job(job, jobstore_alias, [run_time], logger_name))
-        try:
-            told = await steps
-        except BaseException as error:
+def _awaiting(patches: Patches, original: Any) -> Any:
+    @functools.wraps(original)
+    async def run_coroutine_job(
+        job: Any, jobstore_alias: str, run_times: Sequence[Any], logger_name: str
+    ) -> Any:
+        if not patches.on or not emitter.active():
+            return await original(job, jobstore_alias, run_times, logger_name)
+        events: list[Any] = []
+        # The task has the context of whoever scheduled something last: maybe a request, which is over by now.
+        emitter.scope.set(0)
+        for run_time in run_times:
+            run = _begun(job, run_time)
+            steps = Steps(original(job, jobstore_alias, [run_time], logger_name))
+            try:
+                told = await steps
+            except BaseException as error:
+                if run is not None:
+                    run.cpu_ns = steps.cpu_ns
+                    run.leave(error)
+                raise
             if run is not None:
                 run.cpu_ns = steps.cpu_ns
-                run.leave(error)
-            raise
-        if run is not None:
-            run.cpu_ns = steps.cpu_ns
-        _end(run, told)
-        events += told
-    return events
+            _end(run, told)
+            events += told
+        return events
+
+    return run_coroutine_job
 
 
 def _begun(job: Any, run_time: Any) -> Scope | None:
