@@ -292,7 +292,8 @@ class ProcessResources:
 class ResourceIssue:
     """A resource of which something took very much.
 
-    `kind`: "mailbox_backlog" or "memory_growth". `subject`: the actor, or the request, message or report by its name.
+    `kind`: "mailbox_backlog" or "memory_growth". `subject`: the actor, or the request, message, report or job by its
+    name.
     `amount`: messages that waited at most, or bytes that were added. `time_ns`: of that peak; `duration_ns`: how long
     it took to get there. `waited_ns`: the longest that a message waited, 0 for memory. `call_site`, `stack`: who sent
     most of the messages, or the call in which the memory grew; line 0 where it is not known. `senders`: how many of

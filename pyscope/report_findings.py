@@ -79,7 +79,7 @@ def _short(file: str) -> str:
 def _routes(rows: Sequence[RouteRow], width: int) -> RenderableType:
     wide = width >= 120
     fails = any(row.failed for row in rows)
-    table = titled("Requests, messages and reports: where their time went")
+    table = titled("Requests, messages, reports and jobs: where their time went")
     table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
     columns = [
         "count",

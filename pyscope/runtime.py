@@ -79,6 +79,8 @@ _LEVELS = {"function_calls": None, "c_calls": "c_calls"}
 
 
 _monitoring = Monitoring()
+# The probes that tell of requests and jobs.
+_WORK = ("asgi", "wsgi", "aiohttp_server", "celery", "rq", "dramatiq", "apscheduler")
 
 
 def _there(names: Sequence[str]) -> list[str]:
@@ -266,7 +268,7 @@ def start_performance_monitoring(
             )
         )
 
-    needed = ["asgi", "django", "sqlalchemy", "wsgi"]
+    needed = ["django", "sqlalchemy", *_WORK]
     if kinds & {"slow_call", "blocking_call_in_event_loop"}:
         needed += ["event_loop", "http", "redis", "smtp"]
     _monitoring.start("performance", Kind(read), modules, _there(needed))
@@ -394,7 +396,7 @@ def trace_external_calls(modules: Modules = None) -> None:
         "external",
         Kind(read),
         modules or [],
-        _there(["http", "redis", "retry", "smtp", "storage", "asgi", "wsgi"]),
+        _there(["http", "redis", "retry", "smtp", "storage", *_WORK]),
     )
 
 
@@ -433,7 +435,7 @@ def monitor_concurrency(processes: Sequence[object] = (), detect_races: bool = T
 
     with _monitoring.lock:
         if not _monitoring.active("concurrency"):
-            needed = ["sync", "accesses", "actors", *_there(["asgi", "sqlalchemy", "wsgi"])]
+            needed = ["sync", "accesses", "actors", *_there(["sqlalchemy", *_WORK])]
             _monitoring.start("concurrency", Kind(read), [], needed)
         _monitoring.watch("concurrency", "accesses", processes)
 

@@ -123,7 +123,7 @@ class _ProgramFrames:
         self._function: NDArray[np.int32] = trace.calls["function"]
         self._is_script = [f.qualname == "<module>" and f.module == "__main__" for f in trace.functions]
         self._scopes = _ScopeTimes(trace)
-        self._served = len(trace.scopes) > 0
+        self._served = any(kind != "job" for kind in trace.scopes["kind"])
         self._switched: dict[int, NDArray[np.int64]] = {}
         self._entries: tuple[NDArray[np.intp], NDArray[np.int64]] | None = None
 
@@ -194,14 +194,17 @@ class _ProgramFrames:
 
 
 class _ScopeTimes:
-    """When scopes ran, by thread and context."""
+    """When scopes ran that somebody waits for, by thread and context."""
 
     def __init__(self, trace: Trace) -> None:
         scopes = trace.scopes
         self._spans: dict[tuple[int, int], list[tuple[int, int]]] = {}
         columns = (scopes[name].tolist() for name in ("thread", "context", "start_ns", "end_ns"))
-        for thread, context, start, end, name in zip(*columns, scopes["name"], strict=True):
-            if name.startswith("WEBSOCKET"):  # open for as long as its client likes
+        for thread, context, start, end, name, kind in zip(
+            *columns, scopes["name"], scopes["kind"], strict=True
+        ):
+            # The first is open for as long as its client likes; a job's caller has gone on.
+            if name.startswith("WEBSOCKET") or kind == "job":
                 continue
             self._spans.setdefault((thread, context), []).append((start, end))
 
@@ -225,6 +228,7 @@ def _slow_issue(
     context = int(calls["context"][worst])
     start = int(calls["start_ns"][worst])
     scope = _scope_at(trace, int(calls["thread"][worst]), context, start)
+    around = trace.scopes.get(scope)
     return PerformanceIssue(
         kind="slow_call",
         query_count=time_parts.sql_count,
@@ -232,7 +236,13 @@ def _slow_issue(
         parent_statement="",
         relationship="",
         call_site=place,
-        suggestion=_suggestion(function.name, time_parts, function.kind, asked, served=scope > 0),
+        suggestion=_suggestion(
+            function.name,
+            time_parts,
+            function.kind,
+            asked,
+            served=around is not None and around.kind != "job",
+        ),
         total_ms=total / 1e6,
         scope=scope,
         explanation=_explanation(function.qualname, len(rows), int(durations.max()), time_parts, asked),

@@ -24,10 +24,11 @@ BACKLOG = 100
 """So many messages that wait in one mailbox are a backlog."""
 
 GROWTH_BYTES = 64 << 20
-"""So much more memory within one request, message or report is a finding, if it is also a quarter of what there was."""
+"""So much more memory within one request, message, report or job is a finding, if it is also a quarter of what there
+was."""
 
 _GROWTH_SHARE = 0.25
-_WORK = ("request", "message", "report")
+_WORK = ("request", "message", "report", "job")
 _MOST_OF_IT = 0.5  # of a growth: the innermost call that saw so much of it is to blame
 _LONG_NS = 10_000_000  # what is over sooner is not seen to grow
 _OPEN_ENDED = ("generator", "async_generator")
@@ -35,8 +36,8 @@ _NOWHERE = Location("", 0, "")
 
 
 def find(trace: Trace, *, backlog: int = BACKLOG, growth_bytes: int = GROWTH_BYTES) -> list[ResourceIssue]:
-    """The longest backlog of each mailbox, and growths of memory within a request, message or report (in a process that
-    has none: within a call), in order of time.
+    """The longest backlog of each mailbox, and growths of memory within a request, message, report or job (in a process
+    that has none: within a call), in order of time.
 
     Where work overlaps, a growth is told once: of what saw all of it, and of that the shortest.
     """

@@ -88,7 +88,8 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A request that has ended: what the meter counts. `failed`: answered 5xx, or left by an exception."""
+    """A request that has ended, or a message, report or job where there are none: what the meter counts. `failed`:
+    answered 5xx, or left by an exception."""
 
     end_ns: int
     duration_ns: int
@@ -106,6 +107,7 @@ class RequestTable:
         self._lasting: OrderedDict[int, _Request] = OrderedDict()
         self._attempts: OrderedDict[int, int] = OrderedDict()  # scope by attempt
         self._changed: dict[int, None] = {}
+        self._serves = False  # whether there are requests
         self.ended: list[Ended] = []
 
     def take(self, news: Slice) -> None:
@@ -169,6 +171,7 @@ class RequestTable:
         for identity, label, name, parent, time_ns, process, thread, context in begins:
             row = self._at(identity)
             row.kind, row.name, row.parent = label or "scope", name, parent
+            self._serves |= label == "request"
             row.start_ns = time_ns
             row.pid = news.pids[process]
             row.thread = news.threads[thread].name
@@ -189,7 +192,7 @@ class RequestTable:
             row.route, row.status, row.cpu_ns = route, status, cpu_ns
             row.outcome, row.error = outcome or "returned", error
             self._changed[identity] = None
-            if row.kind == "request":
+            if row.kind == "request" or (row.kind and not self._serves):  # as in views.metrics
                 failed = row.status >= 500 or row.outcome == "raised"
                 self.ended.append(Ended(row.end_ns, max(0, row.end_ns - row.start_ns), failed))
 

@@ -80,6 +80,11 @@ class _Row(NamedTuple):
 _PROBES: dict[str, _Row] = {
     "asgi": _Row("pyscope.probes.asgi", "ASGIProbe", True),
     "wsgi": _Row("pyscope.probes.wsgi", "WSGIProbe", True),
+    "aiohttp_server": _Row("pyscope.probes.aiohttp_server", "AiohttpServerProbe", True),
+    "celery": _Row("pyscope.probes.celery", "CeleryProbe", True),
+    "rq": _Row("pyscope.probes.rq", "RQProbe", True),
+    "dramatiq": _Row("pyscope.probes.dramatiq", "DramatiqProbe", True),
+    "apscheduler": _Row("pyscope.probes.apscheduler", "APSchedulerProbe", True),
     "http": _Row("pyscope.probes.http", "HTTPProbe", True),
     "redis": _Row("pyscope.probes.redis", "RedisProbe", True),
     "retry": _Row("pyscope.probes.retry", "RetryProbe", True),

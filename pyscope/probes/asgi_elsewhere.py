@@ -118,7 +118,9 @@ def _job(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, whose CPU time is the request's that runs here, if one does."""
     try:
         work = working.get()
-        return function if work is None else _Job(work, function)
+        if work is None or type(function) is _Job:  # two probes may have it wrapped
+            return function
+        return _Job(work, function)
     except Exception:
         fault("asgi")
         return function

@@ -49,7 +49,8 @@ def _shares_its_thread() -> bool:
 
 
 class Scope:
-    """One scope. `kind`: "request", "message", "report", "task" or a word of the probe's own; `name`: what of them.
+    """One scope. `kind`: "request", "message", "report", "task", "job" or a word of the probe's own; `name`: what of
+    them.
 
     `status`, `route` and `cpu_ns` are told at its end. CPU time is the thread's between enter and leave,
     unless `cpu_ns` is set before. In a task or a greenlet, beside which others run in the thread, it is not known (-1):
@@ -85,6 +86,10 @@ class Scope:
         # After the begin, and read before the end: what is told of it is never more than the scope took.
         self._cpu = -1 if self.cpu_ns >= 0 or _shares_its_thread() else thread_time_ns()
         return self
+
+    def forget_cpu(self) -> None:
+        """Its work is done in another thread than the one that has entered it: CPU time is not known."""
+        self._cpu = -1
 
     def leave(self, error: BaseException | None = None) -> None:
         """Ends, with the exception that ended it if there was one."""

@@ -162,6 +162,25 @@ def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_e
     following.close()
 
 
+def test_a_worker_s_jobs_count_as_a_service_s_requests_do(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        source = FileSource(path)
+        located = source.locate()
+        assert located is not None
+        following = Following(source, located, preferred())
+        end = time.monotonic() + 60
+        told: dict[str, Any] = {}
+        while not any(sample["throughput"] for sample in told.get("metrics", {}).get("samples", [])):
+            assert time.monotonic() < end
+            program.tell("[Scope('job', 'shop.count').enter().leave() for _ in range(10)] and None")
+            following.step(time.time_ns())
+            told = {message["type"]: message for message in following.state(time.time_ns())}
+            time.sleep(0.05)
+    following.close()
+
+
 def test_a_request_of_a_child_that_is_killed_does_not_last(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:

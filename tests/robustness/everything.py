@@ -7,6 +7,7 @@ each of them it finds out again.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import smtplib
 import subprocess
@@ -19,13 +20,19 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import aiohttp.web
+import celery
+import dramatiq.brokers.stub
 import fsspec
 import httpx
 import pykka
 import redis
 import requests
+import rq
 import stamina
 import tenacity
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from sqlalchemy import ForeignKey, create_engine, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -216,6 +223,86 @@ def web(around: Surroundings) -> Any:
     return asyncio.run(use())
 
 
+def server(around: Surroundings) -> Any:
+    async def answers(request: aiohttp.web.Request) -> aiohttp.web.Response:
+        if request.match_info["name"] == "fails":
+            raise LookupError("the handler")
+        return aiohttp.web.Response(text=await asyncio.to_thread(str.upper, request.match_info["name"]))
+
+    async def use() -> Any:
+        app = aiohttp.web.Application()
+        app.router.add_get("/things/{name}", answers)
+        runner = aiohttp.web.AppRunner(app)
+        await runner.setup()
+        await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+        seen: list[Any] = []
+        async with aiohttp.ClientSession() as client:
+            for path in ("/things/one", "/nowhere", "/things/fails"):
+                async with client.get(f"http://127.0.0.1:{runner.addresses[0][1]}{path}") as answer:
+                    seen.append((answer.status, await answer.text()))
+        await runner.cleanup()
+        return seen
+
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)
+    return asyncio.run(use())
+
+
+def jobs(around: Surroundings) -> Any:
+    seen: list[Any] = []
+
+    def fails() -> None:
+        raise KeyError("job")
+
+    async def awaits() -> None:
+        await asyncio.sleep(0)
+
+    def works() -> int:
+        return 1
+
+    app = celery.Celery("jobs", set_as_current=False)
+    seen.append(app.task(name="works")(works).apply().get())
+    seen.append(app.task(name="fails")(fails).apply().state)
+
+    with redis.Redis(unix_socket_path=around.cache) as client:
+        queue_of_rq = rq.Queue(connection=client, is_async=False)
+        seen.append(
+            [queue_of_rq.enqueue(each, "x").get_status().value for each in ("builtins.str", "builtins.int")]
+        )
+
+    broker = dramatiq.brokers.stub.StubBroker(middleware=[])
+    broker.emit_after("process_boot")
+    done: list[str] = []
+    dramatiq.actor(done.append, broker=broker, actor_name="works").send("x")
+    dramatiq.actor(fails, broker=broker, actor_name="fails").send()
+    worker = dramatiq.Worker(broker, worker_timeout=10, worker_threads=1)
+    worker.start()
+    broker.join("default", fail_fast=False, timeout=20000)
+    worker.stop()
+    seen.append(done)
+
+    async def schedule() -> None:
+        scheduler = AsyncIOScheduler(job_defaults={"misfire_grace_time": 60})
+        ended = asyncio.Event()
+
+        def note(event: Any) -> None:
+            seen.append((event.code, event.job_id, repr(event.exception)))
+            if len(seen) == 6:
+                ended.set()
+
+        scheduler.add_listener(note, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED)
+        scheduler.start()
+        scheduler.add_job(fails, id="fails")
+        while len(seen) < 5:
+            await asyncio.sleep(0.005)
+        scheduler.add_job(awaits, id="awaits")
+        await asyncio.wait_for(ended.wait(), 20)
+        scheduler.shutdown()
+
+    logging.getLogger("apscheduler").setLevel(logging.CRITICAL)
+    asyncio.run(schedule())
+    return seen
+
+
 def actors(around: Surroundings) -> Any:
     class Counter(pykka.ThreadingActor):
         def __init__(self) -> None:
@@ -358,5 +445,6 @@ def children(around: Surroundings) -> Any:
 
 
 NAMES = [
-    "actors", "cache", "children", "database", "http", "mail", "retries", "state", "storage", "tasks", "threads", "web",
+    "actors", "cache", "children", "database", "http", "jobs", "mail", "retries", "server", "state", "storage", "tasks",
+    "threads", "web",
 ]  # fmt: skip

@@ -17,6 +17,7 @@
     ["message", "Messages"],
     ["report", "Reports"],
     ["task", "Tasks"],
+    ["job", "Jobs"],
   ];
 
   const texts = new WeakMap();

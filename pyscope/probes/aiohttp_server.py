@@ -1,0 +1,96 @@
+"""aiohttp.web: each HTTP request and WebSocket is a scope, with method, route, status and CPU time, from the call of
+its handler until its answer is sent. (The client is the probe `http`'s.)
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pyscope import emitter
+from pyscope.probes.addresses import operation, template
+from pyscope.probes.asgi_elsewhere import Work, working
+from pyscope.probes.clients import ClientProbe, fault
+from pyscope.probes.patches import Patches
+from pyscope.probes.steps import Steps
+
+__all__ = ["AiohttpServerProbe", "patch"]
+
+
+class AiohttpServerProbe(ClientProbe):
+    """Watches what aiohttp's servers handle."""
+
+    name = "aiohttp_server"
+    adapters: ClassVar = {
+        "aiohttp.web_protocol": "pyscope.probes.aiohttp_server",
+        "concurrent.futures.thread": "pyscope.probes.asgi_elsewhere",
+    }
+
+
+def patch(patches: Patches, library: ModuleType) -> None:
+    """Watches RequestHandler._handle_request, which runs in a task of the request's own."""
+
+    def make(original: Any) -> Any:
+        @functools.wraps(original)
+        async def _handle_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+            work = _begun(request) if patches.on and emitter.active() else None
+            if work is None:
+                return await original(self, request, *args, **kwargs)
+            steps = Steps(original(self, request, *args, **kwargs))
+            try:
+                result = await steps
+            except BaseException as error:
+                _leave(work, steps, request, None, error)
+                raise
+            _leave(work, steps, request, result, None)
+            return result
+
+        return _handle_request
+
+    patches.replace(library.RequestHandler, "_handle_request", make)
+
+
+def _begun(request: Any) -> Work | None:
+    try:
+        work = Work(_name(request))
+        work.enter()
+        working.set(work)
+        return work
+    except Exception:
+        fault("aiohttp_server")
+        return None
+
+
+def _leave(work: Work, steps: Any, request: Any, result: Any, error: BaseException | None) -> None:
+    try:
+        working.set(None)
+        work.cpu_ns = steps.cpu_ns + sum(work.spent or ())
+        work.route = _route(request)
+        if result is not None:
+            status = result[0].status
+            work.status = int(status) if isinstance(status, int) else 0
+    except Exception:
+        fault("aiohttp_server")
+    work.leave(error)
+
+
+def _name(request: Any) -> str:
+    try:
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            return f"WEBSOCKET {template(request.path)}"
+        return operation(request.method, request.path)
+    except Exception:
+        fault("aiohttp_server")
+        return "request"
+
+
+def _route(request: Any) -> str:
+    """The path's template; empty for one without a route, and for servers without routes."""
+    try:
+        found = getattr(request, "match_info", None)
+        canonical = getattr(getattr(getattr(found, "route", None), "resource", None), "canonical", "")
+        return canonical if type(canonical) is str else ""
+    except Exception:
+        fault("aiohttp_server")
+        return ""
