@@ -12,6 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from pyscope import report_findings
+from pyscope.analysis.counting import duration
 from pyscope.printing import (
     BAD,
     BAR,
@@ -21,7 +22,6 @@ from pyscope.printing import (
     WARN,
     bar,
     count,
-    duration,
     grid,
     one_line,
     place,

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pyscope.analysis.counting import duration
 from pyscope.printing import (
     BAD,
     FAINT,
@@ -17,7 +18,6 @@ from pyscope.printing import (
     HEAD,
     WARN,
     count,
-    duration,
     one_line,
     short_count,
     size,

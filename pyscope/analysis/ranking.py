@@ -24,7 +24,7 @@ from pyscope.analysis import (
     supervision,
     time_parts,
 )
-from pyscope.analysis.counting import counted
+from pyscope.analysis.counting import counted, duration
 from pyscope.analysis.external_advice import WELL, Trouble, advice, trouble
 from pyscope.events.actors import ACTOR
 from pyscope.findings import ExternalCall, PerformanceIssue, Race, ResourceIssue, SupervisorEvent
@@ -181,10 +181,10 @@ def _performance(trace: Trace, found: list[PerformanceIssue]) -> Iterable[Row]:
         if first.kind in titles:
             subject = first.relationship or _shortened(first.statement)
             times = f" in {len(group)} scopes" if len(group) > 1 else ""
-            what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {total_ms:.0f} ms"
+            what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {duration(1e6 * total_ms)}"
         else:
             name = "blocks the event loop" if first.kind == "blocking_call_in_event_loop" else "slow"
-            what = f"{first.call_site.function or 'a callback'} {name}: {count} ×, {total_ms:.0f} ms"
+            what = f"{first.call_site.function or 'a callback'} {name}: {count} ×, {duration(1e6 * total_ms)}"
         worst = max(group, key=lambda issue: issue.total_ms)
         where = _known(first.call_site)
         why = worst.explanation if where else worst.explanation + _within(trace, group)

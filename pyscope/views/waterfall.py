@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pyscope.analysis import external
 from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.counting import duration
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.scope_calls import ByScope, ScopeCalls
 from pyscope.events.sql import STATEMENT
@@ -290,7 +291,7 @@ def _external_span(call: ExternalCall) -> _Span:
 
 def _attempts(call: ExternalCall, above: _Span) -> Iterable[_Span]:
     for number, attempt in enumerate(call.attempts[:100], 1):
-        after = f"after {attempt.backoff_ns / 1e6:.0f} ms" if attempt.backoff_ns else ""
+        after = f"after {duration(attempt.backoff_ns)}" if attempt.backoff_ns else ""
         yield _Span(
             "attempt",
             f"attempt {number}",

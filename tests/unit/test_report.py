@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pyscope import report
+from pyscope.analysis.counting import duration
 from pyscope.analysis.summary import Summary, summarize
 from pyscope.trace import OUTCOMES
 
@@ -260,7 +261,7 @@ class TestUnits:
         ],
     )
     def test_durations(self, ns: int, text: str) -> None:
-        assert report.duration(ns) == text
+        assert duration(ns) == text
 
     @pytest.mark.parametrize(
         ("number", "text"), [(0, "0"), (999, "999"), (1_000, "1k"), (12_345, "12.3k"), (10_000_000, "10M")]
