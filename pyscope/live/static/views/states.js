@@ -1,7 +1,7 @@
 // State changes: lanes of the objects that changed last on a time line, and the list of changes as diffs.
 "use strict";
 (() => {
-  const { html, memo, format, router, Rows, Search, Location, Empty, useSeldom, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, store, Rows, Search, Location, Empty, ofAll, useSeldom, useStore, useRoute, useNarrow } = PyScope;
   const { useMemo } = preactHooks;
 
   const LANES = 8;
@@ -63,7 +63,7 @@
   }
 
   function States() {
-    const [changes] = useStore("state");
+    const [changes, totals] = useStore("state", "totals");
     const { parameters } = useRoute();
     const isNarrow = useNarrow();
     const { q = "" } = parameters;
@@ -80,7 +80,7 @@
       <${Lanes} changes=${seldom} />
       <div class="toolbar">
         <${Search} label="Search object, attribute, value" value=${q} onInput=${(text_) => router.refine({ q: text_ })} />
-        <span class="tally">${format.plural(rows.length, "change")}</span>
+        <span class="tally">${words.length ? `${format.count(rows.length)} of ${format.plural(changes.length, "change")}` : format.plural(rows.length, "change")}${ofAll(changes.length, totals.state, store.LIMITS.state)}</span>
       </div>
       <${Rows} kind=${isNarrow ? "states narrow" : "states"} label="State changes" question=${q} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells}
         columns=${isNarrow ? ["Object", "Change", "Time", "By"] : ["Time", "Object", "Attribute", "From → to", "Transition", "By", "Thread", "Where"]}

@@ -1,7 +1,7 @@
 // The waterfall of one request: its calls, queries, external attempts and locks on one time axis.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Badge, Empty, Location, Statement, PartsBar, PARTS, partLabel, useStore, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Badge, Empty, Since, Location, Statement, PartsBar, PARTS, partLabel, useStore, useAnswer, useNarrow } = PyScope;
   const { useMemo, useState } = preactHooks;
 
   const KINDS = [
@@ -189,7 +189,7 @@
           )}
         </div>
         ${zoom && html`<button type="button" data-reset onClick=${() => setZoom(null)}>Whole request</button>`}
-        <span class="tally">${format.plural(rows.length, "span")}</span>
+        <span class="tally">${format.plural(rows.length, "span")}<${Since} at=${data?.since_ms} /></span>
       </div>
       <div class="with-aside">
         <${Rows} kind="spans" label="Spans of the request" question=${query} rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
