@@ -58,7 +58,7 @@
   /** What a list leaves out: of a recording that has ended the number is known, of a living one that it is full. */
   function ofAll(kept, total, limit) {
     if (total > kept) return `, of ${format.count(total)} in the recording`;
-    return total === undefined && kept >= limit ? `, only the last ${format.count(limit)} are kept` : "";
+    return total === undefined && kept >= limit ? ", older ones are not kept" : "";
   }
 
   /** Since when a living recording's events are kept, where it has given up what was before. */
