@@ -72,6 +72,11 @@ def count(number: int, noun: str, plural: str | None = None) -> str:
     return counted(number, noun, plural or "", ",")
 
 
+def of_all(shown: int, there: int) -> str:
+    """What a table's title says where it has not all rows."""
+    return f" ({shown:,} of {there:,})" if shown < there else ""
+
+
 def bar(share: float, width: int, encoding: str) -> str:
     """A bar of `width` characters at share 1, in eighths of a character where the encoding has them."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)

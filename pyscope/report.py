@@ -23,6 +23,7 @@ from pyscope.printing import (
     bar,
     count,
     grid,
+    of_all,
     one_line,
     place,
     short_count,
@@ -69,7 +70,9 @@ def render(
     if summary.slowest:
         console.print(_slowest(summary.slowest, summary, console.width))
     if summary.exceptions:
-        console.print(_exceptions(summary.exceptions, console.width))
+        console.print(_exceptions(summary.exceptions, summary.all_exceptions, console.width))
+    if summary.functions and not summary.listed:
+        console.print(Text("No function that ran matches the pattern.\n", style=WARN))
     if not summary.calls:
         console.print(
             Text(
@@ -137,7 +140,7 @@ def _functions(
     wide, narrow = width >= 120, width < 60
     bar_width = 20 if wide else 8
     biggest = max(_weight(row, order) for row in rows) or 1
-    table = titled(_TITLES[order])
+    table = titled(_TITLES[order] + of_all(len(rows), summary.listed))
     if not narrow:
         table.add_column("", width=bar_width, no_wrap=True)
     table.add_column("self", justify="right", no_wrap=True)
@@ -171,7 +174,7 @@ def _weight(row: FunctionRow, order: Order) -> int:
 
 def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> RenderableType:
     wide = width >= 120
-    table = titled("Slowest call of each function")
+    table = titled("Slowest call of each function" + of_all(len(rows), summary.all_slowest))
     table.add_column("took", justify="right", no_wrap=True)
     table.add_column("at", justify="right", no_wrap=True, style=FAINT)
     table.add_column("function", ratio=3, no_wrap=True)
@@ -199,8 +202,8 @@ def _outcome(row: CallRow) -> Text:
     return Text(row.outcome, style=WARN)
 
 
-def _exceptions(rows: Sequence[ExceptionRow], width: int) -> RenderableType:
-    table = titled("Exceptions, where they first left a function")
+def _exceptions(rows: Sequence[ExceptionRow], there: int, width: int) -> RenderableType:
+    table = titled("Exceptions, where they first left a function" + of_all(len(rows), there))
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("exception", no_wrap=True, overflow="ellipsis", style=BAD, max_width=width // 3)
     table.add_column("function", ratio=1, no_wrap=True)

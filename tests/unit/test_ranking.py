@@ -199,7 +199,7 @@ def test_the_report_prints_the_findings_first(recording: Path) -> None:
 @pytest.mark.parametrize(("processes", "says"), [(1, "1 MiB."), (3, "1 MiB, of the largest of 3 processes.")])
 def test_of_several_processes_the_report_says_that_the_peak_is_one_s(processes: int, says: str) -> None:
     printed = io.StringIO()
-    render(Ranking([], 0, [], {}, 1 << 20, processes), Console(file=printed, width=100))
+    render(Ranking([], 0, [], 0, {}, 1 << 20, processes), Console(file=printed, width=100))
     assert f"Peak memory: {says}" in printed.getvalue()
 
 
