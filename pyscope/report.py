@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from pyscope.printing import (
     terminal,
     titled,
 )
+from pyscope.views.source import program_words
 
 if TYPE_CHECKING:
     from pyscope.analysis.ranking import Ranking
@@ -47,8 +47,6 @@ _TITLES = {
     "total": "Hottest functions, by total time",
     "calls": "Most called functions",
 }
-_OURS = re.compile(r"(^|/)pyscope$")
-_FLAGS = ("--no-children",)  # of `pyscope run`; its other options have values
 _ENOUGH_EVENTS = 10_000  # below, the file's fixed parts outweigh the events
 
 
@@ -113,17 +111,7 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
 
 def program(command: str) -> str:
     """What was recorded, without the interpreter's folder and the part of the line that is ours."""
-    words = command.split(" ")
-    run = next(
-        (at for at, word in enumerate(words[:-1]) if _OURS.search(word) and words[at + 1] == "run"), None
-    )
-    if run is None:
-        words[0] = words[0].rpartition("/")[2]
-        return " ".join(words)
-    at = run + 2
-    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "-c", "-", "--"):
-        at += 1 if "=" in words[at] or words[at] in _FLAGS else 2
-    return " ".join(["python", *words[at:]])
+    return " ".join(program_words(command.split(" ")))
 
 
 def _how(process: ProcessRow) -> Text:

@@ -23,8 +23,11 @@
     return [...most].sort(([, one], [, other]) => other - one).slice(0, COLOURS.length).map(([name]) => name).sort();
   }
 
-  function Processes({ processes }) {
-    return html`<${Panel} title="Processes">
+  function Processes({ sample }) {
+    const processes = sample.processes ?? [];
+    if (processes.length === 0) return null;
+    const isCut = sample.process_count > processes.length;
+    return html`<${Panel} title="Processes" aside=${isCut && html`<span class="tally">the ${format.count(processes.length)} with the most memory of ${format.count(sample.process_count)}</span>`}>
       <div class="scroll-x" role="region" aria-label="Table of processes" tabindex="0">
         <table>
           <thead><tr><th scope="col">PID</th><th scope="col">Name</th><th scope="col">CPU</th><th scope="col">Memory</th></tr></thead>
@@ -47,7 +50,7 @@
         <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
         ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} summary=${whole} show=${format.rate} incrs=${WHOLE} />`}
       </div>
-      <${Processes} processes=${(whole ?? sample).processes ?? []} />
+      <${Processes} sample=${whole ?? sample} />
     </div>`;
   }
 
