@@ -52,7 +52,7 @@
       ["Process", request.pid],
       ["Thread", request.thread],
       request.context && ["Context", request.context],
-      cut > 0 && ["Not shown", `${format.count(cut)} short spans`],
+      cut > 0 && ["Not shown", format.plural(cut, "span")],
     ].filter(Boolean);
     return html`<dl class="facts">
       ${facts.map(([label, value, kind]) => html`<div><dt>${kind && html`<i class=${`swatch fill-${kind}`}></i>`}${label}</dt><dd>${value}</dd></div>`)}
