@@ -240,7 +240,7 @@ def _external(found: list[ExternalCall]) -> Iterable[Row]:
         if most:
             why += f", {'up to ' if len(group) > 1 else ''}{counted(most, 'retry', 'retries')}"
         if errors:
-            why += f"; {'; '.join(errors)[:200]}"
+            why += f"; {_shortened('; '.join(errors), 200)}"
         severity = MENDED if not failed else FAILS if kind is Trouble.AWAY else MAY_FAIL
         row = Ranked(
             "external_call", severity, len(group), what, _known(first.call_site), why,

@@ -21,10 +21,14 @@
   /** The objects' attributes that changed last, each as the stretches of time in which it had a value. */
   function lanes(changes) {
     const found = new Map();
+    let isCut = false;
     for (const one of changes) {
       const name = laneKey(one);
       if (!found.has(name)) {
-        if (found.size === LANES) continue;
+        if (found.size === LANES) {
+          isCut = true;
+          continue;
+        }
         found.set(name, []);
       }
       const lane = found.get(name);
@@ -35,11 +39,11 @@
     const from = Math.min(...lists.map((lane) => lane.at(-1).time_ms));
     const to = Math.max(...lists.map((lane) => lane[0].time_ms));
     const length = Math.max(to - from, 1) * 1.04;
-    return { from, to, lists, share: (time) => (100 * (time - from)) / length };
+    return { from, to, lists, isCut, share: (time) => (100 * (time - from)) / length };
   }
 
   const Lanes = memo(({ changes }) => {
-    const { from, to, lists, share } = lanes(changes);
+    const { from, to, lists, isCut, share } = lanes(changes);
     if (lists.length === 0) return null;
     return html`<section class="panel lanes" aria-label="Time line">
       ${lists.map(
@@ -54,7 +58,7 @@
           </span>
         </div>`,
       )}
-      <p class="lane-axis"><span>${format.clock(from)}</span><span>${format.clock(to)}</span></p>
+      <p class="lane-axis"><span>${format.clock(from)}</span>${isCut && html`<span>the ${LANES} that changed last</span>`}<span>${format.clock(to)}</span></p>
     </section>`;
   });
 
