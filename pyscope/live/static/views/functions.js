@@ -20,7 +20,7 @@
       <div class="toolbar">
         <${Search} label="Search functions" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Order" value=${order} onChange=${(value) => router.refine({ order: value })} options=${[["self", "Self time"], ["total", "Total time"], ["calls", "Calls"]]} />
-        <span class="tally">${rows.length < (data?.total ?? 0) ? `${format.count(rows.length)} of ${format.plural(data.total, "function")}` : format.plural(rows.length, "function")}${data?.searched < data?.all ? `, searched in the ${format.count(data.searched)} of ${format.count(data.all)} with the most self time` : ""}<${Since} at=${data?.since_ms} /></span>
+        <span class="tally">${rows.length < (data?.total ?? 0) ? `${format.count(rows.length)} of ${format.plural(data.total, "function")}` : format.plural(rows.length, "function")}${data?.searched < data?.all ? (q ? `, searched in the ${format.count(data.searched)} of ${format.count(data.all)} with the most self time` : ", those with the most self time") : ""}<${Since} at=${data?.since_ms} /></span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
       <${Rows} kind=${isNarrow ? "functions narrow" : "functions"} label="Functions" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => `${one.file}:${one.line}:${one.qualname}`} height=${isNarrow ? 58 : 28} cells=${cells}
