@@ -293,4 +293,4 @@ def test_under_a_thousand_events_a_second_the_page_stays_small_and_answers(page:
         settle(page)
     assert page.evaluate("PyScope.store.read('metrics').length") <= 600
     assert page.evaluate("PyScope.store.read('state').length") == 2000
-    assert page.evaluate("PyScope.store.read('external').length") == 1000
+    assert page.evaluate("PyScope.store.read('external').length") == 500

@@ -97,12 +97,12 @@
   // ---- navigation
 
   function Navigation({ view }) {
-    const [findings, supervision, losses] = useStore("findings", "supervision", "losses");
+    const [findings, supervision, losses, totals] = useStore("findings", "supervision", "losses", "totals");
     const failed = (nodes) => nodes.reduce((sum, node) => sum + (node.state === "failed" ? 1 : 0) + failed(node.children ?? []), 0);
     const marks = {
       findings: [findings.total, findings.findings.some((one) => one.severity === "error") ? "error" : "warning"],
       supervision: [failed(supervision.tree), "error"],
-      losses: [losses.length, "warning"],
+      losses: [totals.losses ?? losses.length, "warning"],
     };
     const list = useRef(null);
     useEffect(() => {
