@@ -176,7 +176,9 @@ def report(
 
     if html is not None:
         if as_json or sort or pattern:
-            raise click.UsageError("--html shows everything: leave out --json, --sort and --function.")
+            raise click.UsageError(
+                "What --html writes is sorted and searched in the browser: leave out --json, --sort and --function."
+            )
         _export(file, "html", html)
         return
     trace = load(file)

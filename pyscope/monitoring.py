@@ -90,18 +90,22 @@ class Monitoring:
             if name not in self._kinds:  # switched off
                 return
             watching: Any = probing.installed(probe)
-            for subject in subjects:
-                try:
+            try:
+                if not isinstance(subjects, Iterable):
+                    raise ConfigError(
+                        f"processes is {_shown(subjects)}: it must be a list, also where one is watched: [it]"
+                    )
+                for subject in subjects:
                     if watching.watch(subject) is False:
                         raise ConfigError(
                             f"{_shown(subject)} cannot be watched: its class is built in, or an extension's. Name an "
                             "object of a class of the program's own, such as the one that holds it"
                         )
-                except BaseException:
-                    if self._kinds[name].fresh:
-                        self.stop(name)
-                        self._kinds.pop(name, None)
-                    raise
+            except BaseException:
+                if self._kinds[name].fresh:
+                    self.stop(name)
+                    self._kinds.pop(name, None)
+                raise
             self._kinds[name].fresh = False
 
     def active(self, name: str) -> bool:

@@ -259,7 +259,7 @@ def rings_of_the_dead(folder: str, user: str) -> Iterator[tuple[str, dict[str, A
         return
     for ring in sorted(glob.glob(os.path.join(glob.escape(folder), f"pyscope-{user}-*.ring"))):
         with contextlib.suppress(OSError, ValueError):
-            if (user != "*" and not _own(ring)) or native.owner_alive(ring):
+            if not (_is_file(ring) if user == "*" else _own(ring)) or native.owner_alive(ring):
                 continue
             meta = json.loads(native.ring_meta(ring)) if os.path.getsize(ring) else {}
             if isinstance(meta, dict):
@@ -329,11 +329,8 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
             _delete_unbegun(folder)
         for ring, meta in rings_of_the_dead(folder, str(os.getuid())):
             with contextlib.suppress(OSError, ValueError):
-                path = meta.get("path")
-                if meta.get("mode") != "flight" or not isinstance(path, str):
-                    continue
-                part = path.startswith(f"{target}.") and path.endswith(".part")
-                if not part and (parts_only or target not in (path, os.path.dirname(path))):
+                path = _path_within(target, meta, parts_only)
+                if path is None:
                     continue
                 pid = pid_of(ring)
                 claim = -1
@@ -349,7 +346,28 @@ def _save_killed(target: str, *, parts_only: bool = False) -> list[Recovered]:
                     if claim >= 0:
                         os.close(claim)
                 rows.append(Recovered(path, pid, pages, events, 0))
+        if not parts_only:
+            rows += _of_others(folder, target)
     return rows
+
+
+def _path_within(target: str, meta: dict[str, Any], parts_only: bool) -> str | None:
+    """Where a killed flight recorder was to leave its recording, if that is `target`, in it, or a part of it."""
+    path = meta.get("path")
+    if meta.get("mode") != "flight" or not isinstance(path, str):
+        return None
+    part = path.startswith(f"{target}.") and path.endswith(".part")
+    return path if part or (not parts_only and target in (path, os.path.dirname(path))) else None
+
+
+def _of_others(folder: str, target: str) -> Iterator[Recovered]:
+    """What belongs to `target` and is left alone: other users' rings that may be read, as root may."""
+    for ring, meta in rings_of_the_dead(folder, "*"):
+        with contextlib.suppress(OSError, ValueError):
+            if not _own(ring) and _path_within(target, meta, False) is not None:
+                problem = f"left alone: the ring is of user {os.lstat(ring).st_uid}, and what a ring says is written "
+                problem += f"where it says. Read it with: pyscope report {ring}"
+                yield Recovered(ring, pid_of(ring), 0, 0, 0, problem)
 
 
 def seal_left_behind(folder: str) -> None:

@@ -48,19 +48,6 @@ def terminal() -> Console:
     return _Terminal(highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
-def duration(ns: float) -> str:
-    """A time in the unit that suits it, at most 7 characters up to hours: 1.23 ms, 45.6 s, 1:02:03."""
-    if ns < 1000:
-        return f"{ns:.0f} ns"
-    for unit, length in (("µs", 1e3), ("ms", 1e6), ("s", 1e9)):
-        value = ns / length
-        if value < 999.5 and not (unit == "s" and value >= 599.5):
-            return f"{value:.3g} {unit}" if value < 100 else f"{value:.0f} {unit}"
-    seconds = round(ns / 1e9)
-    minutes = f"{seconds // 60 % 60:02d}:{seconds % 60:02d}"
-    return f"{seconds // 3600}:{minutes}" if seconds >= 3600 else f"{minutes} min"
-
-
 def size(count_bytes: float) -> str:
     """A number of bytes in binary units: 512 B, 1.5 KiB, 64 MiB."""
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -83,6 +70,11 @@ def short_count(number: float) -> str:
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     return counted(number, noun, plural or "", ",")
+
+
+def of_all(shown: int, there: int) -> str:
+    """What a table's title says where it has not all rows."""
+    return f" ({shown:,} of {there:,})" if shown < there else ""
 
 
 def bar(share: float, width: int, encoding: str) -> str:

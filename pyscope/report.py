@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from pyscope import report_findings
+from pyscope.analysis.counting import duration
 from pyscope.printing import (
     BAD,
     BAR,
@@ -21,8 +21,8 @@ from pyscope.printing import (
     WARN,
     bar,
     count,
-    duration,
     grid,
+    of_all,
     one_line,
     place,
     short_count,
@@ -31,6 +31,7 @@ from pyscope.printing import (
     terminal,
     titled,
 )
+from pyscope.views.source import program_words
 
 if TYPE_CHECKING:
     from pyscope.analysis.ranking import Ranking
@@ -46,8 +47,6 @@ _TITLES = {
     "total": "Hottest functions, by total time",
     "calls": "Most called functions",
 }
-_OURS = re.compile(r"(^|/)pyscope$")
-_FLAGS = ("--no-children",)  # of `pyscope run`; its other options have values
 _ENOUGH_EVENTS = 10_000  # below, the file's fixed parts outweigh the events
 
 
@@ -69,7 +68,9 @@ def render(
     if summary.slowest:
         console.print(_slowest(summary.slowest, summary, console.width))
     if summary.exceptions:
-        console.print(_exceptions(summary.exceptions, console.width))
+        console.print(_exceptions(summary.exceptions, summary.all_exceptions, console.width))
+    if summary.functions and not summary.listed:
+        console.print(Text("No function that ran matches the pattern.\n", style=WARN))
     if not summary.calls:
         console.print(
             Text(
@@ -110,17 +111,7 @@ def _overview(summary: Summary, title: str, width: int) -> RenderableType:
 
 def program(command: str) -> str:
     """What was recorded, without the interpreter's folder and the part of the line that is ours."""
-    words = command.split(" ")
-    run = next(
-        (at for at, word in enumerate(words[:-1]) if _OURS.search(word) and words[at + 1] == "run"), None
-    )
-    if run is None:
-        words[0] = words[0].rpartition("/")[2]
-        return " ".join(words)
-    at = run + 2
-    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "-c", "-", "--"):
-        at += 1 if "=" in words[at] or words[at] in _FLAGS else 2
-    return " ".join(["python", *words[at:]])
+    return " ".join(program_words(command.split(" ")))
 
 
 def _how(process: ProcessRow) -> Text:
@@ -137,7 +128,7 @@ def _functions(
     wide, narrow = width >= 120, width < 60
     bar_width = 20 if wide else 8
     biggest = max(_weight(row, order) for row in rows) or 1
-    table = titled(_TITLES[order])
+    table = titled(_TITLES[order] + of_all(len(rows), summary.listed))
     if not narrow:
         table.add_column("", width=bar_width, no_wrap=True)
     table.add_column("self", justify="right", no_wrap=True)
@@ -171,7 +162,7 @@ def _weight(row: FunctionRow, order: Order) -> int:
 
 def _slowest(rows: Sequence[CallRow], summary: Summary, width: int) -> RenderableType:
     wide = width >= 120
-    table = titled("Slowest call of each function")
+    table = titled("Slowest call of each function" + of_all(len(rows), summary.all_slowest))
     table.add_column("took", justify="right", no_wrap=True)
     table.add_column("at", justify="right", no_wrap=True, style=FAINT)
     table.add_column("function", ratio=3, no_wrap=True)
@@ -199,8 +190,8 @@ def _outcome(row: CallRow) -> Text:
     return Text(row.outcome, style=WARN)
 
 
-def _exceptions(rows: Sequence[ExceptionRow], width: int) -> RenderableType:
-    table = titled("Exceptions, where they first left a function")
+def _exceptions(rows: Sequence[ExceptionRow], there: int, width: int) -> RenderableType:
+    table = titled("Exceptions, where they first left a function" + of_all(len(rows), there))
     table.add_column("count", justify="right", no_wrap=True)
     table.add_column("exception", no_wrap=True, overflow="ellipsis", style=BAD, max_width=width // 3)
     table.add_column("function", ratio=1, no_wrap=True)

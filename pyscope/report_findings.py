@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pyscope.analysis.counting import duration
 from pyscope.printing import (
     BAD,
     FAINT,
@@ -17,7 +18,7 @@ from pyscope.printing import (
     HEAD,
     WARN,
     count,
-    duration,
+    of_all,
     one_line,
     short_count,
     size,
@@ -46,7 +47,7 @@ def render(ranking: Ranking, console: Console) -> None:
     else:
         console.print(Text("Findings: none.\n", style=GOOD))
     if ranking.routes:
-        console.print(_routes(ranking.routes, console.width))
+        console.print(_routes(ranking.routes, ranking.more_routes, console.width))
     facts = _facts(ranking)
     if facts:
         console.print(Text(facts + "\n"))
@@ -76,10 +77,12 @@ def _short(file: str) -> str:
     return file.removeprefix(here)
 
 
-def _routes(rows: Sequence[RouteRow], width: int) -> RenderableType:
+def _routes(rows: Sequence[RouteRow], more: int, width: int) -> RenderableType:
     wide = width >= 120
     fails = any(row.failed for row in rows)
-    table = titled("Requests, messages, reports and jobs: where their time went")
+    table = titled(
+        f"Requests, messages, reports and jobs: where their time went{of_all(len(rows), len(rows) + more)}"
+    )
     table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
     columns = [
         "count",
@@ -117,7 +120,8 @@ def _facts(ranking: Ranking) -> str:
     parts = []
     if found:
         shown = ", ".join(f"{name} {short_count(times)} ×" for name, times in found[:_MOST_TRANSITIONS])
-        parts.append(f"State changes: {shown}{', …' if len(found) > _MOST_TRANSITIONS else ''}.")
+        more = f" and {len(found) - _MOST_TRANSITIONS} more kinds" if len(found) > _MOST_TRANSITIONS else ""
+        parts.append(f"State changes: {shown}{more}.")
     if ranking.peak_memory:
         of = f", of the largest of {ranking.processes} processes" if ranking.processes > 1 else ""
         parts.append(f"Peak memory: {size(ranking.peak_memory)}{of}.")

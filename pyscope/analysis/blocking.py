@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope.analysis.call_sites import call_site, calling_stack
+from pyscope.analysis.counting import duration
 from pyscope.events.external import EXTERNAL_BEGIN, EXTERNAL_END
 from pyscope.events.runtime_health import LOOP_BLOCKED, LOOP_LAG
 from pyscope.events.sql import STATEMENT
@@ -331,7 +332,7 @@ def _issue(trace: Trace, stretches: list[_Stretch]) -> PerformanceIssue:
         or "Await the asynchronous form of what is called there, or run it with await asyncio.to_thread(...).",
         total_ms=total / 1e6,
         scope=worst.scope,
-        explanation=f"{name} blocked the event loop {often}, up to {worst.duration_ns / 1e6:.0f} ms: no other task of "
+        explanation=f"{name} blocked the event loop {often}, up to {duration(worst.duration_ns)}: no other task of "
         "the thread could run.",
         time_ns=worst.start_ns,
         duration_ns=worst.duration_ns,

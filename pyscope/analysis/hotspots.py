@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyscope.analysis import blocking
 from pyscope.analysis.asked import Asked, waited_for
 from pyscope.analysis.call_sites import calling_stack
-from pyscope.analysis.counting import counted
+from pyscope.analysis.counting import counted, duration
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.time_parts import Spent, of_calls, spent
 from pyscope.findings import PerformanceIssue, TimeParts
@@ -286,12 +286,12 @@ def _explanation(name: str, count: int, longest: int, parts: TimeParts, asked: A
     if asked is not None:
         shares.append(
             f"it waited for {asked.actor}'s answer to {asked.message}, which stood in the mailbox for "
-            f"{asked.waited_ns / 1e6:.0f} ms and took {asked.handled_ns / 1e6:.0f} ms"
+            f"{duration(asked.waited_ns)} and took {duration(asked.handled_ns)}"
         )
     where = (
         f": {', '.join(shares)}" if shares else ": none of it in SQL, calls to other services or lock waits"
     )
-    return f"{name} was slow {often}, up to {longest / 1e6:.0f} ms{where}."
+    return f"{name} was slow {often}, up to {duration(longest)}{where}."
 
 
 def _suggestion(name: str, parts: TimeParts, kind: str, asked: Asked | None, *, served: bool) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope.analysis.call_sites import call_site, calling_stack
+from pyscope.analysis.counting import duration
 from pyscope.events.actors import MESSAGE_RECEIVED, MESSAGE_SENT
 from pyscope.events.resources import MAILBOX_SAMPLE, PROCESS_SAMPLE
 from pyscope.findings import ResourceIssue
@@ -84,7 +85,7 @@ def _backlog(trace: Trace, actor: int, name: str, amount: int, end: int) -> Reso
     waited = int(later.max(initial=0))
     site = call_site(stack)
     by = f", {senders} of them sent by {site.function}" if senders and site.line else ""
-    late = f"; the longest waited {waited / 1e6:.0f} ms" if waited > 0 else ""
+    late = f"; the longest waited {duration(waited)}" if waited > 0 else ""
     return ResourceIssue(
         kind="mailbox_backlog",
         subject=name,
@@ -185,14 +186,14 @@ def _growths_within(trace: Trace, memory: _Memory, calls: _Work, least: int) -> 
     first, behind = memory.during(work.begin, work.end)
     sampled = np.flatnonzero(behind - first >= 2)
     durations = work.end - work.begin
-    grown: list[tuple[int, int, int, int, int]] = []  # -growth, duration, row, first sample, that of the peak
-    for row, low, high, duration in zip(
+    grown: list[tuple[int, int, int, int, int]] = []  # -growth, lasted, row, first sample, that of the peak
+    for row, low, high, lasted in zip(
         *(column[sampled].tolist() for column in (work.rows, first, behind, durations)), strict=True
     ):
         top = low + int(np.argmax(resident[low:high]))
         growth = int(resident[top] - resident[low])
         if growth >= least and growth >= _GROWTH_SHARE * resident[low]:
-            grown.append((-growth, duration, row, low, top))
+            grown.append((-growth, lasted, row, low, top))
     told: list[tuple[int, int]] = []
     for _, _, row, low, top in sorted(grown):
         if any(low < end and begin < top for begin, end in told):

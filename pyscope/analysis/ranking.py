@@ -24,7 +24,7 @@ from pyscope.analysis import (
     supervision,
     time_parts,
 )
-from pyscope.analysis.counting import counted
+from pyscope.analysis.counting import counted, duration
 from pyscope.analysis.external_advice import WELL, Trouble, advice, trouble
 from pyscope.events.actors import ACTOR
 from pyscope.findings import ExternalCall, PerformanceIssue, Race, ResourceIssue, SupervisorEvent
@@ -99,12 +99,14 @@ class RouteRow:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What probes told, put together. `more`: findings beyond the limit. `transitions`: how often each state was
-    reached. `peak_memory`: bytes of the process that had most, 0 unknown; `processes`: of how many that was asked."""
+    """What probes told, put together. `more` and `more_routes`: findings and routes beyond the limit. `transitions`:
+    how often each state was reached. `peak_memory`: bytes of the process that had most, 0 unknown; `processes`: of how
+    many that was asked."""
 
     findings: Sequence[Ranked]
     more: int
     routes: Sequence[RouteRow]
+    more_routes: int
     transitions: dict[str, int]
     peak_memory: int
     processes: int
@@ -119,10 +121,12 @@ def rank(trace: Trace, limit: int = 20) -> Ranking | None:
         return None
     found = [ranked for ranked, _ in everything(trace)]
     used = resources.find(trace)
+    routes = _routes(trace)
     return Ranking(
         findings=found[:limit],
         more=max(0, len(found) - limit),
-        routes=_routes(trace, limit),
+        routes=routes[:limit],
+        more_routes=max(0, len(routes) - limit),
         transitions=dict(sorted(states.counted(trace).items(), key=lambda item: -item[1])),
         peak_memory=used.peak_memory,
         processes=sum(isinstance(key, int) for key in used.by_process),
@@ -181,10 +185,10 @@ def _performance(trace: Trace, found: list[PerformanceIssue]) -> Iterable[Row]:
         if first.kind in titles:
             subject = first.relationship or _shortened(first.statement)
             times = f" in {len(group)} scopes" if len(group) > 1 else ""
-            what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {total_ms:.0f} ms"
+            what = f"{titles[first.kind]}: {subject}, {sent} statements{times}, {duration(1e6 * total_ms)}"
         else:
             name = "blocks the event loop" if first.kind == "blocking_call_in_event_loop" else "slow"
-            what = f"{first.call_site.function or 'a callback'} {name}: {count} ×, {total_ms:.0f} ms"
+            what = f"{first.call_site.function or 'a callback'} {name}: {count} ×, {duration(1e6 * total_ms)}"
         worst = max(group, key=lambda issue: issue.total_ms)
         where = _known(first.call_site)
         why = worst.explanation if where else worst.explanation + _within(trace, group)
@@ -236,7 +240,7 @@ def _external(found: list[ExternalCall]) -> Iterable[Row]:
         if most:
             why += f", {'up to ' if len(group) > 1 else ''}{counted(most, 'retry', 'retries')}"
         if errors:
-            why += f"; {'; '.join(errors)[:200]}"
+            why += f"; {_shortened('; '.join(errors), 200)}"
         severity = MENDED if not failed else FAILS if kind is Trouble.AWAY else MAY_FAIL
         row = Ranked(
             "external_call", severity, len(group), what, _known(first.call_site), why,
@@ -334,7 +338,7 @@ def _resources(found: list[ResourceIssue]) -> Iterable[Row]:
         yield row, group
 
 
-def _routes(trace: Trace, limit: int) -> list[RouteRow]:
+def _routes(trace: Trace) -> list[RouteRow]:
     scopes, sums = trace.scopes, time_parts.columns_of_scopes(trace)
     wall = scopes["end_ns"] - scopes["start_ns"]
     cpu = scopes["cpu_ns"]
@@ -367,7 +371,7 @@ def _routes(trace: Trace, limit: int) -> list[RouteRow]:
                 sql_count=int(sums["sql_count"][at].sum()),
             )
         )
-    return sorted(rows, key=lambda row: -row.wall_ns)[:limit]
+    return sorted(rows, key=lambda row: -row.wall_ns)
 
 
 def _title(name: str, route: str) -> str:

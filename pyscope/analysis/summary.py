@@ -105,7 +105,11 @@ _LIVED_IN = 0.8  # of the recording's time
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What `summarize` found. Times are in nanoseconds; lists are cut at its `limit`, best first."""
+    """What `summarize` found. Times are in nanoseconds; lists are cut at its `limit`, best first.
+
+    `listed`, `all_slowest`, `all_exceptions`: how many rows the tables, `slowest` and
+    `exceptions` would have without it.
+    """
 
     start_ns: int  # Unix time
     duration_ns: int
@@ -118,6 +122,9 @@ class Summary:
     self_ns: int  # of all functions together
     slowest: Sequence[CallRow]  # the slowest call of each function
     exceptions: Sequence[ExceptionRow]
+    listed: int
+    all_slowest: int
+    all_exceptions: int
     losses: Sequence[LossRow]
     cost: Cost
 
@@ -141,6 +148,8 @@ def summarize(
     orders: tuple[Order, ...] = ("self", "total")
     if sort is not None:
         orders = tuple(order for order in ("self", "total", "calls") if order == sort)
+    exceptions = _exceptions(trace, rows, listed)
+    slowest, all_slowest = _slowest(trace, rows, listed, start, limit)
     return Summary(
         start_ns=start,
         duration_ns=length,
@@ -151,8 +160,11 @@ def summarize(
         processes=_processes(trace),
         tables={order: _hottest(rows, listed, order, limit) for order in orders},
         self_ns=sum(row.self_ns for row in rows),
-        slowest=_slowest(trace, rows, listed, start, limit),
-        exceptions=_exceptions(trace, rows, listed, limit),
+        slowest=slowest,
+        exceptions=exceptions[:limit],
+        listed=sum(row.calls > 0 and bool(at) for row, at in zip(rows, listed, strict=True)),
+        all_slowest=all_slowest,
+        all_exceptions=len(exceptions),
         losses=_losses(trace, start),
         cost=_cost(trace, length),
     )
@@ -185,8 +197,8 @@ def _hottest(
 
 def _slowest(
     trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_], start: int, limit: int
-) -> list[CallRow]:
-    """One row for each function: a slow function called often would fill the table otherwise.
+) -> tuple[list[CallRow], int]:
+    """One row for each function: a slow function called often would fill the table otherwise. And how many there are.
 
     Of a service, what it lives in (its main function, a loop that follows a queue) is no slow call.
     """
@@ -195,14 +207,14 @@ def _slowest(
     most = _LIVED_IN * trace.duration_ns if len(trace.scopes) else math.inf
     shown = np.flatnonzero(listed[function] & (duration < most)) if len(duration) else np.zeros(0, np.intp)
     if not len(shown):
-        return []
+        return [], 0
     longest = np.full(len(rows), -1, np.int64)
     np.maximum.at(longest, function[shown], duration[shown])
     rows_of_longest = shown[duration[shown] == longest[function[shown]]]
     _, first = np.unique(function[rows_of_longest], return_index=True)
     candidates = rows_of_longest[first]
     best = np.argsort(-duration[candidates], kind="stable")[:limit]
-    return [_call(trace, rows, start, int(row)) for row in candidates[best]]
+    return [_call(trace, rows, start, int(row)) for row in candidates[best]], len(candidates)
 
 
 def _call(trace: Trace, rows: Sequence[FunctionRow], start: int, index: int) -> CallRow:
@@ -228,9 +240,7 @@ def _call(trace: Trace, rows: Sequence[FunctionRow], start: int, index: int) -> 
     )
 
 
-def _exceptions(
-    trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_], limit: int
-) -> list[ExceptionRow]:
+def _exceptions(trace: Trace, rows: Sequence[FunctionRow], listed: NDArray[np.bool_]) -> list[ExceptionRow]:
     """Each exception counts once, in the function it left first, not in those it passed through."""
     from pyscope.trace import OUTCOMES
 
@@ -248,7 +258,7 @@ def _exceptions(
     function = columns["function"][left][first].astype(np.int64)
     pairs, counts = np.unique(function * kinds + exception[first] + 1, return_counts=True)
     found = []
-    for at in np.argsort(-counts, kind="stable")[:limit]:
+    for at in np.argsort(-counts, kind="stable"):
         row = rows[int(pairs[at]) // kinds]
         number = int(pairs[at]) % kinds - 1
         name = trace.exceptions[number] if number >= 0 else "an exception"

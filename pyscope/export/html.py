@@ -92,7 +92,7 @@ def data(trace: Trace, most_bytes: int = MOST_BYTES) -> dict[str, Any]:
             losses.message(trace),
             shown,
             supervision.message(trace, 500),
-            states.message(trace, 1000),
+            states.message(trace, 1000) | {"total": states.count(trace)},
             external.message(trace, 500, found=calls) | {"total": len(calls)},
         ],
         "flame": flame.tree(trace, placement=placement),

@@ -50,6 +50,7 @@ class FileTail:
         self._at = 0
         self._patience = 0
         self._size = 0  # of the file at the last look at a block that was not whole
+        self.passed_over = False  # segments have been left out; whoever takes the next one resets it
         try:
             self._check()
         except BaseException:
@@ -112,6 +113,7 @@ class FileTail:
         if magic != BLOCK_MAGIC or kind != BlockType.EVENTS:
             return False
         self._at += padded(BLOCK_HEADER.size + length)
+        self.passed_over = True
         return True
 
     def _pieces(self, data: bytes) -> Iterator[Piece]:

@@ -48,7 +48,7 @@ class Finished:
                 metrics.message(trace),
                 losses.message(trace),
                 shown,
-                states.message(trace),
+                states.message(trace) | {"total": states.count(trace)},
                 external.message(trace, limit=500, found=calls) | {"total": len(calls)},
                 supervision.message(trace),
             ]

@@ -10,6 +10,7 @@ import glob
 import os
 from collections.abc import Iterator
 
+from pyscope import parts
 from pyscope.blocks import ProcessInfo
 from pyscope.codec import Codec
 from pyscope.errors import RecordingError
@@ -37,6 +38,7 @@ class FollowedProcess:
         self.place: tuple[FileTail, int] | None = None  # of its PROCESS block
         self.fresh: dict[PageKey, Chunk] = {}
         self.end_state = ""  # of a flight recorder that has ended: no file says how
+        self.unseen_until_ns = 0  # of what it recorded before, not all was there, or read, when it was found
         self._complete: set[PageKey] = set()
         self._through: dict[int, int] = {}  # by thread: the last page that the file holds
 
@@ -91,7 +93,9 @@ class FollowedProcess:
         alive = ring.alive  # before the pages: what a process wrote before it died is there then
         for chunk in ring.changed():
             self.take(chunk, from_file=False)
-        self.figures = ring.figures()
+        before, self.figures = self.figures, ring.figures()
+        if before is None and self.figures.overwritten_pages:
+            self.unseen_until_ns = self.unix_ns(self.figures.overwritten_until_ticks)
         names = ring.new_names(self.figures)
         if names:
             self.builder.table(names, whole=False)
@@ -209,6 +213,9 @@ class Follower:
             process.builder.meta(piece.payload)
         elif piece.type == BlockType.TABLE:
             process.builder.table(piece.payload)
+        if piece.chunks and tail.passed_over:
+            tail.passed_over = False
+            process.unseen_until_ns = process.unix_ns(piece.chunks[0].base_ticks)
         for chunk in piece.chunks:
             process.take(chunk, from_file=True)
 
@@ -275,7 +282,7 @@ class Follower:
 
     def _candidates(self) -> Iterator[str]:
         if self.path in self._tails:
-            yield from sorted(glob.glob(f"{glob.escape(self.path)}.*.part"))
+            yield from parts.of(self.path)
             return
         folder = os.path.dirname(self.path)
         known = {process.record.info.ring_path for process in self.processes}

@@ -46,7 +46,7 @@ class Following:
         self._meter = Meter()
         self._changes: deque[dict[str, Any]] = deque(maxlen=_MOST_CHANGES)
         self._findings: Message = {"type": "findings", "at_ms": 0.0, "total": 0, "findings": []}
-        self._losses: Message = {"type": "losses", "rows": []}
+        self._losses: Message = {"type": "losses", "total": 0, "rows": []}
         self._described: dict[str, Any] = {}
         self._sample_due_ns = self._describe_due_ns = 0
         self._any_supervised = False
@@ -142,7 +142,7 @@ class Following:
             {"type": "state", "changes": list(self._changes)},
             {"type": "external", "calls": self._external.all(now_ns)},
         ]
-        empty: Message = {"type": "supervision", "tree": [], "events": []}
+        empty: Message = {"type": "supervision", "total": 0, "tree": [], "events": []}
         messages.append(self._supervision() if self._any_supervised else empty)
         return messages
 

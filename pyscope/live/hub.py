@@ -17,8 +17,9 @@ __all__ = ["Hub", "Message", "Viewer", "encoded", "merged"]
 Message = dict[str, Any]
 
 _LONGEST = 12  # messages that wait as they are; beyond that they are merged by type
-_UPSERTS = {"traces": ("requests", 300), "external": ("calls", 200)}
-_APPENDS = {"metrics": ("samples", 120), "state": ("changes", 300)}
+# As many as a page keeps: a slow one has fewer messages, and the same lists.
+_UPSERTS = {"traces": ("requests", 2000), "external": ("calls", 500)}
+_APPENDS = {"metrics": ("samples", 600), "state": ("changes", 2000)}
 MOST_VIEWERS = 64
 
 

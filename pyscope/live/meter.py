@@ -102,6 +102,7 @@ class Meter:
             "lost_events": sum(_lost(process) for process in processes),
             "mailboxes": dict(self._mailboxes),
             "processes": rows,
+            "process_count": len(rows),
         }
         self._since_ns, self._events, self._calls = now_ns, 0, 0
         self.samples.append(found)

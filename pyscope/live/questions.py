@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pyscope.live.finished import Finished
 from pyscope.live.following import Following
 from pyscope.views import flame, functions, queries, waterfall
+from pyscope.views.values import ms
 
 if TYPE_CHECKING:
     from pyscope.live.feed import Feed
@@ -30,47 +31,63 @@ class Refused(Exception):
         self.status = status
 
 
-def _trace(feed: Feed, from_ms: float | None = None, to_ms: float | None = None) -> Trace:
-    """The whole trace of a finished recording, or what is kept of a living one between two times."""
+def _trace(
+    feed: Feed, from_ms: float | None = None, to_ms: float | None = None
+) -> tuple[Trace, float | None]:
+    """The whole trace of a finished recording, or what is kept of a living one between two times; and since when it
+    holds all there was, None if from the begin."""
     start = 0 if from_ms is None else int(from_ms * 1e6)
     end = 1 << 62 if to_ms is None else int(to_ms * 1e6)
 
-    def read(shown: Shown) -> Callable[[], Trace]:
+    def read(shown: Shown) -> Callable[[], tuple[Trace, float | None]]:
         if shown is None:
             raise Refused(409, "nothing is being recorded")
         if isinstance(shown, Finished):
-            return lambda: shown.trace
-        return shown.snapshot(start, end).trace
+            return lambda: (shown.trace, None)
+        kept = shown.snapshot(start, end)
+        return lambda: (kept.trace(), ms(kept.since_ns) if kept.since_ns else None)
 
     return feed.read(read)()
 
 
 def _request(feed: Feed, identity: str) -> Any:
+    since_ns = 0
+
     def read(shown: Shown) -> Callable[[], Trace] | None:
+        nonlocal since_ns
         if isinstance(shown, Following):
             row = shown.request(int(identity), time.time_ns())
             if row is None:
                 return None
-            return shown.snapshot(row[1] - _AROUND_NS, row[2] + _AROUND_NS).trace
+            kept = shown.snapshot(row[1] - _AROUND_NS, row[2] + _AROUND_NS)
+            since_ns = kept.since_ns if kept.since_ns > row[1] else 0
+            return kept.trace
         return None if shown is None else lambda: shown.trace
 
     trace = feed.read(read)
     found = None if trace is None else waterfall.of_request(trace(), identity)
     if found is None:
         raise Refused(404, "there is no such request, or it is not kept any more")
-    return found
+    return found | {"since_ms": ms(since_ns)} if since_ns else found
 
 
 def _flame(feed: Feed, from_ms: float | None, to_ms: float | None) -> Any:
-    return flame.tree(_trace(feed, from_ms, to_ms), from_ms, to_ms)
+    trace, since_ms = _trace(feed, from_ms, to_ms)
+    found = flame.tree(trace, from_ms, to_ms)
+    if since_ms is not None:
+        window = found["window"]
+        window["from_ms"] = max(window["from_ms"], min(since_ms, window["to_ms"]))
+    return found
 
 
 def _functions(feed: Feed, order: str, word: str, most: int) -> Any:
-    return functions.table(_trace(feed), order, word, most)
+    trace, since_ms = _trace(feed)
+    return functions.table(trace, order, word, most) | {"since_ms": since_ms}
 
 
 def _queries(feed: Feed) -> Any:
-    return queries.table(_trace(feed))
+    trace, since_ms = _trace(feed)
+    return queries.table(trace) | {"since_ms": since_ms}
 
 
 QUESTIONS: Mapping[str, Callable[..., Any]] = {

@@ -128,9 +128,9 @@ class RequestTable:
         rows = map(self._known, changed)
         return [row.row(now_ns) for row in rows if row is not None and row.kind]
 
-    def all(self, now_ns: int, limit: int = 1000) -> list[dict[str, Any]]:
+    def all(self, now_ns: int) -> list[dict[str, Any]]:
         """The last rows, after those that began before them and are open."""
-        rows = [row for row in self._rows.values() if row.kind][-limit:]
+        rows = [row for row in self._rows.values() if row.kind]
         return [row.row(now_ns) for row in (*self._lasting.values(), *rows)]
 
     def get(self, identity: int, now_ns: int) -> tuple[dict[str, Any], int, int] | None:

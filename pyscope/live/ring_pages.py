@@ -62,7 +62,8 @@ class RingPages:
     def __init__(self, path: str, codec: Codec) -> None:
         self.path = path
         self._codec = codec
-        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        # A pipe that somebody laid into the folder of rings would be waited for.
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
         try:
             self._map(path)
         except BaseException:

@@ -39,7 +39,7 @@ class Window:
         self._bytes = 0
         self._chunks_of: Counter[int] = Counter()
         self._kept: OrderedDict[tuple[int, PageKey], _Kept] = OrderedDict()
-        self.cut_ns = 0  # what was given up ended before this
+        self._cut_ns = 0  # all from then on is kept; 0: nothing was given up
 
     def take(self, process: FollowedProcess, chunks: list[Chunk], now_ns: int) -> None:
         """Keeps chunks of a process; a page that grew replaces what was kept of it."""
@@ -57,7 +57,7 @@ class Window:
             (number, _), old = self._kept.popitem(last=False)
             self._chunks_of[number] -= 1
             self._bytes -= len(old.chunk.data) + _CHUNK_BYTES
-            self.cut_ns = max(self.cut_ns, old.first_ns)
+            self._cut_ns = max(self._cut_ns, old.first_ns, next(iter(self._kept.values())).first_ns)
 
     def holds(self, number: int) -> bool:
         """Whether anything of a process is kept."""
@@ -77,7 +77,8 @@ class Window:
             own = [chunk for number, chunk in chosen if number == process.number]
             if own or process.number == 0:
                 records.append((_frozen(process), own))
-        return Snapshot(path, records, self._codec)
+        since = max([self._cut_ns, *(process.unseen_until_ns for process in processes)])
+        return Snapshot(path, records, self._codec, since)
 
 
 def _frozen(process: FollowedProcess) -> ProcessRecord:
@@ -107,11 +108,15 @@ def _frozen(process: FollowedProcess) -> ProcessRecord:
 
 @dataclass(slots=True)
 class Snapshot:
-    """What a trace is made of: the processes' tables and their chunks."""
+    """What a trace is made of: the processes' tables and their chunks.
+
+    `since_ns`: of before that time not all is kept; 0 where everything is, from the begin.
+    """
 
     path: str
     records: list[tuple[ProcessRecord, list[Chunk]]]
     codec: Codec
+    since_ns: int
 
     def trace(self) -> Trace:
         """The trace. Older pages are taken to be overwritten, as in a flight recorder."""

@@ -14,12 +14,14 @@ __all__ = ["message"]
 
 
 def message(trace: Trace, limit: int = 200) -> dict[str, Any]:
-    """The losses, the largest first where there are more than `limit`."""
+    """The losses, the largest first where there are more than `limit`; `total` says how many there are."""
     found = trace.losses
-    if len(found) > limit:
+    total = len(found)
+    if total > limit:
         found = sorted(found, key=lambda loss: -loss.count)[:limit]
     return {
         "type": "losses",
+        "total": total,
         "rows": [
             {
                 "reason": reason_of(loss.reason),

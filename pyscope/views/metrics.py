@@ -68,9 +68,10 @@ def samples(trace: Trace, step_ms: float, *, since_ms: float | None = None) -> l
 
     Rates are a second's; requests count in the step in which they end: those of kind "request", or all kinds where
     there is none. `cpu_percent` is of one CPU, added up over the processes. `mailboxes` are the longest of the step;
-    `lost_events` and `peak_memory_bytes` are so far; `overhead_percent`, of one CPU, is reckoned from the events
-    (EVENT_NS) and the CPU time of the recorder's own thread. What is not known is None. At most MOST_SAMPLES: the last
-    ones. Raises ValueError for a step that is not positive.
+    `processes` are those with the most memory, at most 20 of `process_count`; `lost_events` and `peak_memory_bytes` are
+    so far; `overhead_percent`, of one CPU, is reckoned from the events (EVENT_NS) and the CPU time of the recorder's
+    own thread. What is not known is None. At most MOST_SAMPLES: the last ones. Raises ValueError for a step that is not
+    positive.
     """
     if not step_ms > 0:
         raise ValueError(f"step_ms is {step_ms}; it must be more than 0")
@@ -177,11 +178,13 @@ def _resources(trace: Trace, edges: NDArray[np.int64]) -> dict[str, list[Any]]:
     cpu = np.full(count, np.nan)
     memory = np.full(count, np.nan)
     rows: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+    alive = np.zeros(count, np.int64)
     for number, one in enumerate(processes):
         of_cpu = _levels(one.cpu_usage_samples, edges, mean=True)
         of_memory = _levels(one.memory_samples, edges)
         cpu = np.where(np.isnan(cpu), of_cpu, cpu + np.nan_to_num(of_cpu))
         memory = np.where(np.isnan(memory), of_memory, memory + np.nan_to_num(of_memory))
+        alive += ~np.isnan(of_memory)
         if number < _MOST_PROCESSES:
             _note(rows, one, text(names.get(one.pid, one.name), NAME), of_cpu, of_memory)
     peak = _peaks(found, edges)
@@ -192,6 +195,7 @@ def _resources(trace: Trace, edges: NDArray[np.int64]) -> dict[str, list[Any]]:
         "peak_memory_bytes": peak,
         "mailboxes": _mailboxes(mailboxes, edges),
         "processes": rows,
+        "process_count": alive.tolist(),
     }
 
 

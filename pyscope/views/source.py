@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyscope
@@ -12,12 +14,14 @@ from pyscope.views.values import NAME, text
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["NO_CONTROLS", "hello", "source"]
+__all__ = ["NO_CONTROLS", "hello", "process_name", "program_words", "source"]
 
 VERSION = 1
 NO_CONTROLS = {"read_only": True, "start": False, "stop": False, "dump": False, "download": False}
 
 _MOST_PROCESSES = 100
+_OURS = re.compile(r"(^|/)pyscope$")
+_FLAGS = ("--no-children",)  # of `pyscope run`; its other options have values
 _WORST_FIRST = ("write_failed", "killed", "recovered", "recording", "stopped")
 
 
@@ -76,9 +80,23 @@ def _process(process: Process) -> dict[str, Any]:
     }
 
 
+def program_words(command: Sequence[str]) -> list[str]:
+    """A command line without the interpreter's folder and what `pyscope run` stands for in it."""
+    words = list(command)
+    run = next(
+        (at for at, word in enumerate(words[:-1]) if _OURS.search(word) and words[at + 1] == "run"), None
+    )
+    if run is None:
+        return [word.rpartition("/")[2] for word in words[:1]] + words[1:]
+    at = run + 2
+    while at < len(words) and words[at].startswith("-") and words[at] not in ("-m", "-c", "-", "--"):
+        at += 1 if "=" in words[at] or words[at] in _FLAGS else 2
+    return ["python", *words[at:]]
+
+
 def process_name(process: Process) -> str:
     """What people call a process: its script or module and its first argument, without interpreter and folders."""
-    words = list(process.argv)
+    words = program_words(process.argv)
     if "-m" in words:  # of several the last: what a launcher launches
         words = words[len(words) - words[::-1].index("-m") :]
     else:

@@ -11,7 +11,7 @@ from pyscope.views.values import NAME, identity, ms, place, text
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["message"]
+__all__ = ["count", "message"]
 
 
 def message(trace: Trace, limit: int = 2000, *, since_ms: float | None = None) -> dict[str, Any]:
@@ -21,6 +21,11 @@ def message(trace: Trace, limit: int = 2000, *, since_ms: float | None = None) -
         found = [change for change in found if change.time_ns >= since_ms * 1e6]
     seen: dict[tuple[object, ...], int] = {}
     return {"type": "state", "changes": [_change(change, seen) for change in found[-limit:]]}
+
+
+def count(trace: Trace) -> int:
+    """How many changes the trace has, without a row for each."""
+    return sum(states.counted(trace).values())
 
 
 def _change(change: StateChange, seen: dict[tuple[object, ...], int]) -> dict[str, Any]:

@@ -38,17 +38,18 @@ class _Node:
 
 
 def message(trace: Trace, limit: int = 1000) -> dict[str, Any]:
-    """The tree, and the last `limit` events in order of time.
+    """The tree, and the last `limit` of `total` events in order of time.
 
     A supervisor that is another's child stands below it. "threading", "asyncio", "subprocess", "multiprocessing" and
     "interpreter" stand for the supervisor of children that have none. Of processes of one name each stands for itself
     that runs or has failed; of those that ended in order the last. Of very many children those that failed and the
-    latest are kept.
+    latest are kept; `left_out` says how many of a supervisor's are not.
     """
     events = trace.probe_events(CHILD)
     last = np.arange(len(events))[-limit:] if limit > 0 else np.zeros(0, np.intp)
     return {
         "type": "supervision",
+        "total": len(events),
         "tree": _tree(trace, events),
         "events": [
             {
@@ -144,6 +145,7 @@ def _plain(node: _Node, room: list[int], depth: int) -> dict[str, Any]:
             children, key=lambda child: (child.state == "failed", child.restarts > 0, child.since_ns)
         )
         children = sorted(kept[-room[0] :] if room[0] > 0 else [], key=lambda child: child.since_ns)
+    shown = [_plain(child, room, depth + 1) for child in children if room[0] > 0]
     return {
         "name": text(node.name, NAME),
         "state": node.state,
@@ -151,5 +153,6 @@ def _plain(node: _Node, room: list[int], depth: int) -> dict[str, Any]:
         "reason": text(node.reason),
         "since_ms": ms(node.since_ns),
         "pid": node.pid,
-        "children": [_plain(child, room, depth + 1) for child in children if room[0] > 0],
+        "children": shown,
+        "left_out": len(node.children) - len(shown),
     }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pyscope.analysis import external
 from pyscope.analysis.call_sites import call_site
+from pyscope.analysis.counting import duration
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.scope_calls import ByScope, ScopeCalls
 from pyscope.events.sql import STATEMENT
@@ -32,6 +33,7 @@ MOST_SPANS = 4000
 
 _MOST_SCOPES = 200
 _MOST_EVENTS = 20_000
+_MOST_ATTEMPTS = 100
 _DEEPEST = 1000
 _SHORTEST_WAIT_NS = 10_000
 
@@ -106,14 +108,13 @@ class Waterfalls:
     # what belongs to it
 
     def _spans(self, scope: ScopeRow, limit: int) -> tuple[list[_Span], int]:
-        """The request's own first, and enough of each kind to choose from; and how many short ones were left out."""
-        scopes = self._scopes(scope)
+        """The request's own first, and enough of each kind to choose from; and how many others were left out."""
+        scopes, left_out = self._scopes(scope)
         spans = {one.id: _scope_span(one) for one in scopes}
         for one in scopes[1:]:
             spans[one.id].above = spans[one.parent]
         calls: dict[int, _Span] = {}
         by_scope: dict[int, list[_Span]] = {}
-        left_out = 0
         taken = np.zeros(len(self._trace.calls), bool)
         for one in reversed(scopes):  # what a message did is not its sender's
             rows = self._calls_of.rows(one)
@@ -131,20 +132,25 @@ class Waterfalls:
             kept = _widest(statements, self._trace.probe_events(STATEMENT)["duration_ns"], limit)
             left_out += len(statements) - len(kept)
             found += self._queries(kept, spans[one.id], calls)
-            found += self._external_calls(one.id, spans[one.id], calls)
+            external_calls = self._external.get(one.id, [])
+            left_out += max(0, len(external_calls) - _MOST_EVENTS)
+            left_out += sum(max(0, len(call.attempts) - _MOST_ATTEMPTS) for call in external_calls)
+            left_out += max(0, len(self._waits.rows(one.id)) - _MOST_EVENTS)
+            found += self._external_calls(external_calls, spans[one.id], calls)
             found += self._locks(one.id, spans[one.id], calls)
         return found, left_out
 
-    def _scopes(self, scope: ScopeRow) -> list[ScopeRow]:
-        """A scope and those within it, outer ones first."""
+    def _scopes(self, scope: ScopeRow) -> tuple[list[ScopeRow], int]:
+        """A scope and those within it, outer ones first; and how many more there are."""
         found, seen = [scope], {scope.id}
         for outer in found:
             for row in self._inner.rows(outer.id).tolist():
                 inner = self._trace.scopes.at(row)
-                if inner.id not in seen and len(found) < _MOST_SCOPES:
+                if inner.id not in seen:
                     seen.add(inner.id)
-                    found.append(inner)
-        return found
+                    if len(found) < _MOST_SCOPES:
+                        found.append(inner)
+        return found, len(seen) - len(found)
 
     def _calls(self, rows: list[int], above: _Span) -> list[_Span]:
         made = {row: self._call(row) for row in rows}
@@ -197,8 +203,10 @@ class Waterfalls:
                 self._nearest(call, calls, above),
             )
 
-    def _external_calls(self, scope: int, above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
-        for call in self._external.get(scope, ())[:_MOST_EVENTS]:
+    def _external_calls(
+        self, found: list[ExternalCall], above: _Span, calls: dict[int, _Span]
+    ) -> Iterable[_Span]:
+        for call in found[:_MOST_EVENTS]:
             span = _external_span(call)
             span.above = self._nearest(call.call, calls, above)
             yield span
@@ -289,8 +297,8 @@ def _external_span(call: ExternalCall) -> _Span:
 
 
 def _attempts(call: ExternalCall, above: _Span) -> Iterable[_Span]:
-    for number, attempt in enumerate(call.attempts[:100], 1):
-        after = f"after {attempt.backoff_ns / 1e6:.0f} ms" if attempt.backoff_ns else ""
+    for number, attempt in enumerate(call.attempts[:_MOST_ATTEMPTS], 1):
+        after = f"after {duration(attempt.backoff_ns)}" if attempt.backoff_ns else ""
         yield _Span(
             "attempt",
             f"attempt {number}",

@@ -144,6 +144,7 @@ class Service:
                 },
                 {"pid": 4250, "name": "report", "cpu_percent": 3.0, "memory_bytes": 61_000_000},
             ],
+            "process_count": 2,
         }
 
     def losses(self) -> Message:

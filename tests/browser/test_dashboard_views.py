@@ -1,6 +1,7 @@
 """Each view of the dashboard's page, fed by a server that plays the live one's part."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -173,6 +174,16 @@ def test_statements_that_are_left_out_are_counted(page: Page, stage: Stage) -> N
     stage.answers.queries = lambda: answer  # type: ignore[method-assign]
     visit(page, "queries")
     expect(page.locator(".toolbar .tally")).to_have_text("5 statements, of 345")
+
+
+@pytest.mark.parametrize("view", ["queries", "functions"])
+def test_a_view_of_what_is_kept_says_since_when(page: Page, stage: Stage, view: str) -> None:
+    answer = getattr(stage.answers, view)() | {"since_ms": time.time() * 1000 - 90_000}
+    setattr(stage.answers, view, lambda: answer)
+    visit(page, view)
+    expect(page.locator(".toolbar .tally")).to_have_text(
+        re.compile(r" since \d\d:\d\d:\d\d, earlier events are not kept$")
+    )
 
 
 def test_an_external_call_is_drawn_with_its_attempts_and_the_waits_between(page: Page) -> None:

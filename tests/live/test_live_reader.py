@@ -20,6 +20,7 @@ from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
 from pyscope.events.sql import STATEMENT
 from pyscope.live import file_tail
 from pyscope.live.follow import Follower
+from pyscope.live.ring_pages import RingPages
 from pyscope.live.slices import Slicer
 from pyscope.live.window import Window
 
@@ -149,6 +150,27 @@ def test_children_are_followed_while_they_run_and_once_their_parts_are_joined(tm
     reading.close()
 
 
+def test_parts_of_another_recording_and_pipes_are_no_children(tmp_path: Path) -> None:
+    path = tmp_path / "run.pyscope"
+    with pyscope.record(tmp_path / "other.pyscope", modules=[__name__]):
+        pass
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        (tmp_path / "other.pyscope").rename(tmp_path / "run.pyscope.4711.part")
+        os.mkfifo(tmp_path / "run.pyscope.4712.part")
+        reading = Reading(path)
+        program.tell("one_request()")
+        reading.look_until(lambda: len(reading.ended) == 1)
+        assert len(reading.follower.processes) == 1
+    reading.close()
+
+
+def test_a_pipe_among_the_rings_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pyscope-0-1-a.ring")
+    with pytest.raises(OSError, match="Illegal seek"):
+        RingPages(str(tmp_path / "pyscope-0-1-a.ring"), preferred())
+
+
 def test_the_window_makes_the_trace_that_the_file_makes(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:
@@ -180,6 +202,7 @@ def test_the_window_is_bounded_and_its_trace_says_nothing_of_missing_pages(tmp_p
         assert sum(len(chunk.data) for _, chunks in snapshot.records for chunk in chunks) <= 100_000
         trace = snapshot.trace()
         assert 0 < len(trace.scopes) < 6000
+        assert trace.start_ns < snapshot.since_ns <= trace.scopes["start_ns"].max()
         assert not [loss.reason for loss in trace.losses if loss.reason == "missing_pages"]
     reading.close()
 
@@ -203,6 +226,8 @@ def test_of_a_long_recording_the_begin_and_the_end_are_read(
     for reading in (part, whole):
         reading.look()
         assert reading.ended[first] == reading.ended[last] == 1
+        kept = reading.window.snapshot(str(path), reading.follower.processes)
+        assert (kept.since_ns > 0) == (reading is part)
         reading.close()
     assert part.events < whole.events
 

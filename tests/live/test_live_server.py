@@ -77,6 +77,7 @@ def test_flame_graph_functions_and_queries_of_a_living_process_are_answered(tmp_
             assert functions[0]["qualname"] == "work"
             assert functions[0]["calls"] == 120
             assert page.http.get("/api/queries").json()["queries"][0]["count"] == 20
+            assert page.http.get("/api/queries").json()["since_ms"] is None  # all is kept
             flame = page.http.get("/api/flame").json()
             assert flame["name"] == "all"
             assert flame["children"]

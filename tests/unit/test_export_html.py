@@ -241,6 +241,42 @@ def test_a_report_of_very_many_requests_says_how_many_there_were(tmp_path: Path,
     tally.wait_for(timeout=60_000)
     total = f"{len(trace.scopes):,}".replace(",", "\u202f")
     assert tally.inner_text() == f"1\u202f000, of {total} in the recording"
+    watched.page.evaluate("location.hash = '#/functions?q=f19'")
+    found = watched.page.get_by_text("searched in the 500 of 2\u202f000 with the most self time")
+    found.wait_for(timeout=60_000)
+
+
+def many_changes(path: Path) -> None:
+    """More changes of state, and ends of children, than a page can hold."""
+    from pyscope.events.state import STATE_CHANGE, ValueKind
+    from pyscope.events.supervision import CHILD
+
+    writer = RecordingWriter(path)
+    base = writer.clock()[0]
+    owner, attribute = (writer.string(text) for text in ("Task", "title"))
+    kind, above, child = (writer.string(text) for text in ("child_started", "shop", "seller"))
+    page = WrittenPage(base)
+    for number in range(1, 1501):
+        if not page.room(100):
+            writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
+            page = WrittenPage(base + 100 * number)
+        at = base + 100 * number
+        change = [number, 0, 0, ValueKind.LITERAL, ValueKind.TEXT, owner, attribute, 0, 0]
+        page.probe(at, STATE_CHANGE.kind, 0, change, ["", "None", "tea"])
+        page.probe(at + 10, CHILD.kind, 0, [0, number, kind, above, child, 0], [""])
+    writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
+    writer.close()
+
+
+def test_a_report_says_how_many_changes_and_events_of_supervision_it_leaves_out(
+    tmp_path: Path, watched: Watched
+) -> None:
+    many_changes(tmp_path / "run.pyscope")
+    watched.open(export.write(pyscope.load(tmp_path / "run.pyscope"), "html"))
+    watched.page.evaluate("location.hash = '#/states'")
+    watched.page.get_by_text("1\u202f000 changes, of 1\u202f500 in the recording").wait_for(timeout=60_000)
+    watched.page.evaluate("location.hash = '#/supervision'")
+    watched.page.get_by_text("the last 300 of 1\u202f500").wait_for(timeout=60_000)
 
 
 def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: Watched) -> None:

@@ -89,7 +89,7 @@ def test_where_nothing_was_left_there_is_nothing_to_recover(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs files of another user")
-def test_rings_that_somebody_else_has_laid_are_left_alone(
+def test_rings_that_somebody_else_has_laid_are_left_alone_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their folder is everybody's; what they say is written where they say, in the name of whoever recovers."""
@@ -98,7 +98,12 @@ def test_rings_that_somebody_else_has_laid_are_left_alone(
     rings = sorted(tmp_path.glob("*.ring"))
     for ring in rings:
         os.chown(ring, 65534, 65534)
-    assert pyscope.recover(tmp_path) == []
+    os.mkfifo(tmp_path / "pyscope-65534-1-a.ring")
+    rows = pyscope.recover(tmp_path / "run.pyscope")
+    (tmp_path / "pyscope-65534-1-a.ring").unlink()
+    assert [row.path for row in rows] == list(map(str, rings))
+    assert all(f"Read it with: pyscope report {row.path}" in str(row.problem) for row in rows)
+    assert leaves(rings[0]) + leaves(rings[1]) == 5 + 7
     assert sorted(tmp_path.glob("*.ring")) == rings
     assert not (tmp_path / "run.pyscope").exists()
 

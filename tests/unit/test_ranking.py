@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextvars import copy_context
 from operator import attrgetter
 from pathlib import Path
@@ -42,6 +44,10 @@ class Item(Base):
 def shops_of_items(engine: object) -> int:
     with Session(engine) as session:  # type: ignore[arg-type]
         return len([item.shop for item in session.scalars(select(Item))])
+
+
+def dawdle() -> None:
+    time.sleep(1.05)
 
 
 def crash() -> None:
@@ -158,6 +164,14 @@ def test_the_limit_counts_what_it_leaves_out(recording: Path, ranking: Ranking) 
     assert (len(cut.findings), cut.more) == (1, len(ranking.findings) - 1)
 
 
+def test_a_time_is_told_in_the_unit_that_suits_it(tmp_path: Path) -> None:
+    with pyscope.record(tmp_path / "run", modules=[__name__], probes=["gc"]):
+        dawdle()
+    [slow] = pyscope.diagnose(pyscope.load(tmp_path / "run"))
+    assert re.fullmatch(r"dawdle slow: 1 ×, 1\.\d+ s", slow.what)
+    assert re.search(r"up to 1\.\d+ s:", slow.why)
+
+
 def test_a_recording_without_probes_has_no_ranking(tmp_path: Path) -> None:
     with pyscope.record(tmp_path / "run", modules=[__name__]):
         pass
@@ -185,7 +199,7 @@ def test_the_report_prints_the_findings_first(recording: Path) -> None:
 @pytest.mark.parametrize(("processes", "says"), [(1, "1 MiB."), (3, "1 MiB, of the largest of 3 processes.")])
 def test_of_several_processes_the_report_says_that_the_peak_is_one_s(processes: int, says: str) -> None:
     printed = io.StringIO()
-    render(Ranking([], 0, [], {}, 1 << 20, processes), Console(file=printed, width=100))
+    render(Ranking([], 0, [], 0, {}, 1 << 20, processes), Console(file=printed, width=100))
     assert f"Peak memory: {says}" in printed.getvalue()
 
 

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from pyscope import report
+from pyscope.analysis.counting import duration
 from pyscope.analysis.summary import Summary, summarize
 from pyscope.trace import OUTCOMES
 
@@ -195,6 +196,16 @@ class TestRendering:
         ):
             assert expected in text
 
+    def test_tables_that_are_cut_say_so(self) -> None:
+        text = printed(summarize(make_trace(ROWS), limit=1), 80)
+        assert "by time in themselves (1 of 4)" in text
+        assert "Slowest call of each function (1 of 4)" in text
+        assert "first left a function (1 of 2)" in text
+        assert " of 4)" not in printed(summarize(make_trace(ROWS)), 80)
+
+    def test_a_pattern_that_nothing_matches_is_said(self) -> None:
+        assert "No function that ran matches" in printed(summarize(make_trace(ROWS), pattern="nope.*"), 80)
+
     def test_long_names_keep_their_end(self) -> None:
         trace = make_trace(ROWS)
         trace.functions[1].module = "a_very_long_package_name." * 5 + "orders"
@@ -260,7 +271,7 @@ class TestUnits:
         ],
     )
     def test_durations(self, ns: int, text: str) -> None:
-        assert report.duration(ns) == text
+        assert duration(ns) == text
 
     @pytest.mark.parametrize(
         ("number", "text"), [(0, "0"), (999, "999"), (1_000, "1k"), (12_345, "12.3k"), (10_000_000, "10M")]

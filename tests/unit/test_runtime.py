@@ -395,6 +395,8 @@ def test_an_external_call_has_its_attempts() -> None:
         (lambda: runtime.monitor_process(7), "object of the class int cannot be watched"),
         (lambda: runtime.monitor_process(dict), "the class dict cannot be watched"),
         (lambda: runtime.monitor_concurrency([{}]), "object of the class dict cannot be watched"),
+        (lambda: runtime.monitor_concurrency(Order()), "must be a list, also where"),  # type: ignore[arg-type]
+        (lambda: runtime.start_resource_monitoring(processes=1), "must be a list"),  # type: ignore[arg-type]
     ],
 )
 def test_a_bad_argument_says_what_is_allowed_and_nothing_has_begun(call: object, message: str) -> None:

@@ -283,6 +283,8 @@ def test_hello_says_what_is_looked_at_and_that_nothing_may_be_done(trace: Trace)
         ),
         (["/usr/bin/python", "/srv/shop.py", "/srv/data"], "shop.py data"),
         (["/usr/bin/gunicorn", "shop:app"], "gunicorn shop:app"),
+        (["/usr/bin/python", "-m", "pyscope", "run", "-o", "x", "/srv/shop.py", "tea"], "shop.py tea"),
+        (["/usr/bin/python", "/usr/bin/pyscope", "run", "--modules", "*", "shop.py"], "shop.py"),
         (["python", "-m"], "process 7"),
         ([], "process 7"),
     ],

@@ -152,6 +152,21 @@ def test_the_longest_spans_are_kept_and_hang_together(trace: Trace) -> None:
     assert all(span["parent"] in {0, *(one["id"] for one in kept)} for span in kept)
 
 
+def test_attempts_and_messages_that_a_waterfall_leaves_out_are_counted(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = named(trace, "POST /orders")["id"]
+    every = spans(trace, "POST /orders")
+    monkeypatch.setattr(waterfall, "_MOST_ATTEMPTS", 1)
+    found = waterfall.of_request(trace, request)
+    assert found is not None
+    assert (found["cut"], len(found["spans"])) == (2, len(every) - 2)
+    monkeypatch.setattr(waterfall, "_MOST_SCOPES", 1)
+    found = waterfall.of_request(trace, request)
+    assert found is not None
+    assert found["cut"] == sum(span["kind"] == "scope" for span in every[1:]) == 1  # with all that is in it
+
+
 @pytest.mark.parametrize("identity", ["", "0", "-1", "x", "9" * 30, "١٢", "1e3", "\0"])
 def test_a_request_that_does_not_exist_has_no_waterfall(trace: Trace, identity: str) -> None:
     assert waterfall.of_request(trace, identity) is None

@@ -86,9 +86,19 @@ def test_samples_say_what_each_process_uses(trace: Trace) -> None:
         process["pid"]: process for process in rows[-1]["processes"]
     }  # other tests' servers among them
     assert processes[trace.processes[0].pid]["memory_bytes"] > 1 << 20
+    assert rows[-1]["process_count"] == len(processes)
     assert rows[-1]["memory_bytes"] == sum(process["memory_bytes"] for process in processes.values())
     assert rows[-1]["peak_memory_bytes"] >= rows[-1]["memory_bytes"]
     assert all(row["overhead_percent"] >= 0 for row in rows)
+
+
+def test_of_many_processes_those_with_the_most_memory_are_listed_and_all_are_counted(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_MOST_PROCESSES", 0)
+    whole = metrics.whole(trace)
+    assert whole is not None
+    assert (whole["processes"], whole["process_count"] > 0) == ([], True)
 
 
 def test_the_whole_is_one_sample_of_all_the_time(trace: Trace) -> None:

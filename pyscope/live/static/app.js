@@ -97,12 +97,12 @@
   // ---- navigation
 
   function Navigation({ view }) {
-    const [findings, supervision, losses] = useStore("findings", "supervision", "losses");
+    const [findings, supervision, losses, totals] = useStore("findings", "supervision", "losses", "totals");
     const failed = (nodes) => nodes.reduce((sum, node) => sum + (node.state === "failed" ? 1 : 0) + failed(node.children ?? []), 0);
     const marks = {
       findings: [findings.total, findings.findings.some((one) => one.severity === "error") ? "error" : "warning"],
       supervision: [failed(supervision.tree), "error"],
-      losses: [losses.length, "warning"],
+      losses: [totals.losses ?? losses.length, "warning"],
     };
     const list = useRef(null);
     useEffect(() => {
@@ -134,17 +134,19 @@
   }
 
   function App() {
-    const { view } = useRoute();
+    const { view, id } = useRoute();
     const [help, setHelp] = useState(false);
     const main = useRef(null);
-    const before = useRef(view);
+    const before = useRef("");
     useEffect(() => PyScope.listenToKeys(() => setHelp(true)), []);
     // With the change itself, not after the next frame: a "/" typed in between would lose the search field its focus.
     useLayoutEffect(() => {
-      main.current.scrollTop = 0;
-      if (before.current !== view) main.current.focus({ preventScroll: true });
+      const last = before.current;
       before.current = view;
-    }, [view]);
+      if (last !== view) main.current.scrollTop = 0;
+      // What had the focus may be gone with the list that it stood in.
+      if (last && (last !== view || document.activeElement === document.body)) main.current.focus({ preventScroll: true });
+    }, [view, id]);
     const title = router.VIEWS.find((one) => one.name === view).title;
     return html`<div class="frame">
       <a class="skip" href="#main" onClick=${(event) => (event.preventDefault(), main.current.focus())}>Skip to the view</a>

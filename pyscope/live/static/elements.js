@@ -55,7 +55,14 @@
   });
 
   /** What is not listed of a recording that has ended. */
-  const ofAll = (kept, total) => (total > kept ? `, of ${format.count(total)} in the recording` : "");
+  /** What a list leaves out: of a recording that has ended the number is known, of a living one that it is full. */
+  function ofAll(kept, total, limit) {
+    if (total > kept) return `, of ${format.count(total)} in the recording`;
+    return total === undefined && kept >= limit ? ", older ones are not kept" : "";
+  }
+
+  /** Since when a living recording's events are kept, where it has given up what was before. */
+  const Since = ({ at }) => at > 0 && html` <span class="since" title="Of a recording that goes on, the last 16 MB of events are kept. A report of it has all.">since ${format.clock(at, false)}, earlier events are not kept</span>`;
 
   function Empty({ title, children }) {
     return html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
@@ -187,7 +194,7 @@
   }
 
   Object.assign(PyScope, {
-    html, memo, useSeldom, Location, Stack, Statement, ofAll, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, ofAll, Since, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

@@ -133,7 +133,10 @@
     const key = order === "calls" ? "calls" : `${order}_ms`;
     const found = (table?.functions ?? []).filter((one) => `${one.module}.${one.qualname}`.toLowerCase().includes(wanted));
     found.sort((one, other) => other[key] - one[key]);
-    return { total: wanted ? found.length : (table?.total ?? found.length), functions: found.slice(0, limit) };
+    const all = table?.total ?? found.length;
+    const kept = table?.functions.length ?? 0;
+    // Of the functions that the report has left out nobody knows whether they fit.
+    return { total: wanted ? found.length : all, functions: found.slice(0, limit), ...(wanted || order !== "self" ? { searched: kept, all } : {}) };
   }
 
   PyScope.chooseSource = () => {

@@ -5,7 +5,7 @@
   const PyScope = (window.PyScope ??= {});
   const { useLayoutEffect, useState } = preactHooks;
 
-  const LIMITS = { requests: 2000, state: 2000, external: 1000, metrics: 600, findings: 200 };
+  const LIMITS = { requests: 2000, state: 2000, external: 500, metrics: 600, findings: 200 };
   const MOST_SPARED = 200; // open requests and calls that stay although newer ones would push them out
   const FRAME = 8;
   const LATEST = 90; // milliseconds that what arrived may wait for that
@@ -62,7 +62,7 @@
     status: null,
     connection: { state: "connecting", retryAt: 0 },
     metrics: [],
-    totals: {}, // of a recording that has ended: how many requests and calls the recording has
+    totals: {}, // by kind how many there are in all, where that is known
     whole: null, // one sample of all the time of a recording that has ended
     losses: [],
     findings: { total: 0, findings: [] },
@@ -154,6 +154,7 @@
     },
     losses(message) {
       data.losses = message.rows;
+      data.totals.losses = message.total;
       return "losses";
     },
     findings(message) {
@@ -163,11 +164,13 @@
     },
     supervision(message) {
       data.supervision = { tree: message.tree, events: message.events };
+      data.totals.supervision = message.total;
       return "supervision";
     },
     state(message) {
       first("state", () => state.clear());
       state.put(message.changes);
+      data.totals.state = message.total;
       return "state";
     },
     external(message) {

@@ -1,7 +1,7 @@
 // Calls to other services: every attempt and every wait between two of them, drawn on the call's own time line.
 "use strict";
 (() => {
-  const { html, memo, format, router, Rows, Search, Choice, Badge, Location, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, store, Rows, Search, Choice, Badge, Location, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const TONES = { succeeded: "good", failed: "error", timed_out: "error", cancelled: "warning", open: "info" };
   const tone = (outcome) => TONES[outcome] ?? "plain";
@@ -40,6 +40,7 @@
                 <td class="error-cell">${attempt.error}</td>
               </tr>`,
             )}
+            ${call.retries >= call.attempts.length && html`<tr><td colspan="7">… and ${format.count(call.retries + 1 - call.attempts.length)} more</td></tr>`}
           </tbody>
         </table>
       </div>
@@ -74,7 +75,7 @@
       <div class="toolbar">
         <${Search} label="Search service, peer, error" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Which" value=${only} onChange=${(value) => router.refine({ only: value })} options=${[["", "All"], ["failed", "Failed"], ["timed", "Timed out"], ["retried", "Retried"]]} />
-        <span class="tally">${format.plural(rows.length, "call")}${ofAll(calls.length, totals.external)}</span>
+        <span class="tally">${format.plural(rows.length, "call")}${ofAll(calls.length, totals.external, store.LIMITS.external)}</span>
         <ul class="legend" aria-label="Colours of the attempts"><li><i class="attempt succeeded"></i>answered</li><li><i class="attempt failed"></i>failed</li><li><i class="attempt timed_out"></i>timed out</li><li><i class="backoff"></i>backoff</li></ul>
       </div>
       ${picked &&

@@ -116,7 +116,7 @@
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
       ${data && data.children?.length
         ? html`<${Graph} root=${data} query=${q} />`
-        : !loading && !error && html`<${Empty} title="No calls in this window">Choose a longer one, or see under Losses whether calls were quieted.<//>`}
+        : !loading && !error && html`<${Empty} title="No calls in this window">${PyScope.source.live ? "Choose a longer one, or see" : "See"} under Losses whether calls were quieted.<//>`}
     </div>`;
   }
 

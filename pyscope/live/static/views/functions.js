@@ -1,7 +1,7 @@
 // The functions that ran: calls, total and self time, and each one's share of all self time.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Choice, Empty, useRoute, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Choice, Since, Empty, useRoute, useAnswer, useNarrow } = PyScope;
   const LIMIT = 500;
 
   function Functions() {
@@ -20,7 +20,7 @@
       <div class="toolbar">
         <${Search} label="Search functions" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Order" value=${order} onChange=${(value) => router.refine({ order: value })} options=${[["self", "Self time"], ["total", "Total time"], ["calls", "Calls"]]} />
-        <span class="tally">${rows.length < (data?.total ?? 0) ? `${format.count(rows.length)} of ${format.count(data.total)}` : format.plural(rows.length, "function")}</span>
+        <span class="tally">${rows.length < (data?.total ?? 0) ? `${format.count(rows.length)} of ${format.plural(data.total, "function")}` : format.plural(rows.length, "function")}${data?.searched < data?.all ? (q ? `, searched in the ${format.count(data.searched)} of ${format.count(data.all)} with the most self time` : ", those with the most self time") : ""}<${Since} at=${data?.since_ms} /></span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
       <${Rows} kind=${isNarrow ? "functions narrow" : "functions"} label="Functions" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => `${one.file}:${one.line}:${one.qualname}`} height=${isNarrow ? 58 : 28} cells=${cells}

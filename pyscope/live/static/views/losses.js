@@ -4,9 +4,9 @@
   const { html, format, Empty, Panel, useStore } = PyScope;
 
   function Losses() {
-    const [losses] = useStore("losses");
+    const [losses, totals] = useStore("losses", "totals");
     return html`<div class="losses">
-      <${Panel} title="What is missing" aside=${html`<span class="tally">${format.plural(losses.length, "row")}</span>`}>
+      <${Panel} title="What is missing" aside=${html`<span class="tally">${totals.losses > losses.length ? `the largest ${format.count(losses.length)} of ${format.count(totals.losses)} rows` : format.plural(losses.length, "row")}</span>`}>
         ${losses.length === 0
           ? html`<${Empty} title="Nothing was lost">Events that a full ring drops, calls that are cut by a crash and code that is quieted to keep within its budget are listed here.<//>`
           : html`<div class="scroll-x" role="region" aria-label="Losses" tabindex="0">

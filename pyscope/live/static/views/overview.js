@@ -28,7 +28,7 @@
       <${Tile} label="Latency p50" value=${format.ms(sample?.p50_ms)} detail=${`p90 ${format.ms(sample?.p90_ms)}`} />
       <${Tile} label="Latency p99" value=${format.ms(sample?.p99_ms)} />
       <${Tile} label="Errors" value=${sample ? `${format.rate(sample.errors_per_s)}/s` : format.UNKNOWN} tone=${sample?.errors_per_s > 0 ? "bad" : ""} detail=${`${format.count(errors)} kept`} />
-      <${Tile} label="CPU" value=${format.percent(sample?.cpu_percent, 0)} detail=${sample?.processes?.length > 1 ? format.plural(sample.processes.length, "process", "processes") : null} />
+      <${Tile} label="CPU" value=${format.percent(sample?.cpu_percent, 0)} detail=${sample?.process_count > 1 ? format.plural(sample.process_count, "process", "processes") : null} />
       <${Tile} label="Memory" value=${format.bytes(sample?.memory_bytes)} detail=${`peak ${format.bytes(sample?.peak_memory_bytes)}`} />
       <${Tile} label="Events" value=${sample ? `${format.rate(sample.events_per_s)}/s` : format.UNKNOWN} detail=${sample ? `${format.rate(sample.calls_per_s)} calls/s` : null} />
       <${Tile} label="Overhead" value=${format.percent(sample?.overhead_percent, 2)} detail=${lost ? `${format.count(lost)} events lost` : losses.length ? "see Losses" : "nothing lost"} tone=${losses.length || lost ? "warn" : ""} />

@@ -1,15 +1,16 @@
 // SQL statements by the time they took, with the findings that concern them above.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Choice, Statement, Location, Badge, Empty, useStore, useRoute, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Choice, Statement, Location, Badge, Since, Empty, useStore, useRoute, useAnswer, useNarrow } = PyScope;
 
+  const CONCERNED = 12;
   const ORDERS = { total: "total_ms", count: "count", mean: "mean_ms", max: "max_ms" };
 
   function Concerned({ findings }) {
     const shown = findings.filter((one) => one.details?.statement);
     if (shown.length === 0) return null;
     return html`<div class="advice-strip" role="region" aria-label="Findings on queries" tabindex="0">
-      ${shown.slice(0, 12).map(
+      ${shown.slice(0, CONCERNED).map(
         (one) => html`<article key=${one.id} class=${`mini ${one.severity}`} data-kind=${one.kind}>
           <p><${Badge} tone=${one.severity}>${format.words(one.kind)}<//> ${format.plural(one.details.query_count ?? 0, "query", "queries")}${one.details.relationship ? html` by <code>${one.details.relationship}</code>` : ""}</p>
           <p><a href=${router.link("findings", one.id)}>${one.title}</a></p>
@@ -17,6 +18,7 @@
           <p class="cure">${one.cure}</p>
         </article>`,
       )}
+      ${shown.length > CONCERNED && html`<p><a href="#/findings">… and ${format.count(shown.length - CONCERNED)} more</a></p>`}
     </div>`;
   }
 
@@ -43,7 +45,7 @@
       <div class="toolbar">
         <${Search} label="Search statements and places" value=${q} onInput=${(value) => router.refine({ q: value })} />
         <${Choice} label="Order" value=${order} onChange=${(value) => router.refine({ order: value })} options=${[["total", "Total"], ["count", "Count"], ["mean", "Mean"], ["max", "Longest"]]} />
-        <span class="tally">${format.plural(rows.length, "statement")}${data?.total > all.length ? `, of ${format.count(data.total)}` : ""}</span>
+        <span class="tally">${format.plural(rows.length, "statement")}${data?.total > all.length ? `, of ${format.count(data.total)}` : ""}<${Since} at=${data?.since_ms} /></span>
       </div>
       ${error && html`<p class="notice-inline" role="status">${error}</p>`}
       <${Rows} kind=${isNarrow ? "queries narrow" : "queries"} label="SQL statements" question=${JSON.stringify(parameters)} rows=${rows} height=${isNarrow ? 58 : 30}

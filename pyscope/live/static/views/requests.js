@@ -1,7 +1,7 @@
 // The list of requests, messages, reports and tasks: newest first, searched and filtered. One of them opens its waterfall.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
+  const { html, format, router, store, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const failed = (one) => one.outcome === "raised" || one.status >= 500;
   const SHOWN = {
@@ -79,7 +79,7 @@
           </select>
         </label>
         <${Choice} label="Order" value=${parameters.order ?? ""} onChange=${(order) => router.refine({ order })} options=${[["", "Newest"], ["slowest", "Slowest"]]} />
-        <span class="tally" data-tally>${filtered ? `${format.count(rows.length)} of ${format.count(requests.length)}` : format.count(rows.length)}${ofAll(requests.length, totals.requests)}</span>
+        <span class="tally" data-tally>${filtered ? `${format.count(rows.length)} of ${format.count(requests.length)}` : format.count(rows.length)}${ofAll(requests.length, totals.requests, store.LIMITS.requests)}</span>
         <${PartsLegend} />
       </div>
       <${Rows} kind=${isNarrow ? "requests narrow" : "requests"} label="Requests" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30}

@@ -20,11 +20,15 @@
   function fullest(metrics) {
     const most = new Map();
     for (const sample of metrics) for (const [name, length] of Object.entries(sample.mailboxes ?? {})) most.set(name, Math.max(most.get(name) ?? 0, length));
-    return [...most].sort(([, one], [, other]) => other - one).slice(0, COLOURS.length).map(([name]) => name).sort();
+    const names = [...most].sort(([, one], [, other]) => other - one).map(([name]) => name);
+    return [names.slice(0, COLOURS.length).sort(), names.length > COLOURS.length];
   }
 
-  function Processes({ processes }) {
-    return html`<${Panel} title="Processes">
+  function Processes({ sample }) {
+    const processes = sample.processes ?? [];
+    if (processes.length === 0) return null;
+    const isCut = sample.process_count > processes.length;
+    return html`<${Panel} title="Processes" aside=${isCut && html`<span class="tally">the ${format.count(processes.length)} with the most memory of ${format.count(sample.process_count)}</span>`}>
       <div class="scroll-x" role="region" aria-label="Table of processes" tabindex="0">
         <table>
           <thead><tr><th scope="col">PID</th><th scope="col">Name</th><th scope="col">CPU</th><th scope="col">Memory</th></tr></thead>
@@ -36,7 +40,7 @@
 
   function Resources() {
     const [metrics, whole] = useStore("metrics", "whole");
-    const names = fullest(metrics);
+    const [names, isCut] = fullest(metrics);
     const series = useMemo(() => mailboxLines(names), [names.join("\n")]);
     const sample = metrics.at(-1);
     if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
@@ -45,9 +49,9 @@
         <${Chart} title="Memory" series=${MEMORY} samples=${metrics} summary=${whole} show=${format.bytes} incrs=${BINARY} />
         <${Chart} title="CPU" series=${CPU} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 0)} incrs=${WHOLE} />
         <${Chart} title="Recorder’s cost" series=${COST} samples=${metrics} summary=${whole} show=${(value) => format.percent(value, 2)} incrs=${HUNDREDTHS} />
-        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} summary=${whole} show=${format.rate} incrs=${WHOLE} />`}
+        ${series.length > 0 && html`<${Chart} title="Mailboxes" series=${series} samples=${metrics} summary=${whole} show=${format.rate} incrs=${WHOLE} note=${isCut && html`<span class="note">the ${COLOURS.length} fullest</span>`} />`}
       </div>
-      <${Processes} processes=${(whole ?? sample).processes ?? []} />
+      <${Processes} sample=${whole ?? sample} />
     </div>`;
   }
 

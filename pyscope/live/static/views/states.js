@@ -1,7 +1,7 @@
 // State changes: lanes of the objects that changed last on a time line, and the list of changes as diffs.
 "use strict";
 (() => {
-  const { html, memo, format, router, Rows, Search, Location, Empty, useSeldom, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, store, Rows, Search, Location, Empty, ofAll, useSeldom, useStore, useRoute, useNarrow } = PyScope;
   const { useMemo } = preactHooks;
 
   const LANES = 8;
@@ -21,10 +21,14 @@
   /** The objects' attributes that changed last, each as the stretches of time in which it had a value. */
   function lanes(changes) {
     const found = new Map();
+    let isCut = false;
     for (const one of changes) {
       const name = laneKey(one);
       if (!found.has(name)) {
-        if (found.size === LANES) continue;
+        if (found.size === LANES) {
+          isCut = true;
+          continue;
+        }
         found.set(name, []);
       }
       const lane = found.get(name);
@@ -35,11 +39,11 @@
     const from = Math.min(...lists.map((lane) => lane.at(-1).time_ms));
     const to = Math.max(...lists.map((lane) => lane[0].time_ms));
     const length = Math.max(to - from, 1) * 1.04;
-    return { from, to, lists, share: (time) => (100 * (time - from)) / length };
+    return { from, to, lists, isCut, share: (time) => (100 * (time - from)) / length };
   }
 
   const Lanes = memo(({ changes }) => {
-    const { from, to, lists, share } = lanes(changes);
+    const { from, to, lists, isCut, share } = lanes(changes);
     if (lists.length === 0) return null;
     return html`<section class="panel lanes" aria-label="Time line">
       ${lists.map(
@@ -54,7 +58,7 @@
           </span>
         </div>`,
       )}
-      <p class="lane-axis"><span>${format.clock(from)}</span><span>${format.clock(to)}</span></p>
+      <p class="lane-axis"><span>${format.clock(from)}</span>${isCut && html`<span>the ${LANES} that changed last</span>`}<span>${format.clock(to)}</span></p>
     </section>`;
   });
 
@@ -63,7 +67,7 @@
   }
 
   function States() {
-    const [changes] = useStore("state");
+    const [changes, totals] = useStore("state", "totals");
     const { parameters } = useRoute();
     const isNarrow = useNarrow();
     const { q = "" } = parameters;
@@ -80,7 +84,7 @@
       <${Lanes} changes=${seldom} />
       <div class="toolbar">
         <${Search} label="Search object, attribute, value" value=${q} onInput=${(text_) => router.refine({ q: text_ })} />
-        <span class="tally">${format.plural(rows.length, "change")}</span>
+        <span class="tally">${words.length ? `${format.count(rows.length)} of ${format.plural(changes.length, "change")}` : format.plural(rows.length, "change")}${ofAll(changes.length, totals.state, store.LIMITS.state)}</span>
       </div>
       <${Rows} kind=${isNarrow ? "states narrow" : "states"} label="State changes" question=${q} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells}
         columns=${isNarrow ? ["Object", "Change", "Time", "By"] : ["Time", "Object", "Attribute", "From → to", "Transition", "By", "Thread", "Where"]}

@@ -26,6 +26,7 @@
       </div>
       ${node.children?.length > 0 &&
       html`<ul role="group">${node.children.map((child, index) => html`<${Node} key=${`${child.name} ${child.pid}`} node=${child} level=${level + 1} place=${index + 1} of=${node.children.length} />`)}</ul>`}
+      ${node.left_out > 0 && html`<p class="faint">… and ${format.count(node.left_out)} more that run or have ended in order</p>`}
     </li>`;
   }
 
@@ -58,17 +59,19 @@
   });
 
   function Supervision() {
-    const [{ tree, events }] = useStore("supervision");
+    const [{ tree, events }, totals] = useStore("supervision", "totals");
     const [only, setOnly] = useState("");
     const counts = tally(tree);
-    const shown = events.filter((event) => only === "" || EVENT_TONES[event.kind] !== "good").slice(-MOST_EVENTS).reverse();
+    const chosen = events.filter((event) => only === "" || EVENT_TONES[event.kind] !== "good");
+    const shown = chosen.slice(-MOST_EVENTS).reverse();
+    const isCut = chosen.length > shown.length || totals.supervision > events.length;
     return html`<div class="supervision two wide-left">
       <${Panel} title="Tree" aside=${html`<span class="tally">${format.count(counts.all)} in all, ${format.count(counts.failed)} failed, ${format.plural(counts.restarts, "restart")}</span>`}>
         ${tree.length
           ? html`<ul class="tree" role="tree" aria-label="Supervision tree" tabindex="0">${tree.map((node, index) => html`<${Node} key=${`${node.name} ${node.pid}`} node=${node} level=${1} place=${index + 1} of=${tree.length} />`)}</ul>`
           : html`<${Empty} title="No supervised processes">Supervisors and their children appear here once the traced program starts one.<//>`}
       <//>
-      <${Panel} title="Events" aside=${html`<button type="button" aria-pressed=${only ? "true" : "false"} onClick=${() => setOnly(only ? "" : "failures")}>Only failures</button>`}>
+      <${Panel} title="Events" aside=${html`${isCut && html`<span class="tally">the last ${format.count(shown.length)} of ${format.count(only ? chosen.length : Math.max(events.length, totals.supervision ?? 0))}</span>`} <button type="button" aria-pressed=${only ? "true" : "false"} onClick=${() => setOnly(only ? "" : "failures")}>Only failures</button>`}>
         ${shown.length
           ? html`<ol class="events" aria-label="Supervision events" tabindex="0">${shown.map((event) => html`<${Event} key=${`${event.time_ms} ${event.kind} ${event.child}`} event=${event} />`)}</ol>`
           : html`<${Empty} title="No events">Starts, crashes and restarts of children appear here.<//>`}

@@ -1,7 +1,7 @@
 // The waterfall of one request: its calls, queries, external attempts and locks on one time axis.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Badge, Empty, Location, Statement, PartsBar, PARTS, partLabel, useStore, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Badge, Empty, Since, Location, Statement, PartsBar, PARTS, partLabel, useStore, useAnswer, useNarrow } = PyScope;
   const { useMemo, useState } = preactHooks;
 
   const KINDS = [
@@ -52,7 +52,7 @@
       ["Process", request.pid],
       ["Thread", request.thread],
       request.context && ["Context", request.context],
-      cut > 0 && ["Not shown", `${format.count(cut)} short spans`],
+      cut > 0 && ["Not shown", format.plural(cut, "span")],
     ].filter(Boolean);
     return html`<dl class="facts">
       ${facts.map(([label, value, kind]) => html`<div><dt>${kind && html`<i class=${`swatch fill-${kind}`}></i>`}${label}</dt><dd>${value}</dd></div>`)}
@@ -189,7 +189,7 @@
           )}
         </div>
         ${zoom && html`<button type="button" data-reset onClick=${() => setZoom(null)}>Whole request</button>`}
-        <span class="tally">${format.plural(rows.length, "span")}</span>
+        <span class="tally">${format.plural(rows.length, "span")}<${Since} at=${data?.since_ms} /></span>
       </div>
       <div class="with-aside">
         <${Rows} kind="spans" label="Spans of the request" question=${query} rows=${rows} idOf=${(row) => row.span.id} height=${24} selected=${picked ?? undefined}
