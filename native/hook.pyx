@@ -108,7 +108,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
     reselectable: code that is not selected is remembered, so that `reselect` can select it later.
     Raises OSError when the ring or the file cannot be made, BackendUnavailable when the hook cannot be installed.
     """
-    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, faults_lately
+    global ring_file, recording_file, drain, backend_in_use, flight_mode, keep_passed, disarmed_codes, faults_lately, tool_taken
     cdef RingOptions options
     cdef bint everything, made
     if ring_file != NULL:
@@ -165,7 +165,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         faults_lately = 0
         fault_notes.clear()
         open_existing_rings()
-        hook.evicted = False
+        hook.evicted = tool_taken = False
         hook.active = True
         if greenlet_module is None:
             note_greenlet()
@@ -279,6 +279,7 @@ cdef dict end_recording(bint clean, double timeout):
     figures = {
         "clean": clean,
         "evicted": hook.evicted,
+        "tool_taken": tool_taken,
         "faults": hook.faults.load(),
         "fault_notes": list(fault_notes),
         "dropped": ring_file.header().dropped.load(),

@@ -315,6 +315,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     uint8_t CONTEXT_TASK "(uint8_t)pyscope::ContextKind::Task"
     uint8_t CONTEXT_GREENLET "(uint8_t)pyscope::ContextKind::Greenlet"
     object make_callback "pyscope::make_callback_object"(int, int)
+    bint is_callback(PyObject*) noexcept
     PyObject* frame_globals(Frame*) noexcept
     PyObject* first_local(Frame*) noexcept
     PyObject* code_first_parameter(PyCodeObject*) noexcept

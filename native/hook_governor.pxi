@@ -3,6 +3,7 @@
 
 cdef bint governing = False
 cdef list governed = []               # by code id: a weak reference to a code object that may be quieted, else None
+cdef Py_ssize_t governed_swept_at = 1024
 cdef list keep_globs = []             # of modules, or of functions as module.qualname
 cdef EventCounts* event_counts = NULL
 cdef vector[uint64_t] quieting_places  # by id of the record: where it stands in the table
@@ -10,8 +11,9 @@ cdef vector[uint64_t] quieting_places  # by id of the record: where it stands in
 
 cdef int begin_governing(keep) except -1:
     """Before the first code object is resolved."""
-    global governing, keep_globs, event_counts
+    global governing, keep_globs, event_counts, governed_swept_at
     governing = keep is not None
+    governed_swept_at = 1024
     governed.clear()
     governed.append(None)
     quieting_places.clear()
@@ -44,12 +46,16 @@ cdef bint is_kept(const string& module, const string& function) noexcept:
 
 cdef int govern(PyCodeObject* code, uint64_t value, const string& module, const string& qualname) except -1:
     """Remembers a selected code object, under its id, so that it can be quieted."""
+    global governed_swept_at
     cdef uint64_t identity = value >> CODE_SHIFT & MAX_CODE
     cdef string function = module
     function.append(b".")
     function.append(qualname)
     if identity == 0 or identity < <uint64_t>len(governed):
         return 0
+    if len(governed) >= governed_swept_at:  # a program may generate code all the time
+        governed[:] = [None if reference is None or reference() is None else reference for reference in governed]
+        governed_swept_at = 2 * len(governed)
     governed.extend([None] * (identity - len(governed)))
     if is_kept(module, function):
         governed.append(None)

@@ -5,6 +5,7 @@ cdef bint monitoring_everything = False
 cdef object set_local_events = None
 cdef list watched_codes = []    # weak references: to undo local events
 cdef list disarmed_codes = []   # weak references: places disarmed with DISABLE, armed anew at the end
+cdef Py_ssize_t codes_swept_at = 1024
 cdef bint joining = False       # the instructions that the interpreter takes apart when it is monitored
 cdef long local_events = 0
 cdef long monitoring_mask = 0
@@ -25,11 +26,26 @@ def free_tool_ids():
     return [] if monitoring is None else [identity for identity in TOOL_IDS if monitoring.get_tool(identity) is None]
 
 
+cdef list living(list references):
+    return [reference for reference in references if reference() is not None]
+
+
+cdef int remember_code(PyCodeObject* code, bint watched) except -1:
+    """As long as it lives: a program that generates code all the time is not to fill the memory."""
+    global watched_codes, disarmed_codes, codes_swept_at
+    if len(watched_codes) + len(disarmed_codes) >= codes_swept_at:
+        watched_codes = living(watched_codes)
+        disarmed_codes = living(disarmed_codes)
+        codes_swept_at = max(1024, 2 * (len(watched_codes) + len(disarmed_codes)))
+    reference = new_weak_reference(<object>code, NULL)
+    (watched_codes if watched else disarmed_codes).append(reference)
+    return 0
+
+
 cdef void let_pass(PyCodeObject* code) noexcept:
     """Remembers a code object that is not recorded, in case it is to be later."""
     try:
-        reference = new_weak_reference(<object>code, NULL)
-        disarmed_codes.append(reference)
+        remember_code(code, False)
     except BaseException:
         fault()
 
@@ -87,13 +103,11 @@ cdef object select_modules(globs, exclude):
 
 
 cdef void watch_code(PyCodeObject* code, uint64_t value) noexcept:
+    cdef bint watched = (value & (WATCHED if frame_company else SELECTED)) != 0
     try:
-        reference = new_weak_reference(<object>code, NULL)
-        if value & (WATCHED if frame_company else SELECTED):
-            watched_codes.append(reference)
+        remember_code(code, watched)
+        if watched:
             set_local_events(monitoring_tool, <object>code, local_events)
-        else:
-            disarmed_codes.append(reference)
         if joining:
             join_instructions(code)
     except BaseException:
@@ -129,6 +143,9 @@ cdef object install_frame_company():
 
 
 cdef int new_code_tool = -1  # a second tool, under a budget
+cdef bint tool_taken = False  # the program has freed a tool id of ours, or put its own callbacks there
+DEF TOOL_NAME = "pyscope"
+DEF NEW_CODE_TOOL_NAME = "pyscope: new code"
 
 
 cdef object install_governed_monitoring():
@@ -146,7 +163,7 @@ cdef object install_governed_monitoring():
                 "a budget needs two of the sys.monitoring tool ids 3, 4 and 5, and other tools use the rest: stop one of "
                 'them, or choose backend="frame"'
             )
-        monitoring.use_tool_id(tool, "pyscope: new code")
+        monitoring.use_tool_id(tool, NEW_CODE_TOOL_NAME)
         new_code_tool = tool
         monitoring.register_callback(tool, events.PY_START, make_callback(EVENT_START, CALLBACK_NEW))
         monitoring.register_callback(tool, events.PY_RESUME, make_callback(EVENT_RESUME, CALLBACK_NEW))
@@ -165,7 +182,7 @@ cdef object install_monitoring(bint everything, int kind, bint exceptions_only=F
             "every sys.monitoring tool id that PyScope may take (3, 4, 5) is in use: stop one of the other tools, "
             'or choose backend="frame"'
         )
-    monitoring.use_tool_id(tool, "pyscope")
+    monitoring.use_tool_id(tool, TOOL_NAME)
     events = monitoring.events
     set_local_events = monitoring.set_local_events
     local_events = events.PY_RETURN if frame_company else events.PY_RETURN | events.PY_YIELD
@@ -204,26 +221,44 @@ cdef object remove_monitoring():
     tool = monitoring_tool
     if tool < 0:
         return
-    monitoring = sys.monitoring
-    events = monitoring.events
+    second, new_code_tool = new_code_tool, -1
     monitoring_tool = -1
-    monitoring.set_events(tool, 0)
-    if new_code_tool >= 0:
-        monitoring.set_events(new_code_tool, 0)
     seen_codes = watched_codes + disarmed_codes
     watched_codes = []
     disarmed_codes = []
-    for reference in seen_codes:  # free_tool_id leaves local events alive before 3.14
-        code = reference()
-        if code is not None:
-            arm_again(tool, code)
-            if joining:
-                join_instructions(<PyCodeObject*>code)
+    if second >= 0 and is_still_ours(second, NEW_CODE_TOOL_NAME):
+        sys.monitoring.set_events(second, 0)
+    if is_still_ours(tool, TOOL_NAME):
+        sys.monitoring.set_events(tool, 0)
+        for reference in seen_codes:  # free_tool_id leaves local events alive before 3.14
+            code = reference()
+            if code is not None:
+                arm_again(tool, code)
+                if joining:
+                    join_instructions(<PyCodeObject*>code)
+        free_tool(tool)
+    if second >= 0 and is_still_ours(second, NEW_CODE_TOOL_NAME):
+        free_tool(second)
+
+
+cdef bint is_still_ours(int tool, name) except -1:
+    """Whether a tool id may be undone. One that the program has freed is taken again for that."""
+    global tool_taken
+    monitoring = sys.monitoring
+    now = monitoring.get_tool(tool)
+    if now is None:
+        monitoring.use_tool_id(tool, name)
+    if now != name:
+        tool_taken = True
+    return now is None or now == name
+
+
+cdef object free_tool(int tool):
+    global tool_taken
+    monitoring = sys.monitoring
+    events = monitoring.events
     for event in (events.PY_START, events.PY_RESUME, events.PY_RETURN, events.PY_YIELD, events.PY_THROW, events.PY_UNWIND):
-        monitoring.register_callback(tool, event, None)
+        before = monitoring.register_callback(tool, event, None)
+        if before is not None and not is_callback(<PyObject*>before):
+            tool_taken = True
     monitoring.free_tool_id(tool)
-    if new_code_tool >= 0:
-        tool, new_code_tool = new_code_tool, -1
-        monitoring.register_callback(tool, events.PY_START, None)
-        monitoring.register_callback(tool, events.PY_RESUME, None)
-        monitoring.free_tool_id(tool)

@@ -5,6 +5,7 @@ cdef unordered_map[string, uint32_t] string_ids
 cdef unordered_map[uint64_t, uint32_t] exception_ids    # type object -> id; the type is held, so its address stays its own
 cdef list held_types = []
 cdef unordered_map[uint64_t, uint32_t] c_function_ids   # PyMethodDef* -> id
+cdef unordered_map[string, uint32_t] code_ids           # what a code record says -> id
 cdef uint32_t next_code = 1
 cdef uint64_t unnamed = 0
 
@@ -26,6 +27,7 @@ cdef uint64_t tables = 1  # how often they were begun anew: what names are numbe
 cdef void forget_names() noexcept:
     global next_code, next_location, unnamed, tables
     string_ids.clear()
+    code_ids.clear()
     tables += 1
     interned.clear()
     locations.clear()
@@ -85,25 +87,36 @@ cdef string utf8(PyObject* text) noexcept:
 
 
 cdef uint32_t new_code(string module, string qualname, string file, uint32_t line, uint16_t arity, uint16_t flags) noexcept:
-    """A new code id with its record; 0 (unnamed) when the ids or the table are exhausted."""
+    """A code id with its record; 0 (unnamed) when the ids or the table are exhausted.
+
+    Code that is generated again and again, with `exec`, has one id: readers could not tell its objects apart. Under a budget
+    each object has its own, since the governor quiets objects.
+    """
     global next_code, unnamed
     cdef CodeRecord record
-    if next_code > MAX_CODE:
-        unnamed += 1
-        return 0
+    cdef string says
+    cdef unordered_map[string, uint32_t].iterator found
     record.header.length = sizeof(CodeRecord)
     record.header.type = RECORD_CODE
     record.header.reserved = 0
-    record.id = next_code
+    record.id = 0
     record.module = intern(module)
     record.qualname = intern(qualname)
     record.file = intern(file)
     record.line = line
     record.arity = arity
     record.flags = flags
-    if not ring_file.append_record(&record, sizeof(record)):
+    if not governing:
+        says.assign(<const char*>&record, sizeof(record))
+        found = code_ids.find(says)
+        if found != code_ids.end():
+            return cython.operator.dereference(found).second
+    record.id = next_code
+    if next_code > MAX_CODE or not ring_file.append_record(&record, sizeof(record)):
         unnamed += 1
         return 0
+    if not governing:
+        code_ids[says] = next_code
     next_code += 1
     return record.id
 

@@ -182,6 +182,8 @@ PyObject* make_callback(MonitoringEvent event, CallbackKind kind) {
   return reinterpret_cast<PyObject*>(callback);
 }
 
+bool is_callback(const PyObject* callable) { return Py_IS_TYPE(callable, &callback_type); }
+
 }  // namespace pyscope
 
 #else
@@ -191,6 +193,7 @@ PyObject* make_callback(MonitoringEvent, CallbackKind) {
   PyErr_SetString(PyExc_NotImplementedError, "sys.monitoring needs CPython 3.12");
   return nullptr;
 }
+bool is_callback(const PyObject*) { return false; }
 }  // namespace pyscope
 
 #endif

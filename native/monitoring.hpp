@@ -22,5 +22,7 @@ enum class CallbackKind { Record, RecordWithWindows, Watched, New, Empty };
 
 // The callable for an event; a new reference. Null with an exception set on failure.
 PyObject* make_callback(MonitoringEvent event, CallbackKind kind);
+// Whether a callable is one of these.
+bool is_callback(const PyObject* callable);
 
 }  // namespace pyscope

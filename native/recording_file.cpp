@@ -1,6 +1,7 @@
 #include "recording_file.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -215,12 +216,15 @@ bool RecordingFile::write_summary(Summary summary) {
 
 bool Saver::save_table() {
   RingHeader& header = ring_.header();
+  std::atomic_flag& saving = ring_.saving_table();
+  while (saving.test_and_set(std::memory_order_acquire))
+    sched_yield();  // no longer than a copy of half the table takes
   const uint64_t used = header.table_used.load(std::memory_order_acquire);
   const uint64_t saved = header.table_saved.load(std::memory_order_acquire);
-  if (used <= saved) return true;
-  if (!file_.append(BlockType::Table, ring_.table() + saved, used - saved)) return false;
-  header.table_saved.store(used, std::memory_order_release);
-  return true;
+  const bool written = used <= saved || file_.append(BlockType::Table, ring_.table() + saved, used - saved);
+  if (written && used > saved) header.table_saved.store(used, std::memory_order_release);
+  saving.clear(std::memory_order_release);
+  return written;
 }
 
 Saver::Saver(RingFile& ring, RecordingFile& file)

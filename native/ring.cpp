@@ -157,18 +157,32 @@ void RingFile::release(uint32_t index) {
 }
 
 bool RingFile::append_record(const void* record, size_t bytes) {
-  uint64_t used = header_->table_used.load(std::memory_order_relaxed);
-  if (used + bytes > table_capacity()) {
-    // Everything is in the file already: begin anew. A reader takes a record by its id, so twice is harmless.
-    if (used == 0 || header_->table_saved.load(std::memory_order_acquire) != used || bytes > table_capacity())
-      return false;
-    header_->table_used.store(0, std::memory_order_release);
-    header_->table_saved.store(0, std::memory_order_release);
-    used = 0;
-  }
+  if (header_->table_used.load(std::memory_order_relaxed) + bytes > table_capacity()) begin_table_anew();
+  const uint64_t used = header_->table_used.load(std::memory_order_relaxed);
+  const uint64_t waiting = used - header_->table_saved.load(std::memory_order_relaxed);
+  const uint64_t many = table_capacity() / 8;
+  const bool fits = used + bytes <= table_capacity();
+  // Once on the way up, and once more by whatever finds no room.
+  if ((!fits || (waiting < many && waiting + bytes >= many)) && wake_) pthread_cond_signal(wake_);
+  if (!fits) return false;
   std::memcpy(const_cast<uint8_t*>(table()) + used, record, bytes);
   header_->table_used.store(used + bytes, std::memory_order_release);
   return true;
+}
+
+// What is in the file already makes room. (A reader takes a record by its id, so one that is there twice is harmless.)
+void RingFile::begin_table_anew() {
+  if (saving_table_.test_and_set(std::memory_order_acquire)) return;  // the drain is at work there
+  const uint64_t used = header_->table_used.load(std::memory_order_relaxed);
+  const uint64_t saved = header_->table_saved.load(std::memory_order_relaxed);
+  const uint64_t waiting = used - saved;
+  if (waiting <= saved) {
+    auto* const begin = const_cast<uint8_t*>(table());
+    std::memcpy(begin, begin + saved, waiting);
+    header_->table_used.store(waiting, std::memory_order_release);
+    header_->table_saved.store(0, std::memory_order_release);
+  }
+  saving_table_.clear(std::memory_order_release);
 }
 
 bool RingFile::replace_record(uint64_t& place, const void* record, size_t bytes) {

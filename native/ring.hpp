@@ -73,16 +73,18 @@ class RingFile {
     waiting_.fetch_sub(1, std::memory_order_relaxed);
     return true;
   }
-  // Signalled when an eighth of the pages waits to be drained.
+  // Signalled when an eighth of the pages, or of the table, waits to be drained.
   void wake_when_filling(pthread_cond_t* wake) { wake_ = wake; }
   // Back to the free pages, zeroed.
   void release(uint32_t index);
 
-  // Appends a table record; false when the table is full (the record is not stored then).
+  // Appends a table record; false when the table is full (the record is not stored then). Whoever calls it holds the GIL.
   bool append_record(const void* record, size_t bytes);
   // Appends a record that goes on to change; in flight mode, whose table is never emptied into a file, it is written
   // over the one at `place` (1 + its offset; 0: none yet) instead.
   bool replace_record(uint64_t& place, const void* record, size_t bytes);
+  // Whoever writes the table into the file holds it meanwhile.
+  std::atomic_flag& saving_table() { return saving_table_; }
   // From now on producers count what they wrote; null: no more. `counts` must outlive that.
   void count_events(EventCounts* counts) { counts_ = counts; }
   void publish_clock(const ClockPair& pair);
@@ -95,6 +97,7 @@ class RingFile {
  private:
   RingFile() = default;
   void map(size_t bytes, bool populate, bool writable);
+  void begin_table_anew();
   void begin(const RingOptions& options, size_t bytes, size_t table_bytes, size_t pages);
 
   std::string path_;
@@ -106,6 +109,7 @@ class RingFile {
   std::atomic<uint64_t> order_{0};
   std::atomic<void (*)()> on_seal_{nullptr};
   std::atomic<uint32_t> waiting_{0};
+  std::atomic_flag saving_table_;
   uint32_t wake_at_ = 0;
   pthread_cond_t* wake_ = nullptr;
   EventCounts* counts_ = nullptr;

@@ -157,12 +157,34 @@ bool arm_thread(PyThreadState* thread, Py_tracefunc function) {
   return true;
 }
 
+namespace {
+
+// Whether there are audit hooks: only for them are an event's arguments built. They may give up the GIL, and the thread
+// whose profile function is being set may end meanwhile.
+bool audited() {
+  bool built = false;
+  PyObject* (*note)(void*) = [](void* at) {
+    *static_cast<bool*>(at) = true;
+    return Py_NewRef(Py_None);
+  };
+  ErrorGuard error;
+  if (PySys_Audit("pyscope.profile", "O&", note, &built) != 0) PyErr_Clear();
+  return built;
+}
+
+}  // namespace
+
 int arm_all_threads(Py_tracefunc function) {
   // With the GIL held throughout no thread state ends meanwhile (PyEval_SetProfileAllThreads may give it up: gh-132817).
+  const bool alone = audited();
   int refused = 0;
   for (PyThreadState* thread = PyInterpreterState_ThreadHead(PyInterpreterState_Main()); thread;
-       thread = PyThreadState_Next(thread))
-    if (!arm_thread(thread, function)) ++refused;
+       thread = PyThreadState_Next(thread)) {
+    if (alone && thread != current_thread())
+      refused += function && thread->c_profilefunc != function;
+    else if (!arm_thread(thread, function))
+      ++refused;
+  }
   return refused;
 }
 
@@ -177,6 +199,7 @@ void change_window(ThreadRing* ring, PyThreadState* thread) {
 }
 
 void change_windows() {
+  if (audited()) return;  // each thread follows by itself, at its next call
   std::unordered_map<unsigned long, ThreadRing*> rings;
   {
     std::lock_guard lock(hook.rings_mutex);

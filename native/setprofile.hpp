@@ -27,7 +27,8 @@ void arm_at_first_event(PyFrameObject* frame, int what, PyObject* argument);
 // Sets (or with null takes away) this module's profile function on a thread; false when another profiler is there.
 bool arm_thread(PyThreadState* thread, Py_tracefunc function);
 bool armed_by_us(const PyThreadState* thread);
-// Every thread of the interpreter; the number of those where another profiler was in the way. Needs the GIL.
+// Every thread of the interpreter; the number of those where another profiler was in the way. Needs the GIL. Under audit
+// hooks the calling thread only: the others are armed by their first event, or (counted too) not.
 int arm_all_threads(Py_tracefunc function);
 
 PYSCOPE_COLD void change_window(ThreadRing* ring, PyThreadState* thread);

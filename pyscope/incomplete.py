@@ -42,6 +42,16 @@ def problems(recording: Recording, stop_timeout: float) -> Iterator[str]:
             "the program set a profile function of its own (sys.setprofile, cProfile): while it was set, "
             'its thread was not recorded. With backend="auto" both work.'
         )
+    if figures.get("tool_taken"):
+        yield (
+            "the program freed PyScope's tool id of sys.monitoring, or registered callbacks of its own for it: calls "
+            "after that are missing. Let it use an id whose sys.monitoring.get_tool() is None."
+        )
+    if figures.get("unnamed"):
+        yield (
+            f"{figures['unnamed']} functions are recorded without their names: the table of names was full. "
+            "An eighth of the ring is for them: raise ring_mb, or name fewer modules."
+        )
     if not figures.get("clean", True):
         yield "another frame evaluator was installed over PyScope's; PyScope's now only passes frames on"
 

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -64,10 +65,11 @@ struct Read {
   uint64_t events = 0, losses = 0, lost = 0;
   std::map<uint32_t, uint64_t> calls;                    // by thread
   std::map<uint32_t, std::map<uint64_t, bool>> pages;    // sequence numbers by thread
+  std::set<uint32_t> codes;                              // that the table names
   bool ordered = true;
 };
 
-// What the EVENTS blocks of a file hold, chunk by chunk.
+// What the EVENTS blocks of a file hold, chunk by chunk, and the code records of its TABLE blocks.
 Read read_back(const std::string& path) {
   Read read;
   std::ifstream file(path, std::ios::binary);
@@ -78,6 +80,15 @@ Read read_back(const std::string& path) {
     std::memcpy(&header, &bytes[at], sizeof(header));
     CHECK(header.magic == kBlockMagic);
     const auto* payload = reinterpret_cast<const uint8_t*>(&bytes[at]) + sizeof(header);
+    if (header.type == static_cast<uint16_t>(BlockType::Table)) {
+      CHECK(header.crc == crc32(payload, header.length));
+      for (size_t in = 0; in < header.length; in += sizeof(CodeRecord)) {
+        CodeRecord record;
+        std::memcpy(&record, payload + in, sizeof(record));
+        CHECK(record.header.length == sizeof(record));
+        read.codes.insert(record.id);
+      }
+    }
     if (header.type == static_cast<uint16_t>(BlockType::Events)) {
       CHECK(header.crc == crc32(payload, header.length));
       size_t in = 0;
@@ -176,6 +187,45 @@ void what_finds_no_page_is_counted_and_placed() {
   ring.unlink();
 }
 
+CodeRecord code_record(uint32_t id) {
+  CodeRecord record{};
+  record.header.length = sizeof(record);
+  record.id = id;
+  return record;
+}
+
+void a_table_that_was_written_for_the_most_part_has_room() {
+  RingFile ring(options("names.ring", 256 << 10, false));
+  const std::string path = folder() + "/names.pyscope";
+  RecordingFile file(path, ring.header().info, "{}");
+  Saver saver(ring, file);
+  constexpr uint32_t kCodes = 10'000;
+  for (uint32_t id = 1; id <= kCodes; ++id) {
+    const CodeRecord record = code_record(id);
+    CHECK(ring.append_record(&record, sizeof(record)));
+    if (id % 97 == 0) CHECK(saver.save_table());
+  }
+  CHECK(saver.save_table());
+  CHECK(read_back(path).codes.size() == kCodes);
+  ring.unlink();
+}
+
+void names_reach_the_file_whole_while_the_table_begins_anew() {
+  RingFile ring(options("busy.ring", 256 << 10, false));
+  const std::string path = folder() + "/busy.pyscope";
+  RecordingFile file(path, ring.header().info, "{}");
+  Drain drain(&ring, &file, "");
+  drain.start();
+  constexpr uint32_t kCodes = 50'000;
+  for (uint32_t id = 1; id <= kCodes; ++id) {
+    const CodeRecord record = code_record(id);
+    while (!ring.append_record(&record, sizeof(record))) usleep(10);
+  }
+  CHECK(drain.finish(60));
+  CHECK(read_back(path).codes.size() == kCodes);
+  ring.unlink();
+}
+
 void flight_mode_keeps_the_latest_and_a_dump_does_not_stop_producers() {
   RingFile ring(options("flight.ring", 1 << 20, true));
   Drain drain(&ring, nullptr, "");
@@ -256,6 +306,8 @@ void a_ring_that_does_not_fit_is_refused_before_the_start() {
 int main() {
   every_event_of_every_thread_reaches_the_file_in_order();
   what_finds_no_page_is_counted_and_placed();
+  a_table_that_was_written_for_the_most_part_has_room();
+  names_reach_the_file_whole_while_the_table_begins_anew();
   flight_mode_keeps_the_latest_and_a_dump_does_not_stop_producers();
   a_time_too_far_from_the_base_gets_a_new_base();
   the_ring_of_a_killed_process_is_sealed_into_its_file();

@@ -244,6 +244,64 @@ def test_another_monitoring_tool_sees_the_same_events_and_keeps_its_id(
     )
 
 
+@pytest.mark.parametrize("backend", NATIVE)
+def test_an_audit_hook_that_gives_up_the_gil_beside_threads_that_end(
+    programs: Programs, backend: str
+) -> None:
+    done = programs.run(
+        """
+    import sys, threading, time
+    import pyscope
+    def hook(event, arguments):
+        if event == "sys.setprofile": time.sleep(0.0005)
+    def price(): return 1
+    def order():
+        for _ in range(50): price()
+    sys.addaudithook(hook)
+    pyscope.start("run.pyscope", modules=["__main__"], backend=sys.argv[1], detail="c_calls")
+    for _ in range(100):
+        threads = [threading.Thread(target=order) for _ in range(4)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+    pyscope.stop()
+    """,
+        backend,
+    )
+    assert done.stderr == ""
+    trace = pyscope.load(programs.folder / "run.pyscope")
+    assert len(trace.find(function="price")) == 20_000
+    assert programs.left_behind() == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with 3.12")
+@pytest.mark.parametrize("budget", [None, "50%"])
+@pytest.mark.parametrize("then", ["", "sys.monitoring.use_tool_id(tool, 'mine')"])
+def test_a_program_that_takes_our_tool_id_is_told_and_the_recording_ends(
+    programs: Programs, then: str, budget: str | None
+) -> None:
+    (programs.folder / "shop.py").write_text(SHOP)
+    done = programs.run(f"""
+    import sys
+    import pyscope, shop
+    pyscope.start("run.pyscope", modules=["shop"], budget={budget!r})
+    shop.main()
+    ours = [tool for tool in (3, 4, 5) if sys.monitoring.get_tool(tool)]
+    for tool in ours:
+        sys.monitoring.free_tool_id(tool)
+        {then or "pass"}
+    shop.main()
+    pyscope.stop()
+    print([sys.monitoring.get_tool(tool) for tool in ours])
+    """)
+    assert "freed PyScope's tool id of sys.monitoring" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert set(eval(done.stdout)) == {"mine" if then else None}
+    trace = pyscope.load(programs.folder / "run.pyscope")
+    assert len(trace.find(function="price")) >= PRICES
+    assert trace.processes[0].state == "stopped"
+    assert programs.left_behind() == []
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with 3.12")
 def test_without_a_free_tool_id_another_backend_is_taken_and_the_reason_said(programs: Programs) -> None:
     (programs.folder / "shop.py").write_text(SHOP)

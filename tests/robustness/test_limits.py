@@ -319,3 +319,34 @@ def test_subinterpreters_with_a_gil_of_their_own_run_beside_a_recording(programs
     """)
     assert done.stdout == "end\n"
     assert len(pyscope.load(programs.folder / "run.pyscope").find(module="__main__", function="leaf")) == 100
+
+
+GENERATING = """
+    import gc, sys, weakref
+    import pyscope
+    def references(): return sum(type(o) is weakref.ref for o in gc.get_objects())
+    def generate(name):
+        names = {"__name__": "__main__"}
+        exec(f"def {name}(): pass\\n{name}()", names)
+    before = references()
+    pyscope.start("run.pyscope", modules=["__main__"], backend=sys.argv[1], mode="flight", ring_mb=4)
+    for i in range(15_000): generate("made" if sys.argv[2] == "same" else f"made_{i}")
+    print(references() - before < 5_000)
+    pyscope.stop()
+"""
+
+
+@pytest.mark.parametrize("backend", NATIVE)
+def test_code_that_is_generated_all_the_time_takes_neither_memory_nor_names(
+    programs: Programs, backend: str
+) -> None:
+    done = programs.run(GENERATING, backend, "same")
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    trace = pyscope.load(programs.folder / "run.pyscope")
+    assert len(trace.find(function="made")) == 15_000
+    assert not trace.find(function="<unnamed>")
+
+
+def test_functions_beyond_the_table_of_names_are_said(programs: Programs) -> None:
+    done = programs.run(GENERATING, NATIVE[0], "different")
+    assert "functions are recorded without their names" in done.stderr
