@@ -131,11 +131,11 @@ class _Request(Entered):  # type: ignore[misc]
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._work: Work | None = None
 
     def enter(self) -> Any:
         """Begins, and calls the application. Returns the coroutine, or what `__await__` of another awaitable does."""
         scope, send = self._scope, self._send
-        self._work: Work | None = None
         try:
             self._root = scope.get("root_path", "")
             work = Work(_name(scope))

@@ -35,6 +35,7 @@ THE_PROGRAMS = frozenset(
             "TracedSimpleQueue.get",
             "_watched",
             "watch.<locals>.make.<locals>.watched",
+            "_Request.enter",
         ),
     }
 )
