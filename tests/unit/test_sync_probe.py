@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import copy
 import gc
+import inspect
 import os
 import pickle
 import queue
@@ -635,7 +636,7 @@ def test_asyncio_s_locks_are_cancelled_and_time_out_as_ever(recorded: Recorded) 
             items.get_nowait()
         items.task_done()
         await items.join()
-        assert asyncio.iscoroutinefunction(asyncio.Lock.acquire)
+        assert inspect.iscoroutinefunction(asyncio.Lock.acquire)
 
     asyncio.run(main())
 
