@@ -115,8 +115,9 @@ def test_a_request_to_flask_has_its_scope_with_method_route_and_status(scopes: S
 
 def django_app() -> WSGIHandler:
     if not settings.configured:
-        settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="only here", ALLOWED_HOSTS=["127.0.0.1"])
+        settings.configure(SECRET_KEY="only here", ALLOWED_HOSTS=["127.0.0.1"])
         django.setup(set_prefix=False)
+    settings.ROOT_URLCONF = __name__  # other tests of the process may have configured it without
     return WSGIHandler()
 
 

@@ -8,6 +8,7 @@ import asyncio
 import concurrent.futures
 import copy
 import gc
+import inspect
 import os
 import pickle
 import queue
@@ -635,7 +636,7 @@ def test_asyncio_s_locks_are_cancelled_and_time_out_as_ever(recorded: Recorded) 
             items.get_nowait()
         items.task_done()
         await items.join()
-        assert asyncio.iscoroutinefunction(asyncio.Lock.acquire)
+        assert inspect.iscoroutinefunction(asyncio.Lock.acquire)
 
     asyncio.run(main())
 
@@ -656,6 +657,24 @@ def test_eager_tasks_run_at_once_and_are_told(recorded: Recorded) -> None:
     asyncio.run(main())
     steps = recorded.trace().probe_events(TASK)["step"].tolist()
     assert steps.count(TaskStep.CREATED) == steps.count(TaskStep.ENDED)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="create_task() took eager_start with 3.14")
+def test_a_task_that_is_started_eagerly_is_told_before_what_it_does(recorded: Recorded) -> None:
+    async def inner() -> None:
+        await asyncio.sleep(0)
+
+    async def outer() -> None:
+        await asyncio.create_task(inner())
+
+    async def main() -> None:
+        await asyncio.create_task(outer(), eager_start=True)
+
+    asyncio.run(main())
+    tasks = recorded.trace().probe_events(TASK)
+    created = tasks["step"] == TaskStep.CREATED
+    numbers, creators = tasks["number"][created].tolist(), tasks["task"][created].tolist()
+    assert creators[1:3] == numbers[:2]  # of main, outer and inner; asyncio.run() makes more at its end
 
 
 def test_without_a_recording_nothing_is_told_and_everything_works(probe: None) -> None:

@@ -8,6 +8,7 @@ are no ways out here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from pyscope.probes.accesses.code import JUMPS_ALWAYS, LEAVES, Step
 
@@ -42,6 +43,14 @@ def _loaded(step: Step) -> tuple[str, ...]:
     if step.name == "STORE_FAST_LOAD_FAST" and isinstance(step.value, tuple):
         return step.value[1:]
     return ()
+
+
+class _Lines(NamedTuple):
+    """The lines of a block: its lowest, its highest, and that of the instruction that it ends with."""
+
+    first: int
+    last: int
+    end: int
 
 
 class ControlFlow:
@@ -229,7 +238,11 @@ class ControlFlow:
                     if after[way] >> other & 1 and not (other != block and after[block] >> other & 1):
                         depends[other].add(block)
         lines = [
-            (steps[end - 1].first_line, max(step.first_line for step in steps[begin:end]))
+            _Lines(
+                min((step.first_line for step in steps[begin:end] if step.first_line), default=0),
+                max(step.first_line for step in steps[begin:end]),
+                steps[end - 1].first_line,
+            )
             for begin, end in zip(self._starts, ends, strict=True)
         ]
         for branch, done in _done_on_leaving(followers, lines):
@@ -245,11 +258,11 @@ class ControlFlow:
         self._deciders = depends
 
 
-def _done_on_leaving(followers: list[list[int]], lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _done_on_leaving(followers: list[list[int]], lines: list[_Lines]) -> Iterator[tuple[int, int]]:
     """What a `while True` does in its body when a condition is met, and then returns: the branch, what it leads to.
 
     All ways lead there, as the loop goes on until then; still it depends on the condition. A loop with a condition of
-    its own tests that on its first line, and what comes behind a loop is none of its body. lines: of each block's end.
+    its own tests that on its first line, and what comes behind a loop is none of its body. lines: of each block.
     """
     reached = _reached(followers, [0])
     before: list[list[int]] = [[] for _ in followers]
@@ -262,11 +275,12 @@ def _done_on_leaving(followers: list[list[int]], lines: list[tuple[int, int]]) -
                     jumps.setdefault(follower, []).append(block)
     for head, ends in jumps.items():
         loop = _reached(before, ends, {head})
-        first, last = min(lines[block][0] for block in loop), max(lines[block][1] for block in loop)
+        # The line of the `while`: up to 3.13 the jump back has it, from 3.14 on what it jumps to.
+        first, last = min(lines[block].first for block in loop), max(lines[block].last for block in loop)
         leaving = [block for block in loop if not loop.issuperset(followers[block])]
-        if any(lines[block][0] <= first for block in leaving):
+        if any(lines[block].end <= first for block in leaving):
             continue
-        outside = {block for block in range(len(lines)) if not first < lines[block][0] <= last}
+        outside = {block for block in range(len(lines)) if not first < lines[block].end <= last}
         for branch in leaving:
             for done in _reached(followers, followers[branch], loop | outside) - loop - outside:
                 yield branch, done

@@ -64,7 +64,7 @@ def _create_task(patches: Patches, original: Callable[..., Any]) -> Callable[...
         if not patches.on or not emitter.active():
             return original(self, *args, **kwargs)
         creator = _creator()
-        if self.get_task_factory() is None:
+        if self.get_task_factory() is None and not kwargs.get("eager_start"):
             task = original(self, *args, **kwargs)
             _created(task, creator)
             return task
