@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pyscope.rows import Location
+from pyscope.selection import expand
 
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["call_site", "calling_stack", "made_at_run_time"]
+__all__ = ["call_site", "calling_stack", "made_at_run_time", "of_the_program"]
 
 _NOWHERE = Location("", 0, "")
 _GIVEN = Location("<string>", 1, "<module>")
 _MOST_FRAMES = 32
+_LIBRARY = re.compile(r"<frozen |.*/(?:lib(?:64)?/python3[^/]*|site-packages|dist-packages)/")
 
 
 def call_site(stack: tuple[Location, ...]) -> Location:
@@ -47,3 +54,16 @@ def calling_stack(trace: Trace, row: int) -> tuple[Location, ...]:
         stack.append(Location(found.file, found.line, found.qualname))
         row = int(parent[row])
     return tuple(stack)
+
+
+def of_the_program(trace: Trace) -> NDArray[np.bool_]:
+    """By function whether it is the user's own: no library's, or of a module that a glob other than `*` names."""
+    globs = {glob for process in trace.processes for glob in process.modules or ()}
+    named = expand(sorted(globs - {"*"}))
+    return np.array(
+        [
+            not _LIBRARY.match(function.file) or any(fnmatchcase(function.module, glob) for glob in named)
+            for function in trace.functions
+        ],
+        bool,
+    )

@@ -1,7 +1,8 @@
 """Slow calls, and calls that keep an event loop from its work: what took the time, and what to change.
 
 A slow call is one that takes long itself: neither most of it in one callee, which is the one then, nor a
-frame that the whole program or a worker's loop runs in.
+frame that the whole program or a worker's loop runs in. Where libraries are recorded too, their calls are part of the
+program's call that made them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from pyscope.analysis import blocking
 from pyscope.analysis.asked import Asked, waited_for
-from pyscope.analysis.call_sites import calling_stack
+from pyscope.analysis.call_sites import calling_stack, of_the_program
 from pyscope.analysis.counting import counted, duration
 from pyscope.analysis.placement import Placement
 from pyscope.analysis.time_parts import Spent, of_calls, spent
@@ -67,11 +68,13 @@ def _slow_calls(
         return []
     if len(slow) > _MOST_CANDIDATES:
         slow = np.sort(slow[np.argsort(-duration[slow], kind="stable")[:_MOST_CANDIDATES]])
+    own = of_the_program(trace)
+    slow = slow[own[calls["function"][slow]]]
     blamed = np.zeros(len(duration), bool)  # calls that have most of their time in one callee
     parent = placement.parent
     mine = slow[parent[slow] >= 0]
     blamed[parent[mine][duration[mine] >= _MOST_OF_IT * duration[parent[mine]]]] = True
-    frames = _ProgramFrames(trace, placement)
+    frames = _ProgramFrames(trace, placement, own)
     # A generator is mostly a context manager, open for as long as its block; an import is slow once.
     passed_over = np.array([f.kind in _OPEN_ENDED or f.qualname == "<module>" for f in trace.functions], bool)
     candidates = slow[~blamed[slow] & ~passed_over[calls["function"][slow]]]
@@ -113,7 +116,7 @@ class _ProgramFrames:
     """Tells calls from the frames that a program, a worker's loop or an event loop lives in: those take as long as
     there is something to do, and nobody waits for them."""
 
-    def __init__(self, trace: Trace, placement: Placement) -> None:
+    def __init__(self, trace: Trace, placement: Placement, own: NDArray[np.bool_]) -> None:
         self._trace = trace
         self._start: NDArray[np.int64] = trace.calls["start_ns"]
         self._end: NDArray[np.int64] = self._start + trace.calls["duration_ns"]
@@ -121,7 +124,9 @@ class _ProgramFrames:
         self._context: NDArray[np.int32] = trace.calls["context"]
         self._parent = placement.parent
         self._function: NDArray[np.int32] = trace.calls["function"]
-        self._is_script = [f.qualname == "<module>" and f.module == "__main__" for f in trace.functions]
+        # A script's own top level calls its main(), and library code what a thread runs.
+        scripts = [f.qualname == "<module>" and f.module == "__main__" for f in trace.functions]
+        self._calls_program = np.array(scripts, bool) | ~own
         self._scopes = _ScopeTimes(trace)
         self._served = any(kind != "job" for kind in trace.scopes["kind"])
         self._switched: dict[int, NDArray[np.int64]] = {}
@@ -152,9 +157,7 @@ class _ProgramFrames:
             if last > first:  # it ran an event loop
                 return True
         around = int(self._parent[row])
-        while (
-            around >= 0 and self._is_script[self._function[around]]
-        ):  # a script's own top level calls its main()
+        while around >= 0 and self._calls_program[self._function[around]]:
             around = int(self._parent[around])
         return around < 0 and len(self._trace.call(row).children()) > 1
 

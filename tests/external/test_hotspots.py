@@ -169,6 +169,56 @@ def test_a_main_thread_that_waits_while_others_serve_is_not_slow(tmp_path: Path)
     assert slow_of(serves=False) == ["main"]
 
 
+EVERY_MODULE = f"""
+import asyncio, queue, threading, time
+from concurrent.futures import ThreadPoolExecutor
+
+def work(number):
+    return sum(range(number))
+
+def consume(items):
+    while (item := items.get()) is not None:
+        work(item)
+
+def idles():
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(9)))
+        time.sleep({SLOW})
+    items = queue.Queue()
+    consumer = threading.Thread(target=consume, args=(items,))
+    consumer.start()
+    items.put(9)
+    time.sleep({SLOW})
+    items.put(None)
+    consumer.join()
+
+async def sleeps():
+    await asyncio.sleep({SLOW})
+    await asyncio.to_thread(work, 5)
+
+def waits(event):
+    event.wait({SLOW})
+
+idles()
+asyncio.run(sleeps())
+waits(threading.Event())
+"""
+
+
+def test_where_libraries_are_recorded_too_it_is_the_program_s_call_that_is_slow(tmp_path: Path) -> None:
+    def slow_of(*modules: str) -> list[str]:
+        path, program = tmp_path / "run.pyscope", tmp_path / "program.py"
+        program.write_text(EVERY_MODULE)
+        selected = [option for each in modules for option in ("--modules", each)]
+        command = ["-m", "pyscope", "run", "-o", str(path), *selected, str(program)]
+        subprocess.run([sys.executable, *command], check=True, cwd=Path(__file__).parents[2])
+        found = hotspots.find(pyscope.load(path), **LIMITS)
+        return [issue.call_site.function for issue in found if issue.kind == SLOW_CALL]
+
+    assert slow_of("*") == ["waits"]
+    assert "Condition.wait" in slow_of("*", "threading")  # who names a library asks about it
+
+
 PROGRAM = f"""
 import sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
