@@ -315,9 +315,7 @@ def _change(reason: str) -> str:
             "which PYTHONFAULTHANDLER=1 prints the place."
         )
     if reason.startswith("exit code"):
-        return (
-            "What the child wrote to its standard error says why; record it too (children=True) to see where."
-        )
+        return "What the child wrote to its standard error says why; its own recording (children=True) shows where."
     return "Catch what is to be expected where it arises, and let the rest crash: the reason names the error."
 
 
