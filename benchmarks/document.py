@@ -14,13 +14,14 @@ from benchmarks.kept import Kept, Store
 
 PATH: Final = Path("docs") / "benchmarks.md"
 PLOTS: Final = Path("docs") / "plots"
+FIGURES: Final = Path("docs") / "benchmarks"
 BARS: Final = ("own", "probes", "everything", "duty-cycle", "peers")
 TITLE: Final = "TaskFlow over HTTP: "
 
 INTRODUCTION: Final = """\
 # Benchmarks
 
-Written by `make bench` from the figures that it keeps in `build/bench`.
+Written by `make bench` from the figures in `docs/benchmarks`, of each group those that were measured last.
 
 How to read them:
 
@@ -44,9 +45,13 @@ How to read them:
 
 
 def write(store: Store, versions: Sequence[str], root: Path) -> None:
-    """Write the document, and the plots beside it, under `root`; nothing where nothing is kept."""
+    """Write the document, the plots and the figures beside it, under `root`; nothing where nothing is kept. Groups that
+    are not in `store` stay as they were published before."""
     order = [(step.group, version) for step, version in plan.schedule(versions, long=True)]
-    found = list(store.all(order))
+    published = Store(root / FIGURES)
+    for kept in store.all(order):
+        published.keep(kept)
+    found = list(published.all(order))
     if not found:
         return
     folder = root / PLOTS

@@ -188,6 +188,20 @@ def test_the_document_holds_what_is_kept_and_names_what_is_not(tmp_path: Path) -
         assert (tmp_path / "docs" / "plots" / f"{name}.svg").stat().st_size < 60_000
 
 
+def test_the_document_keeps_groups_that_were_published_before(tmp_path: Path) -> None:
+    """A run elsewhere, or of some groups alone, leaves the others as they were."""
+    for name, groups in (("first", ("own", "scaling")), ("second", ("probes",))):
+        store = Store(tmp_path / name)
+        for group in groups:
+            store.keep(kept_group(group))
+        document.write(store, plan.ASKED, tmp_path)
+    text = (tmp_path / "docs" / "benchmarks.md").read_text()
+    assert "own (3.11, 3.13)" in text.split("**Not measured yet:**")[1].split("\n")[0]
+    assert "own (3.12" not in text
+    assert "probes (3.12)" not in text
+    assert "| 64 | 94.0 [29.0, 134.0] | 62.5 MiB |" in text
+
+
 def test_the_document_says_that_the_machine_was_busy(tmp_path: Path) -> None:
     store = Store(tmp_path / "bench")
     store.keep(replace(kept_group(), circumstances=replace(CIRCUMSTANCES, others=(0.02, 0.5))))
@@ -206,7 +220,7 @@ def test_the_same_figures_give_the_same_document_and_plots(tmp_path: Path) -> No
         docs = tmp_path / name / "docs"
         written.append({path.relative_to(docs): path.read_bytes() for path in docs.rglob("*.*")})
     assert written[0] == written[1]
-    assert len(written[0]) == 3
+    assert len(written[0]) == 5  # the document, two plots, and the figures of two groups
 
 
 def test_nothing_measured_writes_nothing(tmp_path: Path) -> None:
