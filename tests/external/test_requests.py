@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ import fastapi
 import greenlet
 import httpx2
 import pytest
+import trio
 import uvicorn
 from services import TLS
 from sqlalchemy import text
@@ -334,6 +336,37 @@ def test_middleware_with_tasks_of_its_own_keeps_the_scope(scopes: Scopes) -> Non
     [row] = scopes(lambda: answers.extend(ask(app, "/api/items/42")))
     assert answers[0].json()["scope"] == row.id
     assert (row.route, row.status) == ("/api/items/{item}", 200)
+
+
+def test_an_application_can_be_run_as_a_task_of_its_own(scopes: Scopes) -> None:
+    """By whatever drives coroutines: asyncio's task in C and in Python, trio."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    def call() -> Any:
+        scope = {"type": "http", "method": "GET", "path": "/leaf", "query_string": b"", "headers": []}
+        return app(scope, receive, send)
+
+    async def by_asyncio(task: Any) -> None:
+        await task(call(), loop=asyncio.get_running_loop())
+
+    def body() -> None:
+        asyncio.run(by_asyncio(asyncio.Task))
+        asyncio.run(by_asyncio(asyncio.tasks._PyTask))  # type: ignore[attr-defined]
+        trio.run(call)
+
+    async def leaf(_request: Any) -> PlainTextResponse:
+        return PlainTextResponse("leaf")
+
+    app = Starlette(routes=[Route("/leaf", leaf)])
+    assert [(row.route, row.status, row.outcome) for row in scopes(body)] == [("/leaf", 200, "returned")] * 3
+    assert sent == ["http.response.start", "http.response.body"] * 3
+    assert inspect.iscoroutinefunction(app.__call__)
 
 
 def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
