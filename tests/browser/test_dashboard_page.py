@@ -257,11 +257,13 @@ def test_what_has_been_drawn_is_not_kept(page: Page, stage: Stage, view: str) ->
         settle(page)
 
     flood(80)  # as many rows as it keeps
-    heap, nodes = held(page)
-    flood(80)
-    later_heap, later_nodes = held(page)
-    assert later_nodes <= nodes * 1.05
-    assert later_heap <= heap * 1.2
+    later = held(page)
+    for _ in range(4):  # on a busy machine the first may not have been drawn in full
+        (heap, nodes), _ = later, flood(80)
+        later = held(page)
+        if later[0] <= heap * 1.2 and later[1] <= nodes * 1.05:
+            return
+    pytest.fail(f"bytes and nodes still grow: {(heap, nodes)}, then {later}")
 
 
 def test_under_a_thousand_events_a_second_the_page_stays_small_and_answers(page: Page, stage: Stage) -> None:
