@@ -144,14 +144,14 @@ class _Request(Entered):  # type: ignore[misc]
             self._around = working.get()  # of a request that asks another application of the process
             working.set(work)
             scope[_MARK] = work.id
-            send = self.send
+            send = self.sends
         except Exception:
             fault("asgi")
         awaitable: Any = self._app(scope, self._receive, send)
         is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
         return awaitable if is_coroutine else awaitable.__await__()
 
-    def send(self, message: Any) -> Awaitable[None]:
+    def sends(self, message: Any) -> Awaitable[None]:
         """The server's, which notes the status."""
         work = self._work
         if type(message) is dict and work is not None:

@@ -336,6 +336,24 @@ def test_middleware_with_tasks_of_its_own_keeps_the_scope(scopes: Scopes) -> Non
     assert (row.route, row.status) == ("/api/items/{item}", 200)
 
 
+def test_trio_serves_as_asyncio_does(scopes: Scopes) -> None:
+    pytest.importorskip("trio")
+
+    async def handler(request: Any) -> PlainTextResponse:
+        await anyio.sleep(0.001)
+        return PlainTextResponse("hello")
+
+    async def main() -> None:
+        transport = httpx2.ASGITransport(Starlette(routes=[Route("/hello", handler)]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            answers.append((await client.get("/hello")).text)
+
+    answers: list[str] = []
+    [row] = scopes(lambda: anyio.run(main, backend="trio"))
+    assert answers == ["hello"]
+    assert (row.name, row.status, row.outcome) == ("GET /hello", 200, "returned")
+
+
 def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
