@@ -354,6 +354,19 @@ def test_trio_serves_as_asyncio_does(scopes: Scopes) -> None:
     assert (row.name, row.status, row.outcome) == ("GET /hello", 200, "returned")
 
 
+def test_an_application_that_returns_nothing_to_await_fails_as_it_would(scopes: Scopes) -> None:
+    def app(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    def body() -> None:
+        request: Any = Middleware(app)({"type": "http", "method": "GET", "path": "/"}, None, None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="NoneType"):
+            asyncio.run(request)
+
+    [row] = scopes(body)
+    assert row.outcome == "raised"
+
+
 def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
