@@ -354,6 +354,20 @@ def test_trio_serves_as_asyncio_does(scopes: Scopes) -> None:
     assert (row.name, row.status, row.outcome) == ("GET /hello", 200, "returned")
 
 
+def test_a_request_that_trio_cancels_has_not_failed(scopes: Scopes) -> None:
+    pytest.importorskip("trio")
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        with anyio.move_on_after(0.01):
+            await Middleware(waits)({"type": "http", "method": "GET", "path": "/"}, None, None)  # type: ignore[arg-type]
+
+    [row] = scopes(lambda: anyio.run(main, backend="trio"))
+    assert (row.outcome, row.error) == ("cancelled", "Cancelled")
+
+
 def test_an_application_that_returns_nothing_to_await_fails_as_it_would(scopes: Scopes) -> None:
     def app(scope: Any, receive: Any, send: Any) -> None:
         pass
