@@ -89,12 +89,11 @@ inline bool in_main_interpreter() { return PyInterpreterState_Get() == PyInterpr
 inline bool is_main_thread() { return getpid() == static_cast<pid_t>(syscall(SYS_gettid)); }
 
 // Of greenlet's C API (greenlet.h); null where there is none.
-inline void find_current_greenlet(PyObject* capsule) {
+inline void find_current_greenlet(PyObject* capsule, bool has_parents) {
   constexpr int kGetCurrent = 4, kGetParent = 11;
   auto** api = static_cast<void**>(PyCapsule_GetPointer(capsule, "greenlet._C_API"));
-  if (!api) PyErr_Clear();
-  if (!api) return;
-  hook.greenlet_parent = reinterpret_cast<PyObject* (*)(PyObject*)>(api[kGetParent]);
+  if (!api) return PyErr_Clear();
+  hook.greenlet_parent = has_parents ? reinterpret_cast<PyObject* (*)(PyObject*)>(api[kGetParent]) : nullptr;
   hook.current_greenlet = reinterpret_cast<PyObject* (*)()>(api[kGetCurrent]);
 }
 

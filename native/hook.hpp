@@ -70,7 +70,7 @@ struct Hook {
   PyObject* trio_run = nullptr;  // trio's threading.local, whose `task` is the one that runs
   bool greenlet_imported = false;  // perhaps only in part: its C API is looked for until it is found
   PyObject* (*current_greenlet)() = nullptr;  // of that API, as the next; new references
-  PyObject* (*greenlet_parent)(PyObject*) = nullptr;
+  PyObject* (*greenlet_parent)(PyObject*) = nullptr;  // ... of greenlet 2 on
   std::atomic<uint32_t> window{0};  // 1: C calls are to be recorded
   bool windowed = false;  // ... in windows: what is between them is a loss
   bool profile_has_company = false;  // backend setprofile: somebody beside it records throws and unwinds

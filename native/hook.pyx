@@ -19,6 +19,7 @@ from libcpp.vector cimport vector
 import os
 import sys
 from importlib.machinery import ModuleSpec
+from types import CoroutineType
 
 from pyscope.errors import BackendUnavailable
 

@@ -213,13 +213,15 @@ cdef void find_greenlet() noexcept:
     try:
         capsule = getattr(greenlet_module, "_C_API", None)
         if capsule is not None:
-            find_current_greenlet(<PyObject*>capsule)
+            find_current_greenlet(<PyObject*>capsule, not greenlet_module.__version__.startswith(("0.", "1.")))
     except BaseException:
         fault()
 
 
 cdef object greenlet_parent(greenlet):
     """The greenlet that a greenlet goes on in when it ends; None of a thread's own."""
+    if hook.greenlet_parent == NULL:
+        return greenlet.parent
     cdef PyObject* found = hook.greenlet_parent(<PyObject*>greenlet)
     if found == NULL:
         PyErr_Clear()

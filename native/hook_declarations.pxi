@@ -325,7 +325,7 @@ cdef extern from "glue.hpp" namespace "pyscope":
     PyObject* heap_type_qualname(PyTypeObject*) noexcept
     PyObject* weakref_target(PyObject*) noexcept
     PyObject* getattr_static(PyObject*, const char*) noexcept
-    void find_current_greenlet(PyObject*) noexcept
+    void find_current_greenlet(PyObject*, bint) noexcept
     cppclass StepBegin:
         pass
     StepBegin begin_step() noexcept

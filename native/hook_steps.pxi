@@ -51,6 +51,42 @@ cdef class Steps:
         """Closes the coroutine where it is suspended."""
         self.awaited.close()
 
+    # A program that asks whether this is a coroutine gets the answer as unwatched, and sees the one that is awaited.
+
+    @property
+    def __class__(self):
+        return CoroutineType
+
+    @property
+    def cr_frame(self):
+        """The frame; None before it has begun and after its end."""
+        return part_of(self.awaited, "cr_frame", "gi_frame")
+
+    @property
+    def cr_code(self):
+        """The code object."""
+        return part_of(self.awaited, "cr_code", "gi_code")
+
+    @property
+    def cr_await(self):
+        """What it waits for."""
+        return part_of(self.awaited, "cr_await", "gi_yieldfrom")
+
+    @property
+    def cr_running(self):
+        """Whether it runs now."""
+        return bool(part_of(self.awaited, "cr_running", "gi_running"))
+
+    @property
+    def cr_suspended(self):
+        """Whether it has begun, and waits."""
+        return bool(part_of(self.awaited, "cr_suspended", "gi_suspended"))
+
+
+cdef object part_of(awaited, str of_coroutine, str of_generator):
+    found = getattr(awaited, of_coroutine, None)
+    return getattr(awaited, of_generator, None) if found is None else found
+
 
 cdef PyObject* steps_next(PyObject* steps) noexcept:
     return next_step(<PyObject*>(<Steps>steps).awaited, &(<Steps>steps).cpu_ns)
@@ -141,7 +177,8 @@ cdef PyObject* entered_next(PyObject* itself) except? NULL:
     cdef Entered steps = <Entered>itself
     if steps.stage != ENTERED:
         steps.begin()
-    cdef PyObject* result = next_step(<PyObject*>steps.awaited, &steps.cpu_ns)
+    awaited = steps.awaited  # lives on if it is closed meanwhile
+    cdef PyObject* result = next_step(<PyObject*>awaited, &steps.cpu_ns)
     if result == NULL:
         entered_last(steps)
     return result

@@ -66,14 +66,14 @@ def _slow_calls(
     slow = np.flatnonzero((duration >= least) & np.isin(calls["outcome"], _ENDED))
     if not len(slow):
         return []
-    if len(slow) > _MOST_CANDIDATES:
-        slow = np.sort(slow[np.argsort(-duration[slow], kind="stable")[:_MOST_CANDIDATES]])
     own = of_the_program(trace)
     slow = slow[own[calls["function"][slow]]]
+    if len(slow) > _MOST_CANDIDATES:
+        slow = np.sort(slow[np.argsort(-duration[slow], kind="stable")[:_MOST_CANDIDATES]])
     blamed = np.zeros(len(duration), bool)  # calls that have most of their time in one callee
-    parent = placement.parent
-    mine = slow[parent[slow] >= 0]
-    blamed[parent[mine][duration[mine] >= _MOST_OF_IT * duration[parent[mine]]]] = True
+    caller = _callers(placement.parent, slow, own, calls["function"])
+    mine, caller = slow[caller >= 0], caller[caller >= 0]
+    blamed[caller[duration[mine] >= _MOST_OF_IT * duration[caller]]] = True
     frames = _ProgramFrames(trace, placement, own)
     # A generator is mostly a context manager, open for as long as its block; an import is slow once.
     passed_over = np.array([f.kind in _OPEN_ENDED or f.qualname == "<module>" for f in trace.functions], bool)
@@ -110,6 +110,16 @@ def _active(trace: Trace, row: int, parts: dict[str, NDArray[np.int64]]) -> int:
 
 def _known(row: int, parts: dict[str, NDArray[np.int64]]) -> int:
     return sum(int(parts[name][row]) for name in ("sql_ns", "external_ns", "lock_ns"))
+
+
+def _callers(
+    parent: NDArray[np.int32], rows: NDArray[np.int64], own: NDArray[np.bool_], function: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """The calls of the program's own that these were made by, through libraries too; -1 without one."""
+    caller = parent[rows]
+    while len(within := np.flatnonzero((caller >= 0) & ~own[function[caller]])):
+        caller[within] = parent[caller[within]]
+    return caller
 
 
 class _ProgramFrames:

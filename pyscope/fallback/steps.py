@@ -5,7 +5,7 @@ from __future__ import annotations
 import _thread
 from collections.abc import Callable, Generator
 from time import perf_counter_ns, thread_time_ns
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any, Self, TypeVar
 
 __all__ = ["Entered", "LateLoops", "LoopTimes", "Steps", "entered", "watched_select"]
@@ -57,6 +57,42 @@ class Steps:
     def close(self) -> None:
         """Closes the coroutine where it is suspended."""
         self._awaited.close()
+
+    # A program that asks whether this is a coroutine gets the answer as unwatched, and sees the one that is awaited.
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return CoroutineType
+
+    @property
+    def cr_frame(self) -> Any:
+        """The frame; None before it has begun and after its end."""
+        return _part_of(self._awaited, "cr_frame", "gi_frame")
+
+    @property
+    def cr_code(self) -> Any:
+        """The code object."""
+        return _part_of(self._awaited, "cr_code", "gi_code")
+
+    @property
+    def cr_await(self) -> Any:
+        """What it waits for."""
+        return _part_of(self._awaited, "cr_await", "gi_yieldfrom")
+
+    @property
+    def cr_running(self) -> bool:
+        """Whether it runs now."""
+        return bool(_part_of(self._awaited, "cr_running", "gi_running"))
+
+    @property
+    def cr_suspended(self) -> bool:
+        """Whether it has begun, and waits."""
+        return bool(_part_of(self._awaited, "cr_suspended", "gi_suspended"))
+
+
+def _part_of(awaited: Any, of_coroutine: str, of_generator: str) -> Any:
+    found = getattr(awaited, of_coroutine, None)
+    return getattr(awaited, of_generator, None) if found is None else found
 
 
 _NEW, _ENTERED, _LEFT = range(3)

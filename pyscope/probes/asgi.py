@@ -8,7 +8,7 @@ included; and any application that uvicorn begins to serve. Another server's is 
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from types import CoroutineType, ModuleType
 from typing import Any, ClassVar
 
@@ -120,6 +120,10 @@ def _watched(app: App, scope: ASGIScope, receive: Receive, send: Send) -> _Reque
         return None
 
 
+async def _awaiting(awaitable: Any) -> None:
+    await awaitable
+
+
 @entered
 class _Request(Entered):  # type: ignore[misc]
     """One request that is watched, from its first step to its last."""
@@ -134,7 +138,7 @@ class _Request(Entered):  # type: ignore[misc]
         self._work: Work | None = None
 
     def enter(self) -> Any:
-        """Begins, and calls the application. Returns the coroutine, or what `__await__` of another awaitable does."""
+        """Begins, and calls the application. Returns the coroutine, or one that awaits what is none."""
         scope, send = self._scope, self._send
         try:
             self._root = scope.get("root_path", "")
@@ -148,8 +152,7 @@ class _Request(Entered):  # type: ignore[misc]
         except Exception:
             fault("asgi")
         awaitable: Any = self._app(scope, self._receive, send)
-        is_coroutine = type(awaitable) is CoroutineType or isinstance(awaitable, Coroutine)
-        return awaitable if is_coroutine else awaitable.__await__()
+        return awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
 
     def answer(self, message: Any) -> Awaitable[None]:
         """The server's `send`, which notes the status. (The method of that name is the coroutine's.)"""

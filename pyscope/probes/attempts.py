@@ -15,7 +15,6 @@ Nothing here raises. An attempt ends once: what is told of it later is ignored.
 
 from __future__ import annotations
 
-import asyncio
 import errno as errnos
 import os
 import sys
@@ -25,6 +24,7 @@ from time import perf_counter_ns
 from pyscope import emitter
 from pyscope.events.external import EXTERNAL_ANSWER, EXTERNAL_BEGIN, EXTERNAL_END, AttemptOutcome
 from pyscope.probes.clients import fault
+from pyscope.probes.exceptions import is_cancellation
 
 __all__ = ["SILENT", "Attempt", "Silent", "begin", "describe", "fingerprint", "retrying"]
 
@@ -216,7 +216,7 @@ def _of_type(kind: type[BaseException]) -> tuple[AttemptOutcome, str]:
     module = _module_of(kind)
     package = module.partition(".")[0] if type(module) is str else ""
     name = names[0] if package in ("", "builtins") else f"{package}.{names[0]}"
-    if issubclass(kind, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
+    if is_cancellation(kind) or issubclass(kind, (KeyboardInterrupt, SystemExit)):
         return AttemptOutcome.CANCELLED, name
     # urllib3 1 derives a refused connection from a timeout.
     timed_out = any("Timeout" in base for base in names) and "NewConnectionError" not in names

@@ -6,13 +6,13 @@ Each replacement is a layer over what was found. The class's namespace is read a
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any, cast
 
-from pyscope.probes.classes import namespace
+from pyscope.probes.classes import mro, namespace
 
-__all__ = ["Layer", "put", "take"]
+__all__ = ["Hooks", "Layer", "put", "take"]
 
 MISSING = object()
 
@@ -76,3 +76,45 @@ def take(layer: Layer) -> None:
             type.__delattr__(layer.kind, layer.name)
         else:
             type.__setattr__(layer.kind, layer.name, layer.found)
+
+
+class Hooks:
+    """Classes that have the same methods replaced."""
+
+    def __init__(self) -> None:
+        self._hooked: dict[int, list[Layer]] = {}
+        self._outermost: dict[int, tuple[type, type | None]] = {}
+
+    def _methods(self) -> Iterable[tuple[str, Callable[[Layer], Any]]]:
+        """The names of the methods, each with what makes its replacement."""
+        raise NotImplementedError
+
+    def hook(self, kind: type) -> bool:
+        """Hooks a class; once is enough. False if it cannot be changed."""
+        if id(kind) in self._hooked:
+            return True
+        layers = []
+        for name, make in self._methods():
+            layer = put(kind, name, make)
+            if layer is None:
+                return False
+            layers.append(layer)
+        self._hooked[id(kind)] = layers
+        self._outermost = {}
+        return True
+
+    def unhook_all(self) -> None:
+        """Every class is as it was."""
+        for layers in list(self._hooked.values())[::-1]:
+            for layer in layers:
+                take(layer)
+        self._hooked = {}
+        self._outermost = {}
+
+    def _teller(self, own: type) -> type | None:
+        """Of several hooked classes in an object's MRO the first one: it tells."""
+        known = self._outermost.get(id(own))
+        if known is None:
+            first = next((base for base in mro(own) if id(base) in self._hooked), None)
+            known = self._outermost[id(own)] = own, first
+        return known[1]

@@ -20,6 +20,8 @@ from pyscope.probes.scope import Scope
 
 __all__ = ["DramatiqProbe", "patch"]
 
+_ENDS = ("process_message", "skip_message")  # an actor may skip its message itself
+
 
 class DramatiqProbe(ClientProbe):
     """Watches the messages that this process's workers process."""
@@ -48,7 +50,7 @@ def patch(patches: Patches, library: ModuleType) -> None:
     def after(original: Any) -> Any:
         @functools.wraps(original)
         def emit_after(self: Any, signal: str, *args: Any, **kwargs: Any) -> None:
-            run = running.pop(id(args[0]), None) if signal == "process_message" and args else None
+            run = running.pop(id(args[0]), None) if signal in _ENDS and args else None
             if run is None:
                 original(self, signal, *args, **kwargs)
                 return
@@ -69,9 +71,10 @@ def _begun(broker: Any, message: Any) -> Scope | None:
     try:
         if message.failed:
             return None
-        run = Scope("job", str(message.actor_name)).enter()
         actor: Any = broker.actors.get(message.actor_name)
-        if inspect.iscoroutinefunction(inspect.unwrap(actor.fn)):  # runs in another thread
+        elsewhere = inspect.iscoroutinefunction(inspect.unwrap(actor.fn))
+        run = Scope("job", str(message.actor_name)).enter()
+        if elsewhere:  # runs in another thread
             run.forget_cpu()
         return run
     except Exception:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Final
 
 from pyscope.probes.classes import type_name
 
-__all__ = ["described"]
+__all__ = ["described", "is_cancellation"]
 
 MOST_TEXT: Final = 300
 
@@ -23,6 +25,14 @@ def described(error: BaseException | None) -> str:
         return name
     words = [_short(argument) for argument in arguments if _is_plain(type(argument))]
     return f"{name}: {', '.join(words)}"[:MOST_TEXT] if len(words) == len(arguments) else name
+
+
+def is_cancellation(kind: type[BaseException]) -> bool:
+    """Whether what it ends has not failed, but is not wanted any more: asyncio's, trio's, and a closed generator's."""
+    trio = sys.modules.get("trio")
+    return issubclass(kind, (asyncio.CancelledError, GeneratorExit)) or (
+        kind is getattr(trio, "Cancelled", None)
+    )
 
 
 def _is_plain(kind: type) -> bool:

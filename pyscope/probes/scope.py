@@ -24,6 +24,7 @@ from typing import Any, Self
 from pyscope import backends, emitter
 from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
 from pyscope.probes.clients import fault
+from pyscope.probes.exceptions import is_cancellation
 
 __all__ = ["Scope", "exception_name"]
 
@@ -103,8 +104,7 @@ class Scope:
             if error is None:
                 outcome = "returned"
             else:
-                cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit))
-                outcome = "cancelled" if cancelled else "raised"
+                outcome = "cancelled" if is_cancellation(type(error)) else "raised"
             name = "" if error is None else exception_name(error)
             status, route, cpu = self.status, self.route, self.cpu_ns
             if _compiled is None or not _compiled.end_scope(

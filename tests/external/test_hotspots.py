@@ -170,7 +170,7 @@ def test_a_main_thread_that_waits_while_others_serve_is_not_slow(tmp_path: Path)
 
 
 EVERY_MODULE = f"""
-import asyncio, queue, threading, time
+import asyncio, contextlib, queue, threading, time
 from concurrent.futures import ThreadPoolExecutor
 
 def work(number):
@@ -199,9 +199,21 @@ async def sleeps():
 def waits(event):
     event.wait({SLOW})
 
+@contextlib.contextmanager
+def around():
+    yield
+
+@around()
+def decorated():
+    time.sleep({SLOW})
+
+def calls():
+    decorated()
+
 idles()
 asyncio.run(sleeps())
 waits(threading.Event())
+calls()
 """
 
 
@@ -215,7 +227,7 @@ def test_where_libraries_are_recorded_too_it_is_the_program_s_call_that_is_slow(
         found = hotspots.find(pyscope.load(path), **LIMITS)
         return [issue.call_site.function for issue in found if issue.kind == SLOW_CALL]
 
-    assert slow_of("*") == ["waits"]
+    assert slow_of("*") == ["waits", "decorated"]
     assert "Condition.wait" in slow_of("*", "threading")  # who names a library asks about it
 
 

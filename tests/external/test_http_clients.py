@@ -276,6 +276,21 @@ def test_a_cancelled_request_is_cancelled_and_the_cancellation_passes(
     assert (call.outcome, call.timed_out) == ("cancelled", False)
 
 
+def test_a_request_that_trio_cancels_has_not_failed(calls: Calls, service: Service) -> None:
+    trio = pytest.importorskip("trio")
+    service.answers = [Answer(hang="head")]
+
+    async def cancel() -> None:
+        async with httpx.AsyncClient(verify=TLS) as client, trio.open_nursery() as nursery:
+            nursery.start_soon(client.get, service.url)
+            while not service.requests:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    [call] = calls(lambda: trio.run(cancel))
+    assert call.outcome == "cancelled"
+
+
 def test_a_redirect_that_aiohttp_follows_is_part_of_its_call(calls: Calls, service: Service) -> None:
     service.answers = [Answer(307, to="/new")]
 

@@ -96,8 +96,10 @@ async def awaits():
     done.append(shop.totals())
 @dramatiq.actor
 def skipped(): done.append("skipped")
+@dramatiq.actor
+def skips(): raise SkipMessage
 if __name__ == "__main__":
-    totals.send(), fails.send(3), again.send(), awaits.send(), skipped.send()
+    skips.send(), totals.send(), fails.send(3), again.send(), awaits.send(), skipped.send()
     worker = dramatiq.Worker(broker, worker_timeout=50, worker_threads=2)
     worker.start()
     broker.join("default")
@@ -379,6 +381,7 @@ def test_messages_of_dramatiq_are_scopes_and_asked_for_retries_are_no_failures(p
         ("awaits", "returned", ""),
         ("fails", "raised", "ValueError"),
         ("fails", "raised", "ValueError"),
+        ("skips", "returned", ""),
         ("totals", "returned", ""),
     ]
     assert of_findings(trace) == ["awaits", "totals"]

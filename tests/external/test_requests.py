@@ -369,6 +369,51 @@ def test_an_application_can_be_run_as_a_task_of_its_own(scopes: Scopes) -> None:
     assert inspect.iscoroutinefunction(app.__call__)
 
 
+def test_trio_serves_as_asyncio_does(scopes: Scopes) -> None:
+    pytest.importorskip("trio")
+
+    async def handler(request: Any) -> PlainTextResponse:
+        await anyio.sleep(0.001)
+        return PlainTextResponse("hello")
+
+    async def main() -> None:
+        transport = httpx2.ASGITransport(Starlette(routes=[Route("/hello", handler)]))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://here") as client:
+            answers.append((await client.get("/hello")).text)
+
+    answers: list[str] = []
+    [row] = scopes(lambda: anyio.run(main, backend="trio"))
+    assert answers == ["hello"]
+    assert (row.name, row.status, row.outcome) == ("GET /hello", 200, "returned")
+
+
+def test_a_request_that_trio_cancels_has_not_failed(scopes: Scopes) -> None:
+    pytest.importorskip("trio")
+
+    async def waits(scope: Any, receive: Any, send: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        with anyio.move_on_after(0.01):
+            await Middleware(waits)({"type": "http", "method": "GET", "path": "/"}, None, None)  # type: ignore[arg-type]
+
+    [row] = scopes(lambda: anyio.run(main, backend="trio"))
+    assert (row.outcome, row.error) == ("cancelled", "Cancelled")
+
+
+def test_an_application_that_returns_nothing_to_await_fails_as_it_would(scopes: Scopes) -> None:
+    def app(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    def body() -> None:
+        request: Any = Middleware(app)({"type": "http", "method": "GET", "path": "/"}, None, None)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="NoneType"):
+            asyncio.run(request)
+
+    [row] = scopes(body)
+    assert row.outcome == "raised"
+
+
 def test_any_asgi_application_can_be_wrapped(scopes: Scopes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})

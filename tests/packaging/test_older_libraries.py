@@ -71,3 +71,33 @@ def test_pykka_3_is_asked_by_position_as_it_allows(tmp_path: Path) -> None:
         timeout=60,
     )
     assert (done.stdout, done.returncode) == ("2 4 6\n", 0), done.stderr
+
+
+STACKS_OF_GREENLETS = """
+import sys, greenlet, pyscope
+
+def leaf():
+    greenlet.getcurrent().parent.switch()
+
+def outer():
+    greenlet.greenlet(leaf).switch()
+
+with pyscope.record(sys.argv[1], probes=["sync"]):
+    greenlet.greenlet(outer).switch()
+trace = pyscope.load(sys.argv[1])
+print(greenlet.__version__, sorted(function.qualname for function in trace.functions))
+"""
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="greenlet 1 is for Python up to 3.11")
+def test_greenlet_1_tells_no_parents_in_its_c_api(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(STACKS_OF_GREENLETS)
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "run.pyscope")],
+        env=installed(tmp_path, "greenlet==1.1.3"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.returncode) == ("1.1.3 ['leaf', 'outer']\n", 0), done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import selectors
 import threading
 import time
@@ -207,6 +208,19 @@ def test_an_enter_that_raises_has_begun_and_ended(steps: Any) -> None:
     told: list[object] = []
     asyncio.run(main())
     assert told == ["enter", Given]
+
+
+@BOTH
+def test_who_looks_into_it_sees_the_coroutine_that_is_awaited(steps: Any) -> None:
+    for stepped in (steps.Steps(works([])), around(steps, lambda: works([]), [])):
+        assert inspect.iscoroutine(stepped)
+        assert inspect.getcoroutinestate(stepped) != inspect.CORO_SUSPENDED
+        next(stepped)
+        assert inspect.getcoroutinestate(stepped) == inspect.CORO_SUSPENDED
+        assert stepped.cr_frame.f_code is stepped.cr_code is works.__code__
+        assert stepped.cr_await is not None
+        stepped.close()
+        assert inspect.getcoroutinestate(stepped) == inspect.CORO_CLOSED
 
 
 @BOTH

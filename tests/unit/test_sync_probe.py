@@ -39,6 +39,7 @@ from pyscope.events.sync import (
     TaskStep,
     ThreadStep,
 )
+from pyscope.probes.steps import Steps
 from pyscope.probes.sync.locks import RAW_LOCK as LockType
 from pyscope.probes.sync.locks import RAW_RLOCK as RLockType
 from pyscope.trace import Trace
@@ -560,6 +561,18 @@ def test_tasks_tell_of_their_lives_and_of_who_waited(recorded: Recorded) -> None
     assert outcomes.count("cancelled") >= 1
     waited_for = {row.number for row in rows if row.step == TaskStep.JOINED}
     assert set(created[1:5]) <= waited_for
+
+
+def test_a_request_that_waits_for_a_task_is_seen_to_do_so(recorded: Recorded) -> None:
+    async def request() -> None:
+        await asyncio.wait({asyncio.create_task(asyncio.sleep(0.001))})
+
+    async def main() -> None:
+        await Steps(request())
+
+    asyncio.run(main())
+    steps = [row.step for row in recorded.trace().probe_events(TASK).records()]
+    assert TaskStep.JOINED in steps
 
 
 def test_an_exception_that_nobody_asked_for_is_still_complained_of(probe: None, tmp_path: Path) -> None:

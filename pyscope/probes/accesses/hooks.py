@@ -7,12 +7,11 @@ class's namespace is as it was found when the hooks are taken out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Protocol
 
-from pyscope.probes import class_patches
-from pyscope.probes.class_patches import MISSING, Layer
+from pyscope.probes.class_patches import MISSING, Hooks, Layer
 from pyscope.probes.state.values import mro, namespace, type_name
 
 __all__ = ["AccessHooks", "Recorder", "holds_data"]
@@ -43,50 +42,20 @@ class Recorder(Protocol):
         """It was not: an exception."""
 
 
-class AccessHooks:
+class AccessHooks(Hooks):
     """The classes that are hooked."""
 
     def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
         self._recorder = recorder
-        self._hooked: dict[int, list[Layer]] = {}
-        self._outermost: dict[int, tuple[type, type | None]] = {}
         self._labels: dict[int, tuple[type, dict[str, str]]] = {}
 
-    def hook(self, kind: type) -> bool:
-        """Hooks a class; once is enough. False if it cannot be changed."""
-        if id(kind) in self._hooked:
-            return True
-        layers = []
-        for name, make in (
+    def _methods(self) -> Iterable[tuple[str, Callable[[Layer], Any]]]:
+        return (
             ("__getattribute__", self._getter),
             ("__setattr__", self._setter),
             ("__delattr__", self._deleter),
-        ):
-            layer = class_patches.put(kind, name, make)
-            if layer is None:
-                return False
-            layers.append(layer)
-        self._hooked[id(kind)] = layers
-        self._outermost = {}
-        return True
-
-    def unhook_all(self) -> None:
-        """Every class is as it was."""
-        for layers in list(self._hooked.values())[::-1]:
-            for layer in layers:
-                class_patches.take(layer)
-        self._hooked = {}
-        self._outermost = {}
-
-    def _tells(self, kind: type, own: type) -> bool:
-        """Of several hooked classes in an object's MRO the first one tells."""
-        if own is kind:
-            return True
-        known = self._outermost.get(id(own))
-        if known is None:
-            first = next((base for base in mro(own) if id(base) in self._hooked), None)
-            known = self._outermost[id(own)] = own, first
-        return known[1] is kind
+        )
 
     def _label(self, kind: type, own: type, name: str) -> str:
         """What an attribute is called; empty if it is not to be told of, or another hook tells."""
@@ -96,7 +65,7 @@ class AccessHooks:
         label = known[1].get(name)
         if label is None:
             label = known[1][name] = f"{type_name(own)}.{name}" if holds_data(own, name) else ""
-        return label if label and self._tells(kind, own) else ""
+        return label if label and (own is kind or self._teller(own) is kind) else ""
 
     def _getter(self, layer: Layer) -> Callable[..., Any]:
         kind, recorder, label_of = layer.kind, self._recorder, self._label

@@ -6,13 +6,11 @@ The class's own methods do the work, with their own results and exceptions.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from pyscope.events.state import STATES
-from pyscope.probes import class_patches
-from pyscope.probes.class_patches import Layer
-from pyscope.probes.classes import mro
+from pyscope.probes.class_patches import Hooks, Layer
 
 __all__ = ["AttributeHooks", "Observer"]
 
@@ -36,45 +34,19 @@ class Observer(Protocol):
         """It was. `value` is what was assigned."""
 
 
-class AttributeHooks:
+class AttributeHooks(Hooks):
     """The classes that are hooked."""
 
     def __init__(self, observer: Observer) -> None:
+        super().__init__()
         self._observer = observer
-        self._hooked: dict[int, list[Layer]] = {}
-        self._outermost: dict[int, tuple[type, type | None]] = {}
 
-    def hook(self, kind: type) -> bool:
-        """Hooks a class; once is enough. False if it cannot be changed."""
-        if id(kind) in self._hooked:
-            return True
-        layers = []
-        for name, make in (("__setattr__", self._setter), ("__delattr__", self._deleter)):
-            layer = class_patches.put(kind, name, make)
-            if layer is None:
-                return False
-            layers.append(layer)
-        self._hooked[id(kind)] = layers
-        self._outermost = {}
-        return True
-
-    def unhook_all(self) -> None:
-        """Every class is as it was."""
-        for layers in list(self._hooked.values())[::-1]:
-            for layer in layers:
-                class_patches.take(layer)
-        self._hooked = {}
-        self._outermost = {}
+    def _methods(self) -> Iterable[tuple[str, Callable[[Layer], Any]]]:
+        return ("__setattr__", self._setter), ("__delattr__", self._deleter)
 
     def _tells(self, kind: type, instance: object) -> bool:
-        """Of several hooked classes in an object's MRO the first one tells."""
         try:
-            own = type(instance)
-            known = self._outermost.get(id(own))
-            if known is None:
-                first = next((base for base in mro(own) if id(base) in self._hooked), None)
-                known = self._outermost[id(own)] = own, first
-            return known[1] is kind
+            return self._teller(type(instance)) is kind
         except Exception:
             self._observer.fault()
             return False
