@@ -337,8 +337,11 @@ class Trace:
     # calls one by one
 
     def call(self, row: int) -> Call:
-        """The call in a row of `calls`."""
+        """The call in a row of `calls`; -1 is the last. Raises IndexError."""
         column = self.calls
+        row = int(row) if row >= 0 else int(row) + len(column)
+        if not 0 <= row < len(column):
+            raise IndexError(f"the trace has {len(column)} calls, none in this row")
         function = self._names.functions[int(column["function"][row])]
         context = int(column["context"][row])
         exception = int(column["exception"][row])
@@ -355,7 +358,7 @@ class Trace:
             outcome=OUTCOMES[int(column["outcome"][row])],
             exception=self.exceptions[exception] if exception >= 0 else None,
             depth=int(column["depth"][row]),
-            index=int(row),
+            index=row,
             trace=self,
         )
 
