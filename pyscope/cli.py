@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pyscope import config
 from pyscope.config import BACKENDS, DETAILS, MODES
@@ -175,9 +176,11 @@ def report(
     from pyscope.trace import load
 
     if html is not None:
-        if as_json or sort or pattern:
+        limited = click.get_current_context().get_parameter_source("limit") is not ParameterSource.DEFAULT
+        if as_json or sort or pattern or limited:
             raise click.UsageError(
-                "What --html writes is sorted and searched in the browser: leave out --json, --sort and --function."
+                "What --html writes is sorted and searched in the browser: "
+                "leave out --json, --sort, --function and --limit."
             )
         _export(file, "html", html)
         return
