@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,29 +336,30 @@ class Trace:
 
     # calls one by one
 
-    def call(self, row: int) -> Call:
+    def call(self, row: SupportsIndex) -> Call:
         """The call in a row of `calls`; -1 is the last. Raises IndexError."""
         column = self.calls
-        row = int(row) if row >= 0 else int(row) + len(column)
-        if not 0 <= row < len(column):
+        index = row.__index__()
+        index += len(column) * (index < 0)
+        if not 0 <= index < len(column):
             raise IndexError(f"the trace has {len(column)} calls, none in this row")
-        function = self._names.functions[int(column["function"][row])]
-        context = int(column["context"][row])
-        exception = int(column["exception"][row])
+        function = self._names.functions[int(column["function"][index])]
+        context = int(column["context"][index])
+        exception = int(column["exception"][index])
         return Call(
             module=function.module,
             qualname=function.qualname,
             function=function.qualname.rpartition(".")[2],
             arity=function.arity,
-            start_ns=int(column["start_ns"][row]),
-            duration_ns=int(column["duration_ns"][row]),
-            self_ns=int(column["self_ns"][row]),
-            thread=self.threads[int(column["thread"][row])].name,
+            start_ns=int(column["start_ns"][index]),
+            duration_ns=int(column["duration_ns"][index]),
+            self_ns=int(column["self_ns"][index]),
+            thread=self.threads[int(column["thread"][index])].name,
             context=self.contexts[context].name if context else None,
-            outcome=OUTCOMES[int(column["outcome"][row])],
+            outcome=OUTCOMES[int(column["outcome"][index])],
             exception=self.exceptions[exception] if exception >= 0 else None,
-            depth=int(column["depth"][row]),
-            index=row,
+            depth=int(column["depth"][index]),
+            index=index,
             trace=self,
         )
 
