@@ -225,7 +225,8 @@ def _export(file: Path, form: str, output: Path | None) -> None:
     from pyscope.trace import load
 
     path = write(load(file), form, output)
-    click.echo(f"{path} ({size(path.stat().st_size)})")
+    if path.is_file():  # into a pipe the export goes alone
+        click.echo(f"{path} ({size(path.stat().st_size)})")
 
 
 @pyscope.command("live", short_help="Show a process or a recording in the browser.")

@@ -241,6 +241,14 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(trace: Trace, tmp_pat
     assert (tmp_path / "calls.csv").read_text() == "before"
 
 
+def test_into_a_pipe_goes_the_export_alone(recording: Path, trace: Trace, tmp_path: Path) -> None:
+    export.write(trace, "csv", tmp_path / "calls.csv")
+    command = [sys.executable, "-m", "pyscope", "export", recording, "--to", "csv", "-o", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (tmp_path / "calls.csv").read_bytes()
+
+
 def test_the_command_says_where_it_wrote_and_how_much(recording: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pyscope", "export", recording, "--to", "csv", "-o", tmp_path / "calls.csv"],
