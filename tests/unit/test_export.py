@@ -120,6 +120,28 @@ def test_requests_statements_and_calls_to_services_are_spans_with_an_end(
 # --- speedscope ------------------------------------------------------------------------------------
 
 
+def test_what_a_child_asks_of_other_services_is_in_its_own_row(tmp_path: Path) -> None:
+    program = """
+import http.server, os
+import pyscope, urllib3
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+def ask(): urllib3.PoolManager().request("HEAD", f"http://127.0.0.1:{server.server_port}/", retries=False)
+with pyscope.record("run.pyscope", modules=["__main__"], probes=["http"]):
+    child = os.fork()
+    if not child:
+        ask()
+        pyscope.stop()
+        os._exit(0)
+    server.handle_request()
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    events = json.loads(export.write(trace, "chrome").read_text())["traceEvents"]
+    [begin] = [event for event in events if event["ph"] == "b" and event["cat"] == "external"]
+    assert begin["pid"] == trace.processes[1].pid
+
+
 def test_speedscope_opens_and_closes_every_frame_in_order(trace: Trace, tmp_path: Path) -> None:
     told = json.loads(export.write(trace, "speedscope", tmp_path / "s.json").read_text("utf-8"))
     frames = [frame["name"] for frame in told["shared"]["frames"]]
