@@ -220,11 +220,19 @@ def export(file: Path, form: str, output: Path | None) -> None:
 
 
 def _export(file: Path, form: str, output: Path | None) -> None:
-    from pyscope.export import write
+    from pyscope.analysis.counting import counted
+    from pyscope.export import SHOWS_LOSSES, write
     from pyscope.printing import size
     from pyscope.trace import load
 
-    path = write(load(file), form, output)
+    trace = load(file)
+    path = write(trace, form, output)
+    if trace.losses and form not in SHOWS_LOSSES:
+        click.echo(
+            f"What the recording misses is not in this file ({counted(len(trace.losses), 'loss', 'losses')}): "
+            f"see pyscope report {file}",
+            err=True,
+        )
     if path.is_file():  # into a pipe the export goes alone
         click.echo(f"{path} ({size(path.stat().st_size)})")
 

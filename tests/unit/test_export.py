@@ -263,6 +263,19 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(trace: Trace, tmp_pat
     assert (tmp_path / "calls.csv").read_text() == "before"
 
 
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_the_command_says_where_the_file_does_not_tell_what_is_missing(
+    form: str, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.pyscope"
+    cut.write_bytes(recording.read_bytes()[:-64])
+    assert pyscope.load(cut).losses != []
+    cli.main(["export", str(cut), "--to", form, "-o", str(tmp_path / "out")])
+    assert ("misses is not in this file (1 loss)" in capsys.readouterr().err) is (
+        form not in export.SHOWS_LOSSES
+    )
+
+
 def test_into_a_pipe_goes_the_export_alone(recording: Path, trace: Trace, tmp_path: Path) -> None:
     export.write(trace, "csv", tmp_path / "calls.csv")
     command = [sys.executable, "-m", "pyscope", "export", recording, "--to", "csv", "-o", "/dev/stdout"]
