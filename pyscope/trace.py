@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyscope import codec as codecs
-from pyscope.errors import RecordingError
+from pyscope.errors import RecordingError, RecordingNotFound
 from pyscope.events import EventType
 from pyscope.format import CodeFlag, LossReason
 from pyscope.naming import name_processes
@@ -411,12 +411,18 @@ class Trace:
         return f"<Trace of {self.path!r}: {processes} processes, {len(self.threads)} threads>"
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
+def load(path: str | os.PathLike[str] | None) -> Trace:
     """Opens a recording, also one in progress, one of a killed process, or a ring file.
 
+    None, as `Recording.path` may be, is no recording's path.
     What is damaged or missing is told in `Trace.losses`. Raises RecordingNotFound, NotARecording,
     CorruptRecording, VersionMismatch or RecordingError (all of pyscope.errors).
     """
+    if path is None:
+        raise RecordingNotFound(
+            "there is no recording to load: its path is None, as that of a flight recorder without a file is, "
+            "or of any recording where PYSCOPE_DISABLE is set"
+        )
     codec = codecs.preferred()
     return Trace(open_recording(path, codec), codec)
 
