@@ -8,6 +8,8 @@ Record, then read::
         ...
     trace = pyscope.load("run.pyscope")
     for finding in pyscope.diagnose(trace): ...
+
+Under `pyscope run -m pytest` this module is there before pytest is: PYTEST_DONT_REWRITE, or pytest would warn of it.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from pyscope import config
 from pyscope.config import BACKENDS, DETAILS, MODES
@@ -175,9 +176,11 @@ def report(
     from pyscope.trace import load
 
     if html is not None:
-        if as_json or sort or pattern:
+        limited = click.get_current_context().get_parameter_source("limit") is not ParameterSource.DEFAULT
+        if as_json or sort or pattern or limited:
             raise click.UsageError(
-                "What --html writes is sorted and searched in the browser: leave out --json, --sort and --function."
+                "What --html writes is sorted and searched in the browser: "
+                "leave out --json, --sort, --function and --limit."
             )
         _export(file, "html", html)
         return
@@ -217,12 +220,21 @@ def export(file: Path, form: str, output: Path | None) -> None:
 
 
 def _export(file: Path, form: str, output: Path | None) -> None:
-    from pyscope.export import write
+    from pyscope.analysis.counting import counted
+    from pyscope.export import SHOWS_LOSSES, write
     from pyscope.printing import size
     from pyscope.trace import load
 
-    path = write(load(file), form, output)
-    click.echo(f"{path} ({size(path.stat().st_size)})")
+    trace = load(file)
+    path = write(trace, form, output)
+    if trace.losses and form not in SHOWS_LOSSES:
+        click.echo(
+            f"What the recording misses is not in this file ({counted(len(trace.losses), 'loss', 'losses')}): "
+            f"see pyscope report {file}",
+            err=True,
+        )
+    if path.is_file():  # into a pipe the export goes alone
+        click.echo(f"{path} ({size(path.stat().st_size)})")
 
 
 @pyscope.command("live", short_help="Show a process or a recording in the browser.")

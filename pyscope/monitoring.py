@@ -72,7 +72,7 @@ class Monitoring:
     ) -> None:
         """Begins a kind, after the end of an earlier one of the same name. Errors as `pyscope.start`."""
         with self.lock:
-            self.stop(name)
+            self._stop_whatever_it_gathered(name, self.session.trace)
             if config.resolve().disable:  # nothing is watched, and every reading is empty
                 self._kinds.pop(name, None)
                 return
@@ -147,10 +147,13 @@ class Monitoring:
         with self.lock:
             trace = functools.cache(self.session.trace)
             for name in list(self._kinds):
-                try:
-                    self.stop(name, trace)
-                except Exception as error:
-                    logger.warning("monitoring ended, but what it gathered could not be read: %s", error)
+                self._stop_whatever_it_gathered(name, trace)
+
+    def _stop_whatever_it_gathered(self, name: str, keep: Callable[[], Trace | None]) -> None:
+        try:
+            self.stop(name, keep)
+        except Exception as error:
+            logger.warning("monitoring ended, but what it gathered could not be read: %s", error)
 
     def reset(self) -> None:
         """Ends every kind, and forgets what was gathered."""

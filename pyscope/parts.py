@@ -114,9 +114,15 @@ def check_replaceable(path: str) -> None:
             f"Run: pyscope recover {path}, then move or delete it, or choose another path."
         )
     for part in of(path):  # of the recording that is about to be replaced
-        ring = _head(part)
-        if ring is None or not os.path.exists(ring.ring_path):
-            os.unlink(part)
+        left = _head(part)
+        if left is not None and os.path.exists(left.ring_path) and not _own_ring_saved(part, left):
+            continue
+        os.unlink(part)
+
+
+def _own_ring_saved(part: str, head: _Head) -> bool:
+    """Whether the ring that a part names was of the same process, which is dead, and is sealed into the part now."""
+    return not _owner_alive(head.ring_path) and _seal(part, head).problem is None
 
 
 def of(path: str) -> list[str]:

@@ -224,9 +224,9 @@ def _begin_alone(
 ) -> Recording:
     global _recording
     if _recording is not None:
-        raise AlreadyRecording(
-            f"this process is being recorded already, into {_recording.path}: stop that one first"
-        )
+        where = "in memory" if _recording.path is None else f"into {_recording.path}"
+        how = "end it with runtime.stop_all() first" if _recording.reselectable else "stop that one first"
+        raise AlreadyRecording(f"this process is being recorded already, {where}: {how}")
     if settings.disable:
         _recording = Recording(settings, None, None)
         return _recording

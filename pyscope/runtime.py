@@ -118,8 +118,9 @@ def start_tracing(
 
     `level`: "function_calls", or "c_calls" for calls of C functions too. `path`: the recording goes into that file,
     whole; without it the last 64 MiB are kept in memory. `probes`: what the recording holds beside calls, as in
-    `pyscope.start`. Raises ConfigError for bad arguments, RecorderError where
-    recording cannot begin.
+    `pyscope.start`. Where the program is recorded already, by `pyscope run` or `pyscope.start`, that recording is
+    used. Raises ConfigError for bad arguments, RecorderError where recording cannot begin, or not into that file
+    because other monitoring has begun one.
     """
     [level] = _chosen("level", [level], _LEVELS)
 

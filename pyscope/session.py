@@ -48,7 +48,7 @@ class Session:
         Returns the time from which on it holds, in ns of the Unix epoch. Raises as `pyscope.start`, ConfigError for bad
         modules, RecorderError where the program's own recording does not select the modules. Nothing has begun then.
         """
-        settings = config.resolve(modules=modules)
+        settings = config.resolve(modules=modules, path=path)
         chosen = None if modules is None else settings.modules
         wanted = list(wanted)
         before = self._modules.copy()
@@ -58,7 +58,7 @@ class Session:
             held = probes.acquire(wanted, required=True)
             since = time.time_ns()
             if self.active:
-                self._select(detail)
+                self._select(detail, path)
             else:
                 self._begin(path, detail, wanted)
         except BaseException:
@@ -76,12 +76,17 @@ class Session:
             self._end()
 
     def trace(self) -> Trace:
-        """What has been recorded so far. Raises RecordingError if it cannot be read."""
+        """What has been recorded so far. Raises RecordingError if it cannot be read, RecorderError if it is gone."""
         recording = self._recording
         if recording is None:
             raise RecorderError("nothing is being monitored: start something first")
         source = recording.ring_path if recording.settings.mode == "flight" else recording.path
         assert source is not None
+        if not recording.active and not os.path.exists(source):
+            raise RecorderError(
+                "the recording was ended from elsewhere, by pyscope.stop() perhaps, and what was in memory went with "
+                "it: end what is monitored with runtime.stop_all()"
+            )
         return load(source)
 
     def forget(self) -> None:
@@ -122,9 +127,15 @@ class Session:
         self._recording = recorder.begin_reselectable(settings)
         self._own = True
 
-    def _select(self, detail: str | None) -> None:
+    def _select(self, detail: str | None, path: Any = None) -> None:
         recording = self._recording
         assert recording is not None
+        if self._own and path is not None and os.path.abspath(os.fspath(path)) != recording.path:
+            kept = "in memory" if recording.path is None else f"in {recording.path}"
+            raise RecorderError(
+                f"the recording in progress is kept {kept}: stop what is being monitored, to begin again with {path}, "
+                "or name the file first"
+            )
         if detail is not None and detail != recording.settings.detail:
             raise RecorderError(
                 f"the recording in progress has detail={recording.settings.detail!r}: stop what is being monitored, "

@@ -12,17 +12,20 @@ Each assertion returns what it found first, so that a test can go on with it. On
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:  # pytest loads this module at every start: the rest, and numpy, only where it is used
     from pyscope.findings import ExternalCall, PerformanceIssue, StateChange, SupervisorEvent
     from pyscope.trace import Call
+
+    T = TypeVar("T", ExternalCall, PerformanceIssue, StateChange, SupervisorEvent)
 
 __all__ = [
     "assert_event_captured",
@@ -77,7 +80,7 @@ def assert_state_transition(
     """That a transition took place: "task_assigned", "count_changed". `process`: the class's name; further
     fields of a StateChange must be equal."""
     __tracebackhide__ = True
-    found = list(changes)
+    found = _having(changes, fields)
     for change in found:
         if change.transition == transition and process in (None, change.process) and _equal(change, fields):
             return change
@@ -97,7 +100,7 @@ def assert_issue_detected(
     """That an issue of a kind ("n_plus_one_query") was found, with at least so many queries; further fields must be
     equal."""
     __tracebackhide__ = True
-    found = list(issues)
+    found = _having(issues, fields)
     for issue in found:
         if issue.kind == kind and issue.query_count >= minimum_queries and _equal(issue, fields):
             return issue
@@ -117,7 +120,7 @@ def assert_event_captured(
 ) -> SupervisorEvent:
     """That something happened to a child: "child_restarted". `child` is a glob; further fields must be equal."""
     __tracebackhide__ = True
-    found = list(events)
+    found = _having(events, fields)
     for event in found:
         if (
             event.kind == kind
@@ -138,7 +141,7 @@ def assert_event_captured(
 def assert_timeout_captured(calls: Iterable[ExternalCall], service: str, **fields: Any) -> ExternalCall:
     """That a call to a service ("smtp") ran into a time limit; further fields must be equal."""
     __tracebackhide__ = True
-    found = list(calls)
+    found = _having(calls, fields)
     for call in found:
         if call.service == service and call.timed_out and _equal(call, fields):
             return call
@@ -150,7 +153,7 @@ def assert_retry_attempts(
 ) -> ExternalCall:
     """That a call to a service was tried again exactly so many times: 3 retries are 4 attempts."""
     __tracebackhide__ = True
-    found = list(calls)
+    found = _having(calls, fields)
     for call in found:
         if call.service == service and call.retries == retries and _equal(call, fields):
             return call
@@ -163,6 +166,17 @@ def _external(calls: Iterable[ExternalCall], fields: Iterable[str]) -> Iterator[
     for call in calls:
         what = f"{call.service} {call.operation} {call.peer}"
         yield f"{what}: {call.outcome}, {call.retries} retries{_of(call, fields)}"
+
+
+def _having(found: Iterable[T], fields: Iterable[str]) -> list[T]:
+    """What was found, as a list. Raises TypeError where it has no such fields: a slip in the test."""
+    __tracebackhide__ = True
+    rows = list(found)
+    for name in fields:
+        if rows and not hasattr(rows[0], name):
+            known = ", ".join(field.name for field in dataclasses.fields(rows[0]))
+            raise TypeError(f"{type(rows[0]).__name__} has no field {name!r}; it has {known}")
+    return rows
 
 
 def _equal(found: object, fields: dict[str, Any]) -> bool:

@@ -10,13 +10,13 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyscope import codec as codecs
-from pyscope.errors import RecordingError
+from pyscope.errors import RecordingError, RecordingNotFound
 from pyscope.events import EventType
 from pyscope.format import CodeFlag, LossReason
 from pyscope.naming import name_processes
@@ -336,26 +336,30 @@ class Trace:
 
     # calls one by one
 
-    def call(self, row: int) -> Call:
-        """The call in a row of `calls`."""
+    def call(self, row: SupportsIndex) -> Call:
+        """The call in a row of `calls`; -1 is the last. Raises IndexError."""
         column = self.calls
-        function = self._names.functions[int(column["function"][row])]
-        context = int(column["context"][row])
-        exception = int(column["exception"][row])
+        index = row.__index__()
+        index += len(column) * (index < 0)
+        if not 0 <= index < len(column):
+            raise IndexError(f"the trace has {len(column)} calls, none in this row")
+        function = self._names.functions[int(column["function"][index])]
+        context = int(column["context"][index])
+        exception = int(column["exception"][index])
         return Call(
             module=function.module,
             qualname=function.qualname,
             function=function.qualname.rpartition(".")[2],
             arity=function.arity,
-            start_ns=int(column["start_ns"][row]),
-            duration_ns=int(column["duration_ns"][row]),
-            self_ns=int(column["self_ns"][row]),
-            thread=self.threads[int(column["thread"][row])].name,
+            start_ns=int(column["start_ns"][index]),
+            duration_ns=int(column["duration_ns"][index]),
+            self_ns=int(column["self_ns"][index]),
+            thread=self.threads[int(column["thread"][index])].name,
             context=self.contexts[context].name if context else None,
-            outcome=OUTCOMES[int(column["outcome"][row])],
+            outcome=OUTCOMES[int(column["outcome"][index])],
             exception=self.exceptions[exception] if exception >= 0 else None,
-            depth=int(column["depth"][row]),
-            index=int(row),
+            depth=int(column["depth"][index]),
+            index=index,
             trace=self,
         )
 
@@ -407,12 +411,18 @@ class Trace:
         return f"<Trace of {self.path!r}: {processes} processes, {len(self.threads)} threads>"
 
 
-def load(path: str | os.PathLike[str]) -> Trace:
+def load(path: str | os.PathLike[str] | None) -> Trace:
     """Opens a recording, also one in progress, one of a killed process, or a ring file.
 
+    None, as `Recording.path` may be, is no recording's path.
     What is damaged or missing is told in `Trace.losses`. Raises RecordingNotFound, NotARecording,
     CorruptRecording, VersionMismatch or RecordingError (all of pyscope.errors).
     """
+    if path is None:
+        raise RecordingNotFound(
+            "there is no recording to load: its path is None, as that of a flight recorder without a file is, "
+            "or of any recording where PYSCOPE_DISABLE is set"
+        )
     codec = codecs.preferred()
     return Trace(open_recording(path, codec), codec)
 

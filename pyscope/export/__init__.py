@@ -15,7 +15,7 @@ from pyscope.errors import ExportError
 if TYPE_CHECKING:
     from pyscope.trace import Trace
 
-__all__ = ["FORMATS", "write"]
+__all__ = ["FORMATS", "SHOWS_LOSSES", "write"]
 
 _MODULES = {
     "html": ("html", ".html"),
@@ -28,6 +28,8 @@ _MODULES = {
 }
 FORMATS = tuple(_MODULES)
 """What a recording can be exported to."""
+SHOWS_LOSSES = ("html", "chrome", "perfetto")
+"""Those of FORMATS that tell of `Trace.losses`; the others hold calls only."""
 
 
 def write(trace: Trace, form: str, path: str | os.PathLike[str] | None = None) -> Path:

@@ -20,6 +20,7 @@ from pyscope.views.source import process_name
 from pyscope.views.values import NAME, text
 
 if TYPE_CHECKING:
+    from pyscope.findings import ExternalCall
     from pyscope.trace import Trace
 
 __all__ = ["write"]
@@ -148,20 +149,26 @@ def _statements(trace: Trace) -> Iterable[dict[str, Any]]:
 
 
 def _external(trace: Trace) -> Iterable[dict[str, Any]]:
-    pid = trace.processes[0].pid if trace.processes else 0
     for number, call in enumerate(external.find(trace)):
-        scope = trace.scopes.get(call.scope)
         yield from _spans(
             "external",
             f"external {number}",
             f"{call.service} {call.operation} {call.peer}".strip(),
-            trace.processes[scope.process].pid if scope is not None else pid,
+            trace.processes[_process(trace, call)].pid,
             _us(trace, call.start_ns),
             _us(trace, call.start_ns + call.duration_ns),
             outcome=call.outcome,
             retries=call.retries,
             request=str(call.scope),
         )
+
+
+def _process(trace: Trace, call: ExternalCall) -> int:
+    """The index of the process that made a call to another service; the first one's where nothing tells."""
+    scope = trace.scopes.get(call.scope)
+    if scope is not None:
+        return scope.process
+    return trace.threads[int(trace.calls["thread"][call.call])].process if call.call >= 0 else 0
 
 
 def _counters(trace: Trace) -> Iterable[dict[str, Any]]:

@@ -102,7 +102,7 @@ class Desk:
         try:
             trace = snapshot.trace()
             found = findings.find(trace)
-            message = findings.message(trace, found=found)
+            message = findings.message(trace, len(found), found=found)
             self._found = FindingsOfWindow(message, findings.by_scope(found), losses.message(trace))
         except Exception:
             if not self._failed:

@@ -46,6 +46,7 @@ class Following:
         self._meter = Meter()
         self._changes: deque[dict[str, Any]] = deque(maxlen=_MOST_CHANGES)
         self._findings: Message = {"type": "findings", "at_ms": 0.0, "total": 0, "findings": []}
+        self._found: set[str] = set()  # ids of all findings, of which the worst are listed
         self._losses: Message = {"type": "losses", "total": 0, "rows": []}
         self._described: dict[str, Any] = {}
         self._sample_due_ns = self._describe_due_ns = 0
@@ -155,10 +156,11 @@ class Following:
                 first = min(before["time_ms"], row["time_ms"])
                 row = {**row, "count": max(row["count"], before["count"]), "time_ms": first}
             known[row["id"]] = row
-        rows = sorted(known.values(), key=lambda row: _SEVERITIES.index(row["severity"]))
-        findings: Message = {**found.message, "total": len(rows), "findings": rows[:_MOST_FINDINGS]}
+        self._found.update(known)
+        rows = sorted(known.values(), key=lambda row: _SEVERITIES.index(row["severity"]))[:_MOST_FINDINGS]
+        findings: Message = {**found.message, "total": len(self._found), "findings": rows}
         messages: list[Message] = []
-        if findings["findings"] != self._findings["findings"]:
+        if (findings["total"], rows) != (self._findings["total"], self._findings["findings"]):
             messages.append(findings)
         if found.losses["rows"] != self._losses["rows"]:
             messages.append(found.losses)

@@ -14,6 +14,7 @@ from recorded import Recorded
 import pyscope
 from pyscope.codec import preferred
 from pyscope.events.supervision import CHILD
+from pyscope.live.desk import Desk
 from pyscope.live.following import Following
 from pyscope.live.kept_events import KeptEvents
 from pyscope.live.source import FileSource
@@ -178,6 +179,27 @@ def test_a_worker_s_jobs_count_as_a_service_s_requests_do(tmp_path: Path) -> Non
             following.step(time.time_ns())
             told = {message["type"]: message for message in following.state(time.time_ns())}
             time.sleep(0.05)
+    following.close()
+
+
+def test_all_findings_are_counted_of_which_the_worst_are_listed(tmp_path: Path) -> None:
+    desk = Desk(1.0)
+    with Recorded(tmp_path) as program:
+        following = followed(
+            tmp_path / "run.pyscope",
+            program,
+            "[child('child_terminated', 'worker', f'Error{number}') for number in range(230)]",
+        )
+        for _ in range(2):  # found again they are the same
+            desk.find(following.snapshot, time.time_ns())
+            end = time.monotonic() + 60
+            while (found := desk.taken()) is None:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+            following.found(found)
+        told = {message["type"]: message for message in following.state(time.time_ns())}["findings"]
+    assert (told["total"], len(told["findings"])) == (230, 200)
+    desk.close()
     following.close()
 
 

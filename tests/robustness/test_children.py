@@ -361,3 +361,29 @@ def test_a_killed_child_is_a_finding_at_the_call_that_it_was_in(programs: Progra
     assert finding.where is not None
     assert finding.where.function == "deadly"
     assert "memory" in finding.change
+
+
+def test_the_part_of_a_child_that_left_after_the_stop_goes_with_the_recording_that_is_replaced(
+    programs: Programs,
+) -> None:
+    again = """
+        import os, pyscope
+        def work(): pass
+        r, w = os.pipe()
+        began, begun = os.pipe()
+        with pyscope.record("run.pyscope", modules=["__main__"]):
+            pid = os.fork()
+            if pid == 0:
+                work()
+                os.write(begun, b"x")
+                os.read(r, 1)
+                os._exit(0)
+            os.read(began, 1)
+        os.write(w, b"x")
+        os.waitpid(pid, 0)
+    """
+    for _ in range(3):
+        programs.run(again)
+        assert len(list(programs.folder.glob("run.pyscope.*.part"))) == 1
+    assert len(programs.left_behind()) == 2  # the last child's part and ring
+    assert len(pyscope.load(programs.folder / "run.pyscope").processes) == 2

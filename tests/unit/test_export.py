@@ -120,6 +120,28 @@ def test_requests_statements_and_calls_to_services_are_spans_with_an_end(
 # --- speedscope ------------------------------------------------------------------------------------
 
 
+def test_what_a_child_asks_of_other_services_is_in_its_own_row(tmp_path: Path) -> None:
+    program = """
+import http.server, os
+import pyscope, urllib3
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+def ask(): urllib3.PoolManager().request("HEAD", f"http://127.0.0.1:{server.server_port}/", retries=False)
+with pyscope.record("run.pyscope", modules=["__main__"], probes=["http"]):
+    child = os.fork()
+    if not child:
+        ask()
+        pyscope.stop()
+        os._exit(0)
+    server.handle_request()
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    trace = pyscope.load(tmp_path / "run.pyscope")
+    events = json.loads(export.write(trace, "chrome").read_text())["traceEvents"]
+    [begin] = [event for event in events if event["ph"] == "b" and event["cat"] == "external"]
+    assert begin["pid"] == trace.processes[1].pid
+
+
 def test_speedscope_opens_and_closes_every_frame_in_order(trace: Trace, tmp_path: Path) -> None:
     told = json.loads(export.write(trace, "speedscope", tmp_path / "s.json").read_text("utf-8"))
     frames = [frame["name"] for frame in told["shared"]["frames"]]
@@ -239,6 +261,27 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(trace: Trace, tmp_pat
         export.write(broken, "csv", tmp_path / "calls.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["calls.csv"]
     assert (tmp_path / "calls.csv").read_text() == "before"
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_the_command_says_where_the_file_does_not_tell_what_is_missing(
+    form: str, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.pyscope"
+    cut.write_bytes(recording.read_bytes()[:-64])
+    assert pyscope.load(cut).losses != []
+    cli.main(["export", str(cut), "--to", form, "-o", str(tmp_path / "out")])
+    assert ("misses is not in this file (1 loss)" in capsys.readouterr().err) is (
+        form not in export.SHOWS_LOSSES
+    )
+
+
+def test_into_a_pipe_goes_the_export_alone(recording: Path, trace: Trace, tmp_path: Path) -> None:
+    export.write(trace, "csv", tmp_path / "calls.csv")
+    command = [sys.executable, "-m", "pyscope", "export", recording, "--to", "csv", "-o", "/dev/stdout"]
+    done = subprocess.run(command, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout == (tmp_path / "calls.csv").read_bytes()
 
 
 def test_the_command_says_where_it_wrote_and_how_much(recording: Path, tmp_path: Path) -> None:

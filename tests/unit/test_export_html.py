@@ -288,6 +288,25 @@ def test_a_hostile_report_runs_nothing_of_the_program(tmp_path: Path, watched: W
     assert watched.wrong == []
 
 
+def test_the_views_of_a_report_that_has_nothing_promise_nothing(tmp_path: Path, watched: Watched) -> None:
+    with pyscope.record(tmp_path / "run.pyscope", modules=[__name__]):
+        pass
+    watched.open(export.write(pyscope.load(tmp_path / "run.pyscope"), "html"))
+    for view, text in (
+        ("overview", "Nothing found"),
+        ("requests", "No requests"),
+        ("findings", "Nothing found"),
+        ("supervision", "No events"),
+        ("queries", "No statements"),
+        ("external", "No external calls"),
+        ("states", "No state changes"),
+    ):
+        watched.page.evaluate(f"location.hash = '#/{view}'")
+        watched.page.locator("main").get_by_text(text, exact=True).first.wait_for(timeout=60_000)
+        assert "appear" not in watched.page.locator("main").inner_text()
+    assert watched.wrong == []
+
+
 def test_the_command_writes_the_page(
     trace: Trace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -303,7 +322,8 @@ def test_the_command_writes_the_page(
     page = Elements(target.read_text("utf-8"))
     assert page.title.strip() == "run.pyscope – PyScope"
     assert embedded(page)["hello"]["source"]["name"] == "run.pyscope"
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["report", trace.path, "--html", str(target), "--json"])
-    assert ended.value.code == 2
-    assert "leave out --json" in capsys.readouterr().err
+    for other in (["--json"], ["--limit", "10"]):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["report", trace.path, "--html", str(target), *other])
+        assert ended.value.code == 2
+        assert "leave out --json, --sort, --function and --limit" in capsys.readouterr().err

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyscope import blocks, parts
+from pyscope import blocks, parts, record
 from pyscope import codec as codecs
 from pyscope.errors import (
     CorruptRecording,
@@ -188,6 +188,13 @@ class TestWhole:
 
 
 class TestRefusals:
+    def test_a_recording_without_a_file_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYSCOPE_DISABLE", "1")
+        with record("run.pyscope") as recording:
+            pass
+        with pytest.raises(RecordingNotFound, match="PYSCOPE_DISABLE"):
+            load(recording.path)
+
     def test_a_missing_file_is_said_to_be_missing(self, tmp_path: Path) -> None:
         with pytest.raises(RecordingNotFound, match="there is no recording at"):
             load(tmp_path / "none")

@@ -17,7 +17,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, rela
 import pyscope
 from pyscope import emitter, recorder, runtime
 from pyscope.analysis import external
-from pyscope.errors import ConfigError, RecorderError
+from pyscope.errors import AlreadyRecording, ConfigError, RecorderError
 from pyscope.monitoring import Kind
 
 
@@ -153,6 +153,38 @@ def test_a_recording_goes_into_a_file_where_one_is_named(tmp_path: Path) -> None
     assert "outer" in names()
     runtime.stop_tracing()
     assert [call.function for call in pyscope.load(tmp_path / "run").find(function="outer")] == ["outer"]
+
+
+def test_a_file_that_is_named_too_late_is_refused_and_what_was_monitored_goes_on(tmp_path: Path) -> None:
+    runtime.start_performance_monitoring()
+    with pytest.raises(RecorderError, match=r"kept in memory: stop what is being monitored"):
+        runtime.start_tracing(modules=[__name__], path=tmp_path / "late.pyscope")
+    assert runtime.get_traces() == []
+    assert runtime.is_recording()
+    runtime.stop_all()
+    path = tmp_path / "run.pyscope"
+    for _ in range(2):  # the same file is no other
+        runtime.start_tracing(modules=[__name__], path=path)
+        runtime.start_performance_monitoring()
+    outer(1, 2)
+    assert "outer" in names()
+    runtime.stop_all()
+    assert len(pyscope.load(path).find(function="outer")) == 1
+
+
+def test_a_recording_that_was_ended_from_elsewhere_is_told_and_the_next_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime.start_tracing(modules=[__name__])
+    with pytest.raises(AlreadyRecording, match=r"in memory: end it with runtime.stop_all\(\)"):
+        pyscope.start()
+    pyscope.stop()
+    with pytest.raises(RecorderError, match="ended from elsewhere"):
+        runtime.get_traces()
+    runtime.start_tracing(modules=[__name__])
+    assert "could not be read: the recording was ended from elsewhere" in caplog.text
+    outer(1, 2)
+    assert "outer" in names()
 
 
 def test_child_processes_of_a_recording_in_a_file_carry_its_probes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import pyscope
 from pyscope.findings import ExternalCall, PerformanceIssue, StateChange, SupervisorEvent
 from pyscope.rows import Location
 from pyscope.testing import (
@@ -62,6 +63,37 @@ def test_a_failed_assertion_says_what_was_there(check: object, message: str) -> 
     with pytest.raises(AssertionError) as failed:
         check()  # type: ignore[operator]
     assert message in str(failed.value)
+
+
+def test_a_field_that_there_is_not_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(
+        TypeError, match="StateChange has no field 'value'; it has process, attribute, old, new"
+    ):
+        assert_state_transition([CHANGE], "task_completed", value="assigned")
+    with pytest.raises(TypeError, match="ExternalCall has no field 'retry'"):
+        assert_timeout_captured([CALL], "smtp", retry=3)
+
+
+def test_a_run_of_pytest_is_recorded_also_where_warnings_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text("def test_one():\n    assert True\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pyscope",
+        "run",
+        "--modules",
+        "test_shop",
+        "-o",
+        "run.pyscope",
+        "-m",
+        "pytest",
+    ]
+    done = subprocess.run(
+        [*command, "-q", "-W", "error", "-p", "no:cacheprovider", "test_shop.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(pyscope.load(tmp_path / "run.pyscope").find(function="test_one")) == 1
 
 
 def test_the_fixture_traces_and_undoes_everything(tmp_path: Path) -> None:

@@ -76,6 +76,17 @@ def test_parents_and_children_lead_to_one_another(trace: Trace) -> None:
     assert list(opened.children()) == []
 
 
+def test_rows_are_counted_from_the_end_too_and_one_that_is_not_there_is_told(trace: Trace) -> None:
+    count = len(trace.calls)
+    for row in range(count):
+        assert trace.call(row - count).index == row
+        assert list(trace.call(row - count).children()) == list(trace.call(row).children())
+    assert trace.call(trace.calls["duration_ns"].argmax()).duration_ns == trace.calls["duration_ns"].max()
+    for row in (count, -count - 1):
+        with pytest.raises(IndexError, match=f"the trace has {count} calls"):
+            trace.call(row)
+
+
 @pytest.mark.parametrize(
     ("module", "function", "count"),
     [

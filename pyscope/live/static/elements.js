@@ -54,7 +54,6 @@
     </code>`;
   });
 
-  /** What is not listed of a recording that has ended. */
   /** What a list leaves out: of a recording that has ended the number is known, of a living one that it is full. */
   function ofAll(kept, total, limit) {
     if (total > kept) return `, of ${format.count(total)} in the recording`;
@@ -66,6 +65,12 @@
 
   function Empty({ title, children }) {
     return html`<div class="empty"><p class="empty-title">${title}</p><p>${children}</p></div>`;
+  }
+
+  /** What stands for a list that nothing has come into; into that of a recording that has ended nothing will. */
+  function NothingYet({ title, yet = "", ended = "The recording holds none.", children }) {
+    const [whole] = PyScope.useStore("whole");
+    return whole ? html`<${Empty} title=${title}>${ended}<//>` : html`<${Empty} title=${`${title}${yet}`}>${children}<//>`;
   }
 
   function Panel({ title, aside, children, kind = "" }) {
@@ -194,7 +199,7 @@
   }
 
   Object.assign(PyScope, {
-    html, memo, useSeldom, Location, Stack, Statement, ofAll, Since, Empty, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
+    html, memo, useSeldom, Location, Stack, Statement, ofAll, Since, Empty, NothingYet, Panel, Badge, PartsBar, PartsLegend, PARTS, partLabel, partsText, Search, Choice, useAnswer,
   });
   PyScope.views ??= {};
 })();

@@ -1,7 +1,7 @@
 // Calls to other services: every attempt and every wait between two of them, drawn on the call's own time line.
 "use strict";
 (() => {
-  const { html, memo, format, router, store, Rows, Search, Choice, Badge, Location, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, store, Rows, Search, Choice, Badge, Location, Empty, NothingYet, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const TONES = { succeeded: "good", failed: "error", timed_out: "error", cancelled: "warning", open: "info" };
   const tone = (outcome) => TONES[outcome] ?? "plain";
@@ -91,7 +91,9 @@
       <${Rows} kind=${isNarrow ? "external narrow" : "external"} label="External calls" question=${JSON.stringify(parameters)} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells} selected=${id}
         columns=${isNarrow ? ["Service", "Outcome", "Duration", "Attempts"] : ["Time", "Service", "Peer", "Outcome", "Retries", "Duration", "Attempts"]}
         rowClass=${(one) => (SHOWN.failed(one) ? "failed" : "")} onOpen=${open}
-        empty=${html`<${Empty} title=${calls.length ? "No call fits" : "No external calls yet"}>${calls.length ? "Change the search or the filter." : "HTTP, SMTP, Redis and storage calls appear here with each of their attempts."}<//>`} />
+        empty=${calls.length
+          ? html`<${Empty} title="No call fits">Change the search or the filter.<//>`
+          : html`<${NothingYet} title="No external calls" yet=" yet">HTTP, SMTP, Redis and storage calls appear here with each of their attempts.<//>`} />
     </div>`;
   }
 

@@ -1,7 +1,7 @@
 // The findings: what, where, why, what to change, and the evidence on demand.
 "use strict";
 (() => {
-  const { html, memo, format, router, store, Location, Badge, Empty, Search, Choice, Evidence, useStore, useRoute } = PyScope;
+  const { html, memo, format, router, store, Location, Badge, Empty, NothingYet, Search, Choice, Evidence, useStore, useRoute } = PyScope;
   const { useEffect, useRef } = preactHooks;
 
   const SEVERITY = { error: "Error", warning: "Warning", info: "Note" };
@@ -61,7 +61,7 @@
       ${shown.length === 0 &&
       (findings.length
         ? html`<${Empty} title="No finding fits">Change the search or the filter.<//>`
-        : html`<${Empty} title="Nothing found so far">N+1 queries, races, crashes, timeouts, slow calls and overloads appear here as they happen${store.read("hello")?.source.mode === "flight" ? ", from the seconds that the flight recorder holds" : ""}.<//>`)}
+        : html`<${NothingYet} title="Nothing found" yet=" so far" ended="The recording shows no N+1 queries, races, crashes, timeouts, slow calls or overloads.">N+1 queries, races, crashes, timeouts, slow calls and overloads appear here as they happen${store.read("hello")?.source.mode === "flight" ? ", from the seconds that the flight recorder holds" : ""}.<//>`)}
     </div>`;
   }
 

@@ -1,7 +1,7 @@
 // How the service is doing: its figures now, their course, what was found and what was slow.
 "use strict";
 (() => {
-  const { html, format, router, Chart, WHOLE, Panel, Empty, PartsBar, PartsLegend, Badge, Location, useStore } = PyScope;
+  const { html, format, router, Chart, WHOLE, Panel, NothingYet, PartsBar, PartsLegend, Badge, Location, useStore } = PyScope;
   const SLOWEST = 8;
   const RECENT_FINDINGS = 6;
 
@@ -64,7 +64,7 @@
     const shown = findings.findings.slice(0, RECENT_FINDINGS);
     return html`<${Panel} title="Findings" aside=${html`<a href="#/findings">all ${format.count(findings.total)}</a>`}>
       ${shown.length === 0
-        ? html`<${Empty} title="Nothing found so far">N+1 queries, races, crashes, timeouts and slow calls appear here as they happen.<//>`
+        ? html`<${NothingYet} title="Nothing found" yet=" so far" ended="The recording shows no N+1 queries, races, crashes, timeouts, slow calls or overloads.">N+1 queries, races, crashes, timeouts and slow calls appear here as they happen.<//>`
         : html`<ul class="brief">
             ${shown.map(
               (one) => html`<li key=${one.id}>
@@ -83,7 +83,7 @@
       .slice(0, SLOWEST);
     return html`<${Panel} title="Slowest requests" aside=${html`<${PartsLegend} />`}>
       ${slow.length === 0
-        ? html`<${Empty} title="No requests yet">Requests and actor messages appear here when the service handles one.<//>`
+        ? html`<${NothingYet} title="No requests" yet=" yet">Requests and actor messages appear here when the service handles one.<//>`
         : html`<ul class="brief slowest">
             ${slow.map(
               (one) => html`<li key=${one.id}>

@@ -1,7 +1,7 @@
 // SQL statements by the time they took, with the findings that concern them above.
 "use strict";
 (() => {
-  const { html, format, router, Rows, Search, Choice, Statement, Location, Badge, Since, Empty, useStore, useRoute, useAnswer, useNarrow } = PyScope;
+  const { html, format, router, Rows, Search, Choice, Statement, Location, Badge, Since, Empty, NothingYet, useStore, useRoute, useAnswer, useNarrow } = PyScope;
 
   const CONCERNED = 12;
   const ORDERS = { total: "total_ms", count: "count", mean: "mean_ms", max: "max_ms" };
@@ -51,7 +51,7 @@
       <${Rows} kind=${isNarrow ? "queries narrow" : "queries"} label="SQL statements" question=${JSON.stringify(parameters)} rows=${rows} height=${isNarrow ? 58 : 30}
         idOf=${(one) => `${one.statement}\n${one.call_site?.file}:${one.call_site?.line}`} cells=${cells}
         columns=${isNarrow ? ["Statement", "Count", "Total", "Called from"] : ["Statement", "Count", "Total", "Mean", "Longest", "Requests", "Called from"]}
-        empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : html`<${Empty} title="No statements">${all.length ? "None fits the search." : "SQL that SQLAlchemy executes appears here."}<//>`} />
+        empty=${loading ? html`<p class="loading" role="status">Loading…</p>` : all.length ? html`<${Empty} title="No statements">None fits the search.<//>` : html`<${NothingYet} title="No statements">SQL that SQLAlchemy and Django's ORM execute appears here.<//>`} />
     </div>`;
   }
 

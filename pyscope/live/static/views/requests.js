@@ -1,7 +1,7 @@
 // The list of requests, messages, reports and tasks: newest first, searched and filtered. One of them opens its waterfall.
 "use strict";
 (() => {
-  const { html, format, router, store, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, ofAll, useStore, useRoute, useNarrow } = PyScope;
+  const { html, format, router, store, Rows, Search, Choice, PartsBar, PartsLegend, Badge, Empty, NothingYet, ofAll, useStore, useRoute, useNarrow } = PyScope;
 
   const failed = (one) => one.outcome === "raised" || one.status >= 500;
   const SHOWN = {
@@ -87,7 +87,7 @@
         onOpen=${(one) => router.go("requests", one.id)}
         empty=${filtered
           ? html`<${Empty} title="No request fits">Change the search or the filters.<//>`
-          : html`<${Empty} title="No requests yet">Requests and actor messages appear here within a moment of the service handling them.<//>`} />
+          : html`<${NothingYet} title="No requests" yet=" yet">Requests and actor messages appear here within a moment of the service handling them.<//>`} />
     </div>`;
   }
 

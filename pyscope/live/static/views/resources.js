@@ -1,7 +1,7 @@
 // Memory, CPU, mailboxes and events over time, and the processes one by one.
 "use strict";
 (() => {
-  const { html, format, Chart, BINARY, HUNDREDTHS, WHOLE, Panel, Empty, useStore } = PyScope;
+  const { html, format, Chart, BINARY, HUNDREDTHS, WHOLE, Panel, NothingYet, useStore } = PyScope;
   const { useMemo } = preactHooks;
 
   const COLOURS = ["python", "external", "sql", "lock", "accent", "scope", "bad", "warn"];
@@ -43,7 +43,7 @@
     const [names, isCut] = fullest(metrics);
     const series = useMemo(() => mailboxLines(names), [names.join("\n")]);
     const sample = metrics.at(-1);
-    if (!sample) return html`<${Empty} title="No samples yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
+    if (!sample) return html`<${NothingYet} title="No samples" yet=" yet">Memory, CPU and mailbox lengths appear here once the service is watched.<//>`;
     return html`<div class="resources">
       <div class="charts">
         <${Chart} title="Memory" series=${MEMORY} samples=${metrics} summary=${whole} show=${format.bytes} incrs=${BINARY} />

@@ -1,7 +1,7 @@
 // State changes: lanes of the objects that changed last on a time line, and the list of changes as diffs.
 "use strict";
 (() => {
-  const { html, memo, format, router, store, Rows, Search, Location, Empty, ofAll, useSeldom, useStore, useRoute, useNarrow } = PyScope;
+  const { html, memo, format, router, store, Rows, Search, Location, Empty, NothingYet, ofAll, useSeldom, useStore, useRoute, useNarrow } = PyScope;
   const { useMemo } = preactHooks;
 
   const LANES = 8;
@@ -88,7 +88,9 @@
       </div>
       <${Rows} kind=${isNarrow ? "states narrow" : "states"} label="State changes" question=${q} rows=${rows} idOf=${(one) => one.id} height=${isNarrow ? 58 : 30} cells=${cells}
         columns=${isNarrow ? ["Object", "Change", "Time", "By"] : ["Time", "Object", "Attribute", "From → to", "Transition", "By", "Thread", "Where"]}
-        empty=${html`<${Empty} title=${changes.length ? "No change fits" : "No state changes yet"}>${changes.length ? "Change the search." : "Attributes of watched objects and actors appear here when they change."}<//>`} />
+        empty=${changes.length
+          ? html`<${Empty} title="No change fits">Change the search.<//>`
+          : html`<${NothingYet} title="No state changes" yet=" yet">Attributes of watched objects and actors appear here when they change.<//>`} />
     </div>`;
   }
 

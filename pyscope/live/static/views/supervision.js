@@ -1,7 +1,7 @@
 // Who supervises whom, what state each child is in, how often it was restarted, and what happened when.
 "use strict";
 (() => {
-  const { html, memo, format, Badge, Empty, Panel, Stack, useStore } = PyScope;
+  const { html, memo, format, Badge, NothingYet, Panel, Stack, useStore } = PyScope;
   const { useState } = preactHooks;
 
   const TONES = { running: "good", terminated: "warning", shutdown: "plain", failed: "error" };
@@ -69,12 +69,12 @@
       <${Panel} title="Tree" aside=${html`<span class="tally">${format.count(counts.all)} in all, ${format.count(counts.failed)} failed, ${format.plural(counts.restarts, "restart")}</span>`}>
         ${tree.length
           ? html`<ul class="tree" role="tree" aria-label="Supervision tree" tabindex="0">${tree.map((node, index) => html`<${Node} key=${`${node.name} ${node.pid}`} node=${node} level=${1} place=${index + 1} of=${tree.length} />`)}</ul>`
-          : html`<${Empty} title="No supervised processes">Supervisors and their children appear here once the traced program starts one.<//>`}
+          : html`<${NothingYet} title="No supervised processes">Supervisors and their children appear here once the traced program starts one.<//>`}
       <//>
       <${Panel} title="Events" aside=${html`${isCut && html`<span class="tally">the last ${format.count(shown.length)} of ${format.count(only ? chosen.length : Math.max(events.length, totals.supervision ?? 0))}</span>`} <button type="button" aria-pressed=${only ? "true" : "false"} onClick=${() => setOnly(only ? "" : "failures")}>Only failures</button>`}>
         ${shown.length
           ? html`<ol class="events" aria-label="Supervision events" tabindex="0">${shown.map((event) => html`<${Event} key=${`${event.time_ms} ${event.kind} ${event.child}`} event=${event} />`)}</ol>`
-          : html`<${Empty} title="No events">Starts, crashes and restarts of children appear here.<//>`}
+          : html`<${NothingYet} title="No events">Starts, crashes and restarts of children appear here.<//>`}
       <//>
     </div>`;
   }
