@@ -23,6 +23,7 @@ from word_streams import (
 )
 
 from pyscope.fallback import codec as twin
+from pyscope.fallback.pairing import MISSING_PAGES
 from pyscope.format import ContextKind, Kind, LossReason
 from pyscope.trace import OUTCOMES
 
@@ -265,7 +266,7 @@ class TestLosses:
         stream.page().add(Kind.RETURN, 2, at=20).add(Kind.CALL, 3, at=30)
         stream.page().add(Kind.RETURN, 3, at=40).add(Kind.RETURN, 1, at=50)
         result = pair(codec, [stream], drop=[(0, 1)])
-        assert [loss[:4] for loss in result["losses"]] == [(twin.MISSING_PAGES, 0, 0, 1)]
+        assert [loss[:4] for loss in result["losses"]] == [(MISSING_PAGES, 0, 0, 1)]
         assert [OUTCOMES[row["outcome"]] for row in rows(result)] == ["returned", "cut"]
         assert result["orphan_exits"].tolist() == [1]
 
