@@ -194,12 +194,15 @@ PyObject* asyncio_task(ThreadRing* ring) {
   return nullptr;
 }
 
+// By the thread's dict: a missing attribute would be an exception each time.
 PyObject* trio_task() {
   ErrorGuard error;
-  static PyObject* name = PyUnicode_InternFromString("task");
-  PyObject* task = name ? PyObject_GetAttr(hook.trio_run, name) : nullptr;
+  static PyObject* const attributes = PyUnicode_InternFromString("__dict__");
+  static PyObject* const name = PyUnicode_InternFromString("task");
+  PyObject* here = attributes && name ? PyObject_GetAttr(hook.trio_run, attributes) : nullptr;
+  PyObject* task = here && PyDict_CheckExact(here) ? PyDict_GetItemWithError(here, name) : nullptr;
   if (!task) PyErr_Clear();  // none runs
-  Py_XDECREF(task);  // trio holds it meanwhile
+  Py_XDECREF(here);  // the thread's state holds it, and trio the task
   return task;
 }
 

@@ -170,7 +170,7 @@ def start(*, str backend, str ring_path, size_t ring_bytes, file_path, str parts
         hook.active = True
         if greenlet_module is None:
             note_greenlet()
-        note_trio()
+        note_trio_that_runs()
         open_thread_ring_here()
         install(backend, everything, c_calls, c_calls and backend != "setprofile")
         backend_in_use = backend

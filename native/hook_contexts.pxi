@@ -148,8 +148,19 @@ cdef void find_asyncio() noexcept:
         fault()
 
 
+cdef void note_trio_that_runs() noexcept:
+    """trio runs in the thread that starts a recording. (Elsewhere it is noted as its next task runs. Many programs have
+    it imported, by httpcore for one, and never run it.)"""
+    try:
+        library = sys.modules.get("trio._core._run")
+        if library is not None and hasattr(library.GLOBAL_RUN_CONTEXT, "task"):
+            note_trio()
+    except BaseException:
+        fault()
+
+
 cdef void note_trio() noexcept:
-    """trio runs, or may: from now on its current task is looked at as well."""
+    """trio runs: from now on its current task is looked at as well."""
     global trio_task_type
     if hook.trio_run != NULL:
         return
