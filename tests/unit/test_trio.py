@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -15,6 +17,7 @@ from pyscope.trace import Trace
 
 trio = pytest.importorskip("trio")
 
+ROOT = Path(__file__).parents[2]
 BACKENDS = [choice.name for choice in backend_report() if choice.available]
 
 
@@ -93,3 +96,36 @@ def test_a_call_that_blocks_the_loop_is_found(tmp_path: Path) -> None:
         trio.run(blocks)
     findings = pyscope.diagnose(pyscope.load(tmp_path / "run.pyscope"))
     assert any("block blocks the event loop" in finding.what for finding in findings)
+
+
+NEVER_RUN = """
+import asyncio, sys
+import trio._core._run
+import pyscope
+
+class Asked:
+    times = 0
+    def __getattribute__(self, name):
+        Asked.times += 1
+        return object.__getattribute__(self, name)
+
+trio._core._run.GLOBAL_RUN_CONTEXT = Asked()
+
+async def work():
+    await asyncio.sleep(0)
+
+async def main():
+    await asyncio.gather(*(work() for _ in range(100)))
+
+with pyscope.record(sys.argv[1], modules=["*"], backend=sys.argv[2], ring_mb=4):
+    asyncio.run(main())
+print(Asked.times)
+"""
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "python"])
+def test_trio_that_is_imported_and_never_run_is_asked_once(tmp_path: Path, backend: str) -> None:
+    """It is, for one by httpcore; in most threads it has no task, and to be told so takes an exception."""
+    command = [sys.executable, "-c", NEVER_RUN, str(tmp_path / "run.pyscope"), backend]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True).stdout
+    assert int(told) <= 1
