@@ -131,7 +131,7 @@ class _Request(Entered):  # type: ignore[misc]
     __slots__ = ("_app", "_around", "_receive", "_root", "_scope", "_send", "_work")
 
     def __init__(self, app: App, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        self._app = app
+        self._app: App | None = app
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -151,7 +151,9 @@ class _Request(Entered):  # type: ignore[misc]
             send = self.answer
         except Exception:
             fault("asgi")
-        awaitable: Any = self._app(scope, self._receive, send)
+        app: Any = self._app
+        self._app = None  # an object less while it runs
+        awaitable: Any = app(scope, self._receive, send)
         return awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
 
     def answer(self, message: Any) -> Awaitable[None]:
