@@ -210,7 +210,10 @@ def _traced(code: types.CodeType, backend: str, modules: list[str], folder: Path
     deadline = time.monotonic() + 5  # a thread of the program's may still be on its way out
     while threading.active_count() > before["threads alive"] and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert _interpreter() == before
+    after = _interpreter()
+    # Threads of an earlier test may end: trio keeps some for ten seconds.
+    assert after.pop("threads alive") <= before.pop("threads alive")
+    assert after == before
     assert said == untraced[0]
     assert recording.figures["faults"] == 0, recording.figures
     del kept
