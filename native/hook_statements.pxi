@@ -206,10 +206,9 @@ cdef class Statements:
         cdef KnownFields known
         cdef TransactionFields transaction
         connection = context.root_connection
-        found = (<dict>self.connections).get(PyLong_FromVoidPtr(<void*>connection))
-        if found is None or not refers_to((<ConnectionFields?>found).of, connection):
-            found = self.probe.opened(connection)
-        record = <ConnectionFields?>found
+        record = record_of(self.connections, connection)
+        if record is None:
+            record = <ConnectionFields?>self.probe.opened(connection)
         compiled = context.compiled
         entry = self.compiled.get(PyLong_FromVoidPtr(<void*>compiled))
         if entry is not None and refers_to((<tuple>entry)[0], compiled):
@@ -311,6 +310,14 @@ cdef class Statements:
         if type(parameters) is tuple and len(<tuple>parameters) == 1 and type((<tuple>parameters)[0]) is int:
             return hash((self.salt, statement, 1, (<tuple>parameters)[0])) or 1
         return self.fingerprint(statement, parameters)
+
+
+cdef ConnectionFields record_of(connections, connection):
+    """What is known of a connection; None where that is of another, which had its address, or nothing is."""
+    found = (<dict>connections).get(PyLong_FromVoidPtr(<void*>connection))
+    if found is None or not refers_to((<ConnectionFields?>found).of, connection):
+        return None
+    return <ConnectionFields>found
 
 
 cdef bint refers_to(reference, target):

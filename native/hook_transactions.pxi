@@ -64,15 +64,16 @@ cdef class Transactions:
 
         return end
 
-    cdef ConnectionFields record_of(self, connection):
-        found = (<dict>self.connections).get(PyLong_FromVoidPtr(<void*>connection))
-        if found is not None and refers_to((<ConnectionFields?>found).of, connection):
-            return <ConnectionFields>found
+    cdef ConnectionFields met(self, connection):
+        """What is known of a connection, from now on if it is new."""
+        cdef ConnectionFields record = record_of(self.connections, connection)
+        if record is not None:
+            return record
         dialect = connection.dialect
         known = self.databases.get(PyLong_FromVoidPtr(<void*>dialect))
         if known is None or not refers_to((<tuple?>known)[0], dialect):
             return <ConnectionFields?>self.probe.opened(connection)
-        cdef ConnectionFields record = ConnectionFields.__new__(ConnectionFields)
+        record = ConnectionFields.__new__(ConnectionFields)
         record.of = new_weak_reference(connection, NULL)
         record.number = new_number()
         record.database = (<tuple>known)[1]
@@ -81,7 +82,7 @@ cdef class Transactions:
         return record
 
     cdef int tell_begin(self, connection) except -1:
-        cdef ConnectionFields record = self.record_of(connection)
+        cdef ConnectionFields record = self.met(connection)
         options = connection.get_execution_options()
         if isinstance(options, dict):  # SQLAlchemy's immutabledict is one
             isolation = (<dict>options).get("isolation_level")
@@ -99,7 +100,7 @@ cdef class Transactions:
         return self.tell_step(transaction, self.begin)
 
     cdef int tell_end(self, connection, int step) except -1:
-        cdef ConnectionFields record = self.record_of(connection)
+        cdef ConnectionFields record = self.met(connection)
         found = record.transaction
         record.transaction = None
         if step == self.rollback and found is None and record.committing is not None:

@@ -65,7 +65,7 @@ def _begun(request: Any) -> Work | None:
 def _leave(work: Work, steps: Any, request: Any, result: Any, error: BaseException | None) -> None:
     try:
         working.set(None)
-        work.cpu_ns = steps.cpu_ns + sum(work.spent or ())
+        work.add_up(steps.cpu_ns)
         work.route = _route(request)
         if result is not None:
             status = result[0].status

@@ -175,14 +175,10 @@ class _Request(Entered):  # type: ignore[misc]
         work, scope = self._work, self._scope
         if work is None:
             return
-        work.cpu_ns = self.cpu_ns
         try:
+            work.add_up(self.cpu_ns)
             if working.get() is work:
                 working.set(self._around)
-            if work.spent:
-                work.cpu_ns += sum(work.spent)
-            if not work.known:
-                work.cpu_ns = -1
             work.route = _route(scope, self._root)
             if isinstance(error, Exception) and not work.status and scope["type"] == "http":
                 work.status = 500  # what the server will answer

@@ -72,6 +72,10 @@ class Work(Scope):
         except Exception:
             fault("asgi")
 
+    def add_up(self, cpu_ns: int) -> None:
+        """Its CPU time: that of its own steps, and of what it did elsewhere; -1 where that is not known."""
+        self.cpu_ns = cpu_ns + sum(self.spent or ()) if self.known else -1
+
     def account(self) -> list[int]:
         """Where to append CPU time, from any thread."""
         if self.spent is None:

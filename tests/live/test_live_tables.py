@@ -27,13 +27,18 @@ def of_call(row: dict[str, Any]) -> tuple[object, ...]:
     return *(row[name] for name in names), attempts
 
 
-def followed(path: Path, program: Recorded, *expressions: str) -> Following:
-    """Has things done one after another, and looks at random moments between and meanwhile."""
+def begun(path: Path, program: Recorded) -> Following:
+    """A recording that begins, and who follows it."""
     program.record(path)
     source = FileSource(path)
     located = source.locate()
     assert located is not None
-    following = Following(source, located, preferred())
+    return Following(source, located, preferred())
+
+
+def followed(path: Path, program: Recorded, *expressions: str) -> Following:
+    """Has things done one after another, and looks at random moments between and meanwhile."""
+    following = begun(path, program)
     for expression in expressions:
         program.tell(f"threading.Thread(target=lambda: {expression}).start()")
         for _ in range(random.randint(1, 6)):
@@ -134,11 +139,7 @@ def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_e
 ) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:
-        program.record(path)
-        source = FileSource(path)
-        located = source.locate()
-        assert located is not None
-        following = Following(source, located, preferred())
+        following = begun(path, program)
 
         def step_until(known: Callable[[list[dict[str, Any]]], bool]) -> list[dict[str, Any]]:
             end = time.monotonic() + 60
@@ -166,11 +167,7 @@ def test_a_request_that_takes_longer_than_two_thousand_others_is_kept_until_it_e
 def test_a_worker_s_jobs_count_as_a_service_s_requests_do(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:
-        program.record(path)
-        source = FileSource(path)
-        located = source.locate()
-        assert located is not None
-        following = Following(source, located, preferred())
+        following = begun(path, program)
         end = time.monotonic() + 60
         told: dict[str, Any] = {}
         while not any(sample["throughput"] for sample in told.get("metrics", {}).get("samples", [])):
@@ -206,11 +203,7 @@ def test_all_findings_are_counted_of_which_the_worst_are_listed(tmp_path: Path) 
 def test_a_request_of_a_child_that_is_killed_does_not_last(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:
-        program.record(path)
-        source = FileSource(path)
-        located = source.locate()
-        assert located is not None
-        following = Following(source, located, preferred())
+        following = begun(path, program)
         program.tell(
             "(lambda pid: pid or (Scope('request', 'GET /dies').enter(), time.sleep(0.1), os.kill(os.getpid(), 9)))"
             "(os.fork())"
@@ -235,11 +228,7 @@ def test_a_request_of_a_child_that_is_killed_does_not_last(tmp_path: Path) -> No
 def test_of_children_that_are_gone_no_names_are_kept_and_new_ones_are_followed(tmp_path: Path) -> None:
     path = tmp_path / "run.pyscope"
     with Recorded(tmp_path) as program:
-        program.record(path)
-        source = FileSource(path)
-        located = source.locate()
-        assert located is not None
-        following = Following(source, located, preferred())
+        following = begun(path, program)
 
         def step_until(count: int) -> None:
             end = time.monotonic() + 60

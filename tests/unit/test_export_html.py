@@ -116,26 +116,36 @@ def test_data_that_would_be_too_large_leaves_waterfalls_out(trace: Trace) -> Non
     assert html.data(trace, 0)["waterfalls"] == {}
 
 
+def moments(writer: RecordingWriter, count: int) -> Iterator[tuple[int, int, WrittenPage]]:
+    """Numbers from 1 on, each with its ticks and a page with room for its events; in the end the file is whole."""
+    base = writer.clock()[0]
+    page = WrittenPage(base)
+
+    def write() -> None:
+        writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
+
+    for number in range(1, count + 1):
+        at = base + 100 * number
+        if not page.room(100):
+            write()
+            page = WrittenPage(at)
+        yield number, at, page
+    write()
+    writer.close()
+
+
 def many_requests(path: Path) -> None:
     """More requests, functions and statements than a page can hold."""
     from pyscope.events.scope import SCOPE_BEGIN, SCOPE_END
 
     writer = RecordingWriter(path)
-    base = writer.clock()[0]
     kind, name, ended = (writer.string(text) for text in ("request", "GET /" + "x" * 290, "returned"))
     codes = [writer.code("shop" * 70, f"f{at}" + "y" * 290, "shop.py" * 40, at) for at in range(2000)]
-    page = WrittenPage(base)
-    for number in range(1, 6001):
-        if not page.room(100):
-            writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
-            page = WrittenPage(base + 100 * number)
-        at = base + 100 * number
+    for number, at, page in moments(writer, 6000):
         page.probe(at, SCOPE_BEGIN.kind, number, [number, 0, kind, name], [])
         page.event(at + 1, Kind.CALL, codes[number % 2000])
         page.event(at + 50 + number % 40, Kind.RETURN, codes[number % 2000])
         page.probe(at + 95, SCOPE_END.kind, number, [number, 90, 50, 200, name, ended, 0], [])
-    writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
-    writer.close()
 
 
 def test_the_requests_that_findings_lead_to_are_told_before_others(trace: Trace) -> None:
@@ -252,20 +262,12 @@ def many_changes(path: Path) -> None:
     from pyscope.events.supervision import CHILD
 
     writer = RecordingWriter(path)
-    base = writer.clock()[0]
     owner, attribute = (writer.string(text) for text in ("Task", "title"))
     kind, above, child = (writer.string(text) for text in ("child_started", "shop", "seller"))
-    page = WrittenPage(base)
-    for number in range(1, 1501):
-        if not page.room(100):
-            writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
-            page = WrittenPage(base + 100 * number)
-        at = base + 100 * number
+    for number, at, page in moments(writer, 1500):
         change = [number, 0, 0, ValueKind.LITERAL, ValueKind.TEXT, owner, attribute, 0, 0]
         page.probe(at, STATE_CHANGE.kind, 0, change, ["", "None", "tea"])
         page.probe(at + 10, CHILD.kind, 0, [0, number, kind, above, child, 0], [""])
-    writer.chunk(0, page.words, base_ticks=page.base_ticks, name="MainThread", os_tid=1)
-    writer.close()
 
 
 def test_a_report_says_how_many_changes_and_events_of_supervision_it_leaves_out(
