@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 import threading
 import time
@@ -450,20 +451,28 @@ def test_rows_of_ended_transactions_are_forgotten_while_another_stays_open(tmp_p
 
 
 def test_what_is_known_of_connections_that_are_gone_is_bounded(engine: Engine, tmp_path: Path) -> None:
+    def asks(connection: Connection) -> Connection:
+        connection.execute(text("SELECT 1"))
+        return connection
+
     with watching(tmp_path, "sqlalchemy") as watch:
         known = watch.probe("sqlalchemy")._connections
         with engine.connect() as first:
-            first.execute(text("SELECT 1"))
-            for _ in range(300):
-                with engine.connect() as connection, engine.connect() as another:  # at other addresses
-                    connection.execute(text("SELECT 2"))
-                    another.execute(text("SELECT 3"))
-                kept = [connection, another]  # until the next two are made
-            assert len(known) <= known.most <= 64
-            first.execute(text("SELECT 1"))
-        assert len(kept) == 2
+            asks(first)
+            for _ in range(3):
+                crowd = [asks(engine.connect()) for _ in range(200)]
+                assert len(known) > 200
+                for connection in crowd:
+                    connection.close()
+                del connection, crowd
+                gc.collect()
+            few = [asks(engine.connect()) for _ in range(100)]
+            assert len(known) <= known.most <= 512
+            for connection in few:
+                connection.close()
+            asks(first)
     numbers = [row.connection for row in statements(watch.trace)]
-    assert len(set(numbers)) == 601  # one that is made at the address of another is not taken for it
+    assert len(set(numbers)) == 701  # one that is made at the address of another is not taken for it
     assert numbers[0] == numbers[-1]
 
 
