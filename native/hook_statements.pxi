@@ -8,12 +8,14 @@ cdef class ConnectionFields:
     cdef public object of, transaction, committing, dialect
     cdef public int64_t number, database
     cdef public int savepoints
+    cdef public bint counts_selected
 
     def __init__(self, of, int64_t number, int64_t database, dialect):
         self.of = of
         self.number = number
         self.database = database
         self.dialect = dialect
+        self.counts_selected = dialect != "sqlite"
 
 
 cdef list no_loads = []
@@ -128,7 +130,7 @@ def loaded(StatementsFields statements):
     return note
 
 
-def identity_number(uint64_t salt, uint64_t class_address, key):
+cpdef int64_t identity_number(uint64_t salt, uint64_t class_address, key) except? -1:
     """A salted hash of an instance whose key is one integer, never 0."""
     return <int64_t>mixed_in(mixed_in(mixed_in(0, salt), class_address), <uint64_t>whole(key)) or 1
 
@@ -145,6 +147,7 @@ cdef class Statements:
     cdef set sending
     cdef tuple asked
     cdef object salt
+    cdef uint64_t salt_number
     cdef uint16_t kind
     cdef int select, other, eager, most_looks
 
@@ -162,6 +165,7 @@ cdef class Statements:
         self.purpose = purpose
         self.identity = identity
         self.salt = salt
+        self.salt_number = salt
         self.asked = asked
         self.kind = kind
         self.select = select
@@ -219,9 +223,11 @@ cdef class Statements:
             self.probe.started(record, connection)
         transaction = <TransactionFields?>record.transaction
         cdef LoadsFields loads = self.statements.loads()
-        rows = cursor.rowcount
-        if type(rows) is not int:
-            rows = -1
+        rows = -1
+        if known.operation != self.select or record.counts_selected:
+            rows = cursor.rowcount
+            if type(rows) is not int:
+                rows = -1
         cdef int64_t number = new_number()
         relationship = parent_statement = None
         cdef int load = 0
@@ -302,7 +308,7 @@ cdef class Statements:
         if type(key) is tuple and type((<tuple>key)[1]) is tuple and len(<tuple>(<tuple>key)[1]) == 1:
             value = (<tuple>(<tuple>key)[1])[0]
             if type(value) is int:
-                return identity_number(<uint64_t>self.salt, <uint64_t><PyObject*>(<tuple>key)[0], value)
+                return identity_number(self.salt_number, <uint64_t><PyObject*>(<tuple>key)[0], value)
         return self.identity(state)
 
     cdef int64_t fingerprint_of(self, statement, parameters) except? -1:

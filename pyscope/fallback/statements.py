@@ -25,16 +25,18 @@ _NO_LOADS: list[Any] = []
 
 class ConnectionFields:
     """What is known of one checked-out connection: a weak reference to it, its number, a hash by which the connections
-    of one database are known, the dialect's name, the transaction that it is in, the one that it commits, and how many
-    savepoints it has made."""
+    of one database are known, the dialect's name, the transaction that it is in, the one that it commits, how many
+    savepoints it has made, and whether its driver says how many rows a SELECT gave (SQLite's never does, and two
+    functions of Python stand before the number)."""
 
-    __slots__ = ("committing", "database", "dialect", "number", "of", "savepoints", "transaction")
+    __slots__ = ("committing", "counts_selected", "database", "dialect", "number", "of", "savepoints", "transaction")
 
     def __init__(self, of: Callable[[], Any], number: int, database: int, dialect: str) -> None:
         self.of = of
         self.number = number
         self.database = database
         self.dialect = dialect
+        self.counts_selected = dialect != "sqlite"
         self.transaction: Any = None
         self.committing: Any = None
         self.savepoints = 0

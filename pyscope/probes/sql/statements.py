@@ -131,10 +131,12 @@ class Statements(StatementsFields):
                 transaction = probe.started(record, connection)
             loads = self.here.loads
             number = emitter.next_id()
-            rows = cursor.rowcount
-            if type(rows) is not int:
-                rows = -1
             operation = known.operation
+            rows = -1
+            if operation != _SELECT or record.counts_selected:
+                rows = cursor.rowcount
+                if type(rows) is not int:
+                    rows = -1
             load, relationship, parent, parent_statement = OF_PROGRAM
             arguments = 0
             if operation == _SELECT:
