@@ -77,11 +77,9 @@ def _calls(trace: Trace, lane: Lane) -> Iterator[bytes]:
     """What calls of one function have in common is made once: a recording has millions of them."""
     heads: dict[int, bytes] = {}
     contexts: dict[int, bytes] = {0: b""}
-    columns = (
-        trace.calls[name][lane.rows].tolist() for name in ("function", "context", "outcome", "exception")
-    )
     begin = trace.start_ns
-    for (row, start, end), number, where, outcome, exception in zip(lane.spans(trace), *columns, strict=True):
+    wanted = "function", "context", "outcome", "exception"
+    for row, start, end, number, where, outcome, exception in lane.spans(trace, *wanted):
         head = heads.get(number)
         if head is None:
             head = heads[number] = _head(trace, number, lane)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane", "Span", "lanes"]
 
-Span = tuple[int, int, int]
-"""Row in `Trace.calls`, start and end in nanoseconds of Unix time."""
+Span = tuple[int, ...]
+"""Row in `Trace.calls`, start and end in nanoseconds of Unix time, and what else was asked for."""
+
+_BATCH = 50_000  # rows whose numbers are objects of Python at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +34,24 @@ class Lane:
     pid: int
     rows: NDArray[np.intp]
 
-    def spans(self, trace: Trace) -> Iterator[Span]:
-        """The calls, each within the one around it: what outlives its caller, as generators do, ends with it."""
-        calls = trace.calls
-        starts = calls["start_ns"][self.rows]
-        ends = starts + calls["duration_ns"][self.rows]
+    def spans(self, trace: Trace, *names: str) -> Iterator[Span]:
+        """The calls, with their values in the columns of these names, each within the one around it: what outlives its
+        caller, as generators do, ends with it."""
         around: list[int] = []
-        for row, start, end in zip(self.rows.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        for row, start, end, *others in self._values(trace, names):
             while around and around[-1] <= start:
                 around.pop()
             end = min(end, around[-1]) if around else end
             around.append(end)
-            yield row, start, end
+            yield row, start, end, *others
+
+    def _values(self, trace: Trace, names: tuple[str, ...]) -> Iterator[tuple[int, ...]]:
+        calls = trace.calls
+        for at in range(0, len(self.rows), _BATCH):
+            rows = self.rows[at : at + _BATCH]
+            starts = calls["start_ns"][rows]
+            columns = [rows, starts, starts + calls["duration_ns"][rows], *(calls[name][rows] for name in names)]
+            yield from zip(*(column.tolist() for column in columns), strict=True)
 
 
 def lanes(trace: Trace) -> list[Lane]:

@@ -69,9 +69,8 @@ def _profile(trace: Trace, lane: Lane, name: str, file: IO[bytes]) -> None:
 
 def _events(trace: Trace, lane: Lane) -> Iterator[tuple[bytes, int, int]]:
     begin = trace.start_ns
-    frames = trace.calls["function"][lane.rows].tolist()
     around: list[tuple[int, int]] = []  # end, frame
-    for (_, start, end), opened in zip(lane.spans(trace), frames, strict=True):
+    for _, start, end, opened in lane.spans(trace, "function"):
         while around and around[-1][0] <= start:
             until, frame = around.pop()
             yield b"C", frame, until - begin

@@ -6,7 +6,8 @@ import csv
 import json
 import subprocess
 import sys
-from collections import Counter
+import tracemalloc
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,28 @@ def test_in_a_lane_calls_only_nest(interleaved: Trace, outlived: Trace, trace: T
                 assert not around or around[-1][0] <= start <= end <= around[-1][1]
                 around.append((start, end))
         assert sorted(rows) == list(range(len(one.calls)))
+
+
+def test_a_long_lane_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tick() -> None:
+        pass
+
+    with pyscope.record(tmp_path / "long.pyscope", modules=[__name__]):
+        for _ in range(300_000):
+            tick()
+    trace = pyscope.load(tmp_path / "long.pyscope")
+    [lane] = lanes(trace)
+    tracemalloc.start()
+    try:
+        deque(lane.spans(trace, "function", "outcome"), maxlen=0)
+        used = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert used < 20e6  # all at once they take more than twice as much
+
+    whole = [*lane.spans(trace, "function")]
+    monkeypatch.setattr("pyscope.export.lanes._BATCH", 777)
+    assert [*lane.spans(trace, "function")] == whole
 
 
 def test_tasks_share_lanes_where_they_do_not_overlap(interleaved: Trace) -> None:
