@@ -220,7 +220,8 @@ bool Saver::save_table() {
   while (saving.test_and_set(std::memory_order_acquire))
     sched_yield();  // no longer than a copy of half the table takes
   const uint64_t used = header.table_used.load(std::memory_order_acquire);
-  const uint64_t saved = header.table_saved.load(std::memory_order_acquire);
+  uint64_t saved = header.table_saved.load(std::memory_order_acquire);
+  if (saved > used) saved = 0;  // its process was killed as it began the table anew
   const bool written = used <= saved || file_.append(BlockType::Table, ring_.table() + saved, used - saved);
   if (written && used > saved) header.table_saved.store(used, std::memory_order_release);
   saving.clear(std::memory_order_release);

@@ -176,7 +176,8 @@ void RingFile::begin_table_anew() {
   const uint64_t used = header_->table_used.load(std::memory_order_relaxed);
   const uint64_t saved = header_->table_saved.load(std::memory_order_relaxed);
   const uint64_t waiting = used - saved;
-  if (waiting <= saved) {
+  // A kill may come after any store here: after the first, fewer bytes are used than saved, which never is otherwise.
+  if (waiting < saved) {
     auto* const begin = const_cast<uint8_t*>(table());
     std::memcpy(begin, begin + saved, waiting);
     header_->table_used.store(waiting, std::memory_order_release);

@@ -210,6 +210,23 @@ void a_table_that_was_written_for_the_most_part_has_room() {
   ring.unlink();
 }
 
+void names_of_a_process_that_was_killed_as_it_began_the_table_anew_are_saved() {
+  RingFile ring(options("killed.ring", 256 << 10, false));
+  const std::string path = folder() + "/killed.pyscope";
+  RecordingFile file(path, ring.header().info, "{}");
+  for (uint32_t id = 1; id <= 5; ++id) {
+    const CodeRecord record = code_record(id);
+    CHECK(ring.append_record(&record, sizeof(record)));
+  }
+  ring.header().table_saved.store(ring.header().table_used.load() + 64);  // `saved` would have been stored next
+  Saver saver(ring, file);
+  CHECK(saver.save_table());
+  CHECK(saver.save_table());  // once
+  CHECK(read_back(path).codes.size() == 5);
+  CHECK(ring.header().table_saved.load() == ring.header().table_used.load());
+  ring.unlink();
+}
+
 void names_reach_the_file_whole_while_the_table_begins_anew() {
   RingFile ring(options("busy.ring", 256 << 10, false));
   const std::string path = folder() + "/busy.pyscope";
@@ -307,6 +324,7 @@ int main() {
   every_event_of_every_thread_reaches_the_file_in_order();
   what_finds_no_page_is_counted_and_placed();
   a_table_that_was_written_for_the_most_part_has_room();
+  names_of_a_process_that_was_killed_as_it_began_the_table_anew_are_saved();
   names_reach_the_file_whole_while_the_table_begins_anew();
   flight_mode_keeps_the_latest_and_a_dump_does_not_stop_producers();
   a_time_too_far_from_the_base_gets_a_new_base();
