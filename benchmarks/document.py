@@ -28,7 +28,8 @@ How to read them:
 - Each ratio compares blocks of the same work that ran in one process, in random order, a round at a time.
   The brackets hold the 95 % bootstrap interval of the median, over processes and over the rounds in each.
 - A block begins with six pairs of requests that do not count: to start a recorder fills its ring, and with it the
-  processor's caches, which a service that is recorded for hours does not feel.
+  processor's caches, which a service that is recorded for hours does not feel. A full garbage collection follows them:
+  what the start has allocated would bring the program's own next one, a tenth of a second, forward into the block.
 - The untraced blocks run in a process that was recorded before. What a recorder leaves behind shows in no ratio but
   in the rows "stopped after a recording", of time and of instructions.
 - The control is the untraced work against itself, measured in the same rounds. Where it reaches as far as
