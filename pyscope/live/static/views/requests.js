@@ -43,8 +43,11 @@
     return html`<${Badge} tone=${one.outcome === "raised" ? "error" : "warning"} title=${one.error}>${one.error || one.outcome}<//>`;
   }
 
+  /** Where it is not the path itself, which stands in the name. */
+  const routeOf = (one) => one.route && one.route !== one.name && !one.name.endsWith(` ${one.route}`);
+
   function name(one) {
-    return html`<a href=${router.link("requests", one.id)} data-open title=${one.route && one.route !== one.name ? `${one.name} (${one.route})` : one.name}>${one.name}</a>
+    return html`<a href=${router.link("requests", one.id)} data-open title=${one.name}>${one.name}${routeOf(one) && html` <small>${one.route}</small>`}</a>
       ${one.kind !== "request" && html`<span class="kind">${one.kind}</span>`}`;
   }
 
