@@ -30,7 +30,7 @@ of_requests = False
 
 _headers: tuple[str, ...] = ()
 _body = False
-_patches = Patches()
+_patches: Patches | None = None
 
 
 def allow(wanted: Iterable[str]) -> None:
@@ -49,10 +49,12 @@ def allow(wanted: Iterable[str]) -> None:
 
 def forbid() -> None:
     """From now on none."""
-    global of_requests, _headers, _body
+    global of_requests, _headers, _body, _patches
     of_requests, _headers, _body = False, (), False
-    on_import.cancel(_patches)
-    _patches.undo()
+    patches, _patches = _patches, None
+    if patches is not None:
+        on_import.cancel(patches)
+        patches.undo()
 
 
 def _emit(identity: int, what: str, text: str) -> None:
