@@ -105,6 +105,12 @@ class _RunCommand(click.Command):
     metavar="NAME",
     help="Watch more than calls: auto, or sqlalchemy, http, redis, …; may be repeated. 'none' is calls only.",
 )
+@click.option(
+    "--values",
+    multiple=True,
+    metavar="NAME",
+    help="Let probes record values: sql_parameters, request_header:NAME, request_body; may be repeated.",
+)
 @click.option("--no-children", is_flag=True, help="Do not record child processes.")
 @click.option(
     "-o", "--output", metavar="FILE", help=f"The recording; NAME-PID{EXTENSION} in this folder if not given."
@@ -116,6 +122,7 @@ def run(
     modules: tuple[str, ...],
     exclude: tuple[str, ...],
     probes: tuple[str, ...],
+    values: tuple[str, ...],
     no_children: bool,
     output: str | None,
     program: tuple[str, ...],
@@ -135,6 +142,8 @@ def run(
         given["exclude"] = _split(exclude)
     if probes:
         given["probes"] = [name for name in _split(probes) if name != "none"]
+    if values:
+        given["values"] = _split(values)
     if output is not None:
         given["path"] = output
     if no_children:

@@ -51,6 +51,7 @@ class Settings:
     ring_dir: str | None = None  # folder of the ring; None: tmpfs where it fits
     children: bool = True  # record child processes too
     probes: tuple[str, ...] = ()  # what is watched beside calls
+    values: tuple[str, ...] = ()  # which of the program's values probes may record
     # for each setting that is not a default: where its value came from
     sources: Mapping[str, str] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
@@ -318,6 +319,18 @@ def _probes(value: object) -> tuple[str, ...]:
     return names
 
 
+_VALUE = re.compile(r"sql_parameters|request_body|request_header:[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def _values(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    items = tuple(value) if isinstance(value, Iterable) else (None,)
+    if all(isinstance(item, str) and _VALUE.fullmatch(item) for item in items):
+        return items
+    raise _Refused("must be some of sql_parameters, request_body and request_header:NAME, in a list")
+
+
 _CHECKS: dict[str, Callable[[object], object]] = {
     "path": _path,
     "modules": _globs,
@@ -333,4 +346,5 @@ _CHECKS: dict[str, Callable[[object], object]] = {
     "ring_dir": _path,
     "children": _switch,
     "probes": _probes,
+    "values": _values,
 }

@@ -28,6 +28,7 @@ from pyscope import (
     selection,
 )
 from pyscope.errors import AlreadyRecording, NotRecording, RecorderError
+from pyscope.probes import values
 from pyscope.warning import warn
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ def start(path: str | os.PathLike[str] | None = None, **arguments: Any) -> Recor
     `backend`, "auto", "monitoring", "frame", "setprofile" or "python". `ring_mb`, MiB of memory a process.
     `budget`, such as "3%": with C calls, they are recorded in windows that keep within it. `children`, whether child
     processes record too. `probes`, what is watched beside calls: names of `pyscope.probes.names()`, or "auto" for all
-    that need nothing to be named.
+    that need nothing to be named. `values`, which of the program's values they may record: "sql_parameters",
+    "request_header:NAME", "request_body".
 
     An existing recording at `path` is replaced; any other file is not. With PYSCOPE_DISABLE=1 nothing is
     recorded, and the handle returned is inert.
@@ -254,6 +256,7 @@ def _begin_alone(
     selection.library_prefixes()
     atexit.register(_stop_at_exit)
     children.watch_forks()
+    values.allow(settings.values)
     recording.probes = probes.acquire(settings.probes)
     if settings.children:
         children.follow(recording)
@@ -268,6 +271,7 @@ def _begin_alone(
         children.leave(recording)
         atexit.unregister(_stop_at_exit)
         probes.release(recording.probes)
+        values.forbid()
         raise
     finally:
         for fd in held:
@@ -303,6 +307,7 @@ def _stop_alone(recording: Recording) -> None:
         return
     recording.active = False
     probes.release(recording.probes)
+    values.forbid()
     emitter.disconnect()
     children.leave(recording)
     problems = ending.end(recording)
@@ -347,6 +352,7 @@ def forget_in_forked_child() -> Recording | None:
     recording.governor = None  # its thread is the parent's
     emitter.disconnect()
     probes.release(recording.probes)
+    values.forbid()
     atexit.unregister(_stop_at_exit)
     if recording.backend == "python":
         from pyscope.fallback import hook

@@ -13,6 +13,7 @@ from types import CoroutineType, ModuleType
 from typing import Any, ClassVar
 
 from pyscope import emitter
+from pyscope.probes import values
 from pyscope.probes.addresses import operation, template
 from pyscope.probes.asgi_elsewhere import Work, as_coroutine_function, working
 from pyscope.probes.clients import ClientProbe, fault
@@ -139,7 +140,7 @@ class _Request(Entered):  # type: ignore[misc]
 
     def enter(self) -> Any:
         """Begins, and calls the application. Returns the coroutine, or one that awaits what is none."""
-        scope, send = self._scope, self._send
+        scope, receive, send = self._scope, self._receive, self._send
         try:
             self._root = scope.get("root_path", "")
             work = Work(_name(scope))
@@ -148,12 +149,14 @@ class _Request(Entered):  # type: ignore[misc]
             self._around = working.get()  # of a request that asks another application of the process
             working.set(work)
             scope[_MARK] = work.id
+            if values.of_requests:
+                receive = values.of_asgi(work.id, scope, receive)
             send = self.answer
         except Exception:
             fault("asgi")
         app: Any = self._app
         self._app = None  # an object less while it runs
-        awaitable: Any = app(scope, self._receive, send)
+        awaitable: Any = app(scope, receive, send)
         return awaitable if type(awaitable) is CoroutineType else _awaiting(awaitable)
 
     def answer(self, message: Any) -> Awaitable[None]:

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any, ClassVar, TypeAlias
 
 from pyscope import emitter
+from pyscope.probes import values
 from pyscope.probes.addresses import operation
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
@@ -105,6 +106,8 @@ def _handle(
         return app(environ, start_response)
     request = Scope("request", _name(environ)).enter()
     environ[_MARK] = request.id
+    if values.of_requests:
+        values.of_wsgi(request.id, environ)
 
     def leave(error: BaseException | None = None) -> None:
         if isinstance(error, Exception) and not request.status:

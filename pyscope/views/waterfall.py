@@ -21,6 +21,7 @@ from pyscope.events.sync import LOCK, LOCK_MADE, LockStep
 from pyscope.findings import ExternalCall
 from pyscope.rows import OUTCOMES, Location
 from pyscope.scopes import ScopeRow
+from pyscope.views.recorded_values import RecordedValues
 from pyscope.views.requests import Requests
 from pyscope.views.values import NAME, TEXT, ms, place, text
 
@@ -79,6 +80,7 @@ class Waterfalls:
         self._requests = Requests(trace, findings, self._placement)
         self._calls_of = ScopeCalls(trace, self._placement)
         self._statements = ByScope(trace.probe_events(STATEMENT)["scope"])
+        self._values = RecordedValues(trace)
         locks = trace.probe_events(LOCK)
         waited = (locks["step"] == LockStep.ACQUIRED) & (locks["waited_ns"] >= _SHORTEST_WAIT_NS)
         self._waits = ByScope(np.where(waited, locks["scope"], 0))
@@ -110,7 +112,7 @@ class Waterfalls:
     def _spans(self, scope: ScopeRow, limit: int) -> tuple[list[_Span], int]:
         """The request's own first, and enough of each kind to choose from; and how many others were left out."""
         scopes, left_out = self._scopes(scope)
-        spans = {one.id: _scope_span(one) for one in scopes}
+        spans = {one.id: _scope_span(one, self._values.of_scope(one.id)) for one in scopes}
         for one in scopes[1:]:
             spans[one.id].above = spans[one.parent]
         calls: dict[int, _Span] = {}
@@ -189,14 +191,17 @@ class Waterfalls:
     def _queries(self, rows: NDArray[np.intp], above: _Span, calls: dict[int, _Span]) -> Iterable[_Span]:
         events = self._trace.probe_events(STATEMENT)
         where = _Rows(events, rows)
-        for record, call in zip(events.records(rows), self._placement.calls(where).tolist(), strict=True):
+        calls_of = self._placement.calls(where).tolist()
+        for row, record, call in zip(rows.tolist(), events.records(rows), calls_of, strict=True):
+            parameters = self._values.of_statement(row)
+            is_whole = len(record.statement) <= NAME and not parameters
             yield _Span(
                 "query",
                 " ".join(record.statement.split())[:NAME],
                 record.time_ns - record.duration_ns,
                 record.duration_ns,
                 -1,
-                record.statement if len(record.statement) > NAME else "",
+                "" if is_whole else "\n".join(filter(None, (record.statement, parameters))),
                 "raised" if record.error else "returned",
                 record.error,
                 place(call_site(record.stack)),
@@ -251,7 +256,7 @@ def _columns(trace: Trace, event: Any, number: str, string: str) -> tuple[list[i
     return events[number].tolist(), [strings[at] for at in events[string].tolist()]
 
 
-def _scope_span(scope: ScopeRow) -> _Span:
+def _scope_span(scope: ScopeRow, values: str) -> _Span:
     name = scope.name or scope.kind
     return _Span(
         "scope",
@@ -259,7 +264,7 @@ def _scope_span(scope: ScopeRow) -> _Span:
         scope.start_ns,
         max(0, scope.duration_ns),
         -1,
-        scope.route,
+        "\n".join(filter(None, (scope.route, values))),
         scope.outcome,
         scope.error,
     )

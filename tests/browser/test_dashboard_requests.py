@@ -51,6 +51,24 @@ def test_a_request_that_is_open_lasts_and_is_not_pushed_out_by_those_that_come_a
     expect(page.locator("[data-tally]")).to_have_text("2\u202f000, older ones are not kept")
 
 
+def test_the_list_shows_the_route_where_it_is_not_the_path(page: Page, stage: Stage) -> None:
+    visit(page, "requests")
+    named = [
+        ("GET /orders/{}/tea", "/orders/{order_id}/{what}"),
+        ("GET /orders/{}", "/orders/{order_id}"),
+        ("GET /users/{}", "/users/<int:user>"),
+        ("GET /orders", "/orders"),
+        ("POST /hook", ""),
+    ]
+    requests = [stage.service.request(name=name, route=route) for name, route in named]
+    stage.send({"type": "traces", "at_ms": 0.0, "requests": requests})
+    links = rows(page).locator("a[data-open]")
+    texts = ["POST /hook", "GET /orders", "GET /users/<int:user>", "GET /orders/{order_id}"]
+    texts.append("GET /orders/{}/tea /orders/{order_id}/{what}")
+    for number, text in enumerate(texts):
+        expect(links.nth(number)).to_have_text(text)
+
+
 def test_requests_are_searched_and_filtered_and_the_address_keeps_both(page: Page, stage: Stage) -> None:
     visit(page, "requests")
     odd = [

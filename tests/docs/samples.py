@@ -172,7 +172,8 @@ def _installable(line: str) -> str:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for word in shlex.split(line)[2:]:
         name, _, extras = word.rstrip("]").partition("[")
-        if name in ("pyscope", "."):
+        assert name != "pyscope", f"{line}: on PyPI that is another project"
+        if name == "." or "/pyscope-" in name:
             for extra in filter(None, extras.split(",")):
                 assert project["optional-dependencies"][extra], f"the extra {extra} installs nothing"
     return ""

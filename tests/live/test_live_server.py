@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from recorded import Recorded
 from viewing import TOKEN, Page, served, wait_until
@@ -405,6 +406,23 @@ def test_the_command_prints_one_address_that_opens_the_page_and_ends_at_sigint(t
         _, errors = process.communicate(timeout=60)
         assert "Traceback" not in errors
         assert not errors.strip()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_it_listens_on_loopback_and_elsewhere_only_if_told_with_a_warning(tmp_path: Path, host: str) -> None:
+    path = tmp_path / "run.pyscope"
+    with Recorded(tmp_path) as program:
+        program.record(path)
+        process = run_live(str(path), *(() if host == "127.0.0.1" else ("--host", host)))
+        assert process.stdout is not None
+        assert process.stdout.readline().split()[-1].startswith(f"http://{host}:")
+        bound = {
+            one.laddr.ip for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"
+        }
+        process.send_signal(2)
+        output, _ = process.communicate(timeout=60)
+    assert bound == {host}
+    assert ("can be reached from other machines" in output) is (host == "0.0.0.0")
 
 
 def test_a_token_of_the_environment_is_used_and_not_printed(tmp_path: Path) -> None:

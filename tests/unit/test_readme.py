@@ -59,6 +59,10 @@ def test_the_test_in_the_readme_passes(tmp_path: Path, monkeypatch: pytest.Monke
     assert "1 passed" in run(tmp_path, "-m", "pytest", "-q", "-p", "pyscope.testing", "test_shop.py")
 
 
+def test_it_does_not_send_readers_to_another_project_of_that_name() -> None:
+    assert not re.search(r'pip install ["\']?pyscope', README.read_text(encoding="utf-8"))
+
+
 def test_the_commands_for_ones_own_service_run(tmp_path: Path) -> None:
     text = README.read_text(encoding="utf-8")
     shop(tmp_path)

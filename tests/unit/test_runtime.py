@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,18 @@ def test_calls_are_there_at_once_with_the_contracts_fields() -> None:
     assert dataclasses.is_dataclass(first)
     assert first.duration_ns >= second.duration_ns >= second.self_ns >= 0
     assert first.thread == "MainThread"
+
+
+def test_the_calls_of_several_threads_are_in_order_of_their_start() -> None:
+    runtime.start_tracing(modules=[__name__])
+    with ThreadPoolExecutor(1) as other:
+        for number in range(5):
+            outer(number, 0)
+            other.submit(inner, number).result()
+    calls = [call for call in runtime.get_traces() if call.function in ("outer", "inner")]
+    assert [call.function for call in calls] == ["outer", "inner", "inner"] * 5
+    starts = [call.start_ns for call in calls]
+    assert starts == sorted(starts)
 
 
 def test_what_was_gathered_stays_readable_until_the_next_start() -> None:

@@ -216,6 +216,44 @@ def test_a_hook_that_the_program_sets_meanwhile_stays(tmp_path: Path) -> None:
         threading.excepthook, sys.excepthook = found
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_exception_of_a_thread_is_told_once_where_the_program_s_own_hook_is_set_later(
+    tmp_path: Path,
+) -> None:
+    found = threading.excepthook
+    handed_on: list[type[BaseException]] = []
+    more = threading.Event()
+
+    def die() -> None:
+        raise OSError("gone")
+
+    def outlive() -> None:
+        more.wait(10)
+        die()
+
+    try:
+        with watching(tmp_path, "supervision") as watch:
+            ours = threading.excepthook
+            chained = lambda arguments: ours(arguments)  # noqa: E731
+            replaced = lambda arguments: handed_on.append(arguments.exc_type)  # noqa: E731
+            later = threading.Thread(target=outlive, name="after the end")
+            later.start()
+            for hook, name in ((chained, "chained"), (replaced, "replaced")):
+                threading.excepthook = hook
+                thread = threading.Thread(target=die, name=name)
+                thread.start()
+                thread.join()
+        more.set()
+        later.join()
+    finally:
+        threading.excepthook = found
+    assert [(event.child, event.reason) for event in of(watch, "threading")] == [
+        ("chained", "OSError: gone"),
+        ("replaced", "OSError: gone"),
+    ]
+    assert handed_on == [OSError, OSError]
+
+
 # Tasks
 
 
@@ -482,6 +520,7 @@ def test_removal_puts_everything_back_and_ends_the_thread_while_children_live(tm
         (popen_forkserver.Popen, "poll"),
         (asyncio.BaseEventLoop, "call_exception_handler"),
         (threading, "excepthook"),
+        (threading, "_make_invoke_excepthook"),
         (sys, "excepthook"),
     ]
     found = [vars(owner)[name] for owner, name in places]

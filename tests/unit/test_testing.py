@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,9 @@ CALL = ExternalCall(
 )
 
 
+ANSWERED = dataclasses.replace(CALL, timed_out=False, retries=0, outcome="succeeded")
+
+
 def test_each_assertion_returns_what_it_found() -> None:
     assert assert_state_transition([CHANGE], "task_assigned", process="Task", old="open") is CHANGE
     assert assert_issue_detected([ISSUE], "n_plus_one_query", minimum_queries=50) is ISSUE
@@ -55,7 +59,11 @@ def test_each_assertion_returns_what_it_found() -> None:
             "projects/worker-7: RuntimeError",
         ),
         (lambda: assert_timeout_captured([CALL], "http"), "smtp MAIL 127.0.0.1:25: timed_out, 3 retries"),
+        (lambda: assert_timeout_captured([ANSWERED], "smtp"), "no call to smtp timed out"),
         (lambda: assert_retry_attempts([CALL], "smtp", 2), "had 2 retries"),
+        (lambda: assert_retry_attempts([CALL], "http", 3), "no call to http had 3 retries"),
+        (lambda: assert_issue_detected([ISSUE], "repeated_query"), "n_plus_one_query"),
+        (lambda: assert_event_captured([EVENT], "child_started"), "child_restarted projects/worker-7"),
         (lambda: assert_function_traced([], "shop", "insert", 1), "no calls were captured at all"),
     ],
 )

@@ -88,7 +88,7 @@ class SupervisionProbe(Probe):
 
     def install(self) -> None:
         self._patches = Patches()
-        self._hooks.install()
+        self._hooks.install(self._patches)
         watch_tasks(self._patches, self._tell)
         self._processes.install(self._patches)
 

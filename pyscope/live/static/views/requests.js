@@ -43,8 +43,16 @@
     return html`<${Badge} tone=${one.outcome === "raised" ? "error" : "warning"} title=${one.error}>${one.error || one.outcome}<//>`;
   }
 
+  /** The name with the route in it: in place of the path where that is the same but for the parameters' names. */
+  function titleOf({ name, route }) {
+    if (!route || route === name || name.endsWith(` ${route}`)) return name;
+    const method = name.split(" ", 1)[0];
+    if (name === `${method} ${route.replace(/\{[^{}]*\}|<[^<>]*>/g, "{}")}`) return `${method} ${route}`;
+    return html`${name} <small>${route}</small>`;
+  }
+
   function name(one) {
-    return html`<a href=${router.link("requests", one.id)} data-open title=${one.route && one.route !== one.name ? `${one.name} (${one.route})` : one.name}>${one.name}</a>
+    return html`<a href=${router.link("requests", one.id)} data-open title=${one.name}>${titleOf(one)}</a>
       ${one.kind !== "request" && html`<span class="kind">${one.kind}</span>`}`;
   }
 
