@@ -7,6 +7,7 @@ truth.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 import tempfile
@@ -76,7 +77,9 @@ def one(*, variant: str, calls: int) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table."""
-    calls = int(sys.argv[1]) if len(sys.argv) > 1 else CALLS
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.governor", description=main.__doc__)
+    parser.add_argument("calls", type=int, nargs="?", default=CALLS, help="of the program (%(default)s)")
+    calls = parser.parse_args().calls
     rows: list[dict[str, float]] = []
     found: dict[str, dict[str, Any]] = {}
     for _ in range(ROUNDS):

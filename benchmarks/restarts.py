@@ -6,6 +6,7 @@ backend and the others in turn.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -40,7 +41,9 @@ def cycle(path: str, backend: str) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Prints what has grown; the exit code is 1 if anything has."""
-    times = int(arguments[0]) if arguments else TIMES
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.restarts", description=main.__doc__)
+    parser.add_argument("times", type=int, nargs="?", default=TIMES, help="recordings (%(default)s)")
+    times = parser.parse_args(arguments).times
     names = [c.name for c in backends.backend_report() if c.available and c.name != "python"]
     me = psutil.Process()
     with tempfile.TemporaryDirectory() as folder:

@@ -138,7 +138,7 @@ def backend_report(
             reason = why
         else:
             reason = (
-                f"not needed: {next(c.name for c in report if c.chosen)} captures what was asked at less cost"
+                f"not needed: what was asked for is recorded by {next(c.name for c in report if c.chosen)}"
             )
         report.append(BackendChoice(name, problem is None, chosen, reason))
     return report

@@ -98,6 +98,9 @@ class _RunCommand(click.Command):
 @click.option("--mode", type=click.Choice(MODES), help="flight keeps only the last seconds in memory.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="How to listen; see pyscope doctor.")
 @click.option("--budget", metavar="PERCENT", help="Upper bound on the recorder's own cost, as in 3%.")
+@click.option(
+    "--keep", multiple=True, metavar="GLOB", help="What a budget never quiets; may be repeated, as --modules."
+)
 @click.option("--ring-mb", metavar="N", help="Memory of the recorder in MiB a process (64).")
 @click.option(
     "--probes",
@@ -121,6 +124,7 @@ class _RunCommand(click.Command):
 def run(
     modules: tuple[str, ...],
     exclude: tuple[str, ...],
+    keep: tuple[str, ...],
     probes: tuple[str, ...],
     values: tuple[str, ...],
     no_children: bool,
@@ -140,6 +144,8 @@ def run(
         given["modules"] = _split(modules)
     if exclude:
         given["exclude"] = _split(exclude)
+    if keep:
+        given["keep"] = _split(keep)
     if probes:
         given["probes"] = [name for name in _split(probes) if name != "none"]
     if values:

@@ -50,7 +50,12 @@ class Lane:
         for at in range(0, len(self.rows), _BATCH):
             rows = self.rows[at : at + _BATCH]
             starts = calls["start_ns"][rows]
-            columns = [rows, starts, starts + calls["duration_ns"][rows], *(calls[name][rows] for name in names)]
+            columns = [
+                rows,
+                starts,
+                starts + calls["duration_ns"][rows],
+                *(calls[name][rows] for name in names),
+            ]
             yield from zip(*(column.tolist() for column in columns), strict=True)
 
 

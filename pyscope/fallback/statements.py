@@ -29,7 +29,16 @@ class ConnectionFields:
     savepoints it has made, and whether its driver says how many rows a SELECT gave (SQLite's never does, and two
     functions of Python stand before the number)."""
 
-    __slots__ = ("committing", "counts_selected", "database", "dialect", "number", "of", "savepoints", "transaction")
+    __slots__ = (
+        "committing",
+        "counts_selected",
+        "database",
+        "dialect",
+        "number",
+        "of",
+        "savepoints",
+        "transaction",
+    )
 
     def __init__(self, of: Callable[[], Any], number: int, database: int, dialect: str) -> None:
         self.of = of

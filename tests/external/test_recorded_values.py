@@ -137,7 +137,7 @@ def test_parameters_of_statements_in_tasks_side_by_side_are_each_its_own(record:
     statements = [record.statement for record in trace.probe_events(STATEMENT).records()]
     assert len(statements) == 15
     for row, statement in enumerate(statements):
-        assert found.of_statement(row) == f"-- ({statement.split('.')[0].count('x')})"
+        assert found.of_statement(row) == f"-- ({statement.split('.')[0].count('x')},)"
 
 
 def test_a_wsgi_request_s_input_is_read_as_it_would_be(record: Record) -> None:

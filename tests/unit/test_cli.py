@@ -226,7 +226,13 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("option", "value"),
-        [("--budget", "x"), ("--ring-mb", "0"), ("--probes", "rediss"), ("--modules", "a/b.py")],
+        [
+            ("--budget", "x"),
+            ("--ring-mb", "0"),
+            ("--probes", "rediss"),
+            ("--modules", "a/b.py"),
+            ("--keep", "a/b.py"),
+        ],
     )
     def test_a_bad_value_is_named_as_it_was_given(self, shell: Shell, option: str, value: str) -> None:
         assert f"({option}): must be" in shell("run", option, value, "program.py", code=2).stderr

@@ -145,6 +145,7 @@ def test_transitions_are_named_by_rule(owner: str, attribute: str, new: str | No
         ("a", Status.ASSIGNED, "a", "assigned"),
         (float("nan"), "x", "nan", "x"),
         ((1, "a"), [1], "(1, 'a')", "[1]"),
+        (("a",), (), "('a',)", "()"),
         ({"a": {1}}, b"x", "{'a': {1}}", "b'x'"),
         (deque([1]), set(), "deque([1])", "set()"),
         (object(), Task(), "<object>", "<Task>"),

@@ -147,7 +147,7 @@ def _described(frozen: Frozen) -> str:
     if left_out > 0:
         items.append(f"… {left_out} more")
     opening, closing = "()" if tag == "tuple" else "{}" if tag in ("dict", "set", "frozenset") else "[]"
-    inside = ", ".join(items)
+    inside = f"{items[0]}," if tag == "tuple" and len(items) == 1 else ", ".join(items)
     if tag in ("frozenset", "deque"):
         return f"{tag}({opening}{inside}{closing})"
     return f"{opening}{inside}{closing}" if items or tag != "set" else "set()"

@@ -32,7 +32,7 @@
       <${Tile} label="Memory" value=${format.bytes(sample?.memory_bytes)} detail=${`peak ${format.bytes(sample?.peak_memory_bytes)}`} />
       <${Tile} label="Events" value=${sample ? `${format.rate(sample.events_per_s)}/s` : format.UNKNOWN} detail=${sample ? `${format.rate(sample.calls_per_s)} calls/s` : null} />
       <${Tile} label="Overhead" value=${format.percent(sample?.overhead_percent, 2)} detail=${lost ? `${format.count(lost)} events lost` : losses.length ? "see Losses" : "nothing lost"} tone=${losses.length || lost ? "warn" : ""} />
-      <${Tile} label="Findings" value=${format.count(findings.total)} detail=${severe ? `${format.plural(severe, "error")}` : "no errors"} tone=${severe ? "bad" : ""} />
+      <${Tile} label="Findings" value=${format.count(findings.total)} detail=${severe ? `${format.count(severe)} severe` : "none severe"} tone=${severe ? "bad" : ""} />
     </div>`;
   }
 
