@@ -1,4 +1,4 @@
-"""A TaskFlow server whose variants are switched from here, by commands to `benchmarks.served`."""
+"""A TaskFlow server that is told from here what to do before and after a block, by commands to `benchmarks.served`."""
 
 from __future__ import annotations
 
@@ -12,33 +12,36 @@ from typing import Any, Final, Self
 
 from benchmarks.served import CONTROL_SOCKET
 from benchmarks.workload import ServedWorkload
+from taskflow.process import ServerProcess
 
 ANSWER_SECONDS: Final = 300
+LAUNCHER: Final = (sys.executable, "-m", "benchmarks.served")
 
 
-class ControlledServer:
-    """The server with its `workload`, as a context manager; `on`, `mark` and `off` are `served.Meter`'s.
+class Control:
+    """The commands to a server that runs under `LAUNCHER`, with `environment` over its own; `meet` it once it runs.
+    `on`, `mark` and `off` are `served.Meter`'s.
 
     Raises RuntimeError when a command fails or the server has ended.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._address = str(directory / "control")
-        launcher = (sys.executable, "-m", "benchmarks.served")
-        self.workload = ServedWorkload(directory, launcher, {CONTROL_SOCKET: self._address})
+        address = str(directory / "control")
+        self.environment = {CONTROL_SOCKET: address}
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(address)
+        self._listener.listen(1)
 
-    def __enter__(self) -> Self:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(self._address)
-            listener.listen(1)
-            self.workload.__enter__()
-            self._connection, _ = listener.accept()
+    def meet(self, server: ServerProcess) -> None:
+        """Waits for the server, which has been started."""
+        self._server = server
+        self._connection, _ = self._listener.accept()
+        self._listener.close()
         self._connection.settimeout(ANSWER_SECONDS)
-        return self
 
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """No more commands."""
         self._connection.close()
-        self.workload.__exit__(*exception)
 
     def on(self, name: str) -> None:
         """Turn the variant on in the server."""
@@ -55,14 +58,31 @@ class ControlledServer:
 
     def _command(self, text: str) -> Any:
         self._connection.sendall(text.encode() + b"\n")
-        os.kill(self.workload.server.pid, signal.SIGUSR1)
+        os.kill(self._server.pid, signal.SIGUSR1)
         answer = b""
         while not answer.endswith(b"\n"):
             part = self._connection.recv(4096)
             if not part:
-                raise RuntimeError(f"the server has ended:\n{self.workload.server.log_tail()}")
+                raise RuntimeError(f"the server has ended:\n{self._server.log_tail()}")
             answer += part
         value = json.loads(answer)
         if value and "error" in value:
             raise RuntimeError(f"the server could not {text}: {value['error']}")
         return value
+
+
+class ControlledServer(Control):
+    """The server with its `workload`, as a context manager."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.workload = ServedWorkload(directory, LAUNCHER, self.environment)
+
+    def __enter__(self) -> Self:
+        self.workload.__enter__()
+        self.meet(self.workload.server)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+        self.workload.__exit__(*exception)

@@ -28,6 +28,7 @@ import psutil
 from playwright.sync_api import Page
 from websockets.sync.client import connect
 
+from benchmarks.controlled import LAUNCHER, Control
 from benchmarks.estimator import Interval, interval, run_rounds
 from benchmarks.paced import Paced
 from benchmarks.workload import cpu_seconds
@@ -85,7 +86,7 @@ def main() -> None:
     say(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}")
     with (
         tempfile.TemporaryDirectory() as folder,
-        running_taskflow(Path(folder)) as server,
+        running_taskflow(Path(folder)) as (server, control),
         standing_alone(server.pid) as alone,
         Paced(server.url, options.rate) as load,
     ):
@@ -94,14 +95,15 @@ def main() -> None:
         for name, address in (("stand-alone", alone), ("mounted", mounted)):
             to_message(name, address, load, options.seconds)
             latency(name, address, load, options.seconds)
-        cost(server.pid, alone, mounted, load, options.rounds)
+        cost(server.pid, control, alone, mounted, load, options.rounds)
         memory(server.pid, mounted, load)
         with_viewers(mounted, load, options.seconds)
 
 
 @contextlib.contextmanager
-def running_taskflow(folder: Path) -> Iterator[ServerProcess]:
-    """A recorded TaskFlow with its dashboard."""
+def running_taskflow(folder: Path) -> Iterator[tuple[ServerProcess, Control]]:
+    """A recorded TaskFlow with its dashboard, and how to tell it that a block begins."""
+    control = Control(folder)
     settings = taskflow_settings(folder)
     seed_taskflow(settings)
     environment = {
@@ -110,8 +112,10 @@ def running_taskflow(folder: Path) -> Iterator[ServerProcess]:
         "PYSCOPE_TOKEN": TOKEN,
         "TASKFLOW_FAULTS": "none",
     }
-    with ServerProcess(folder, environment) as server:
-        yield server
+    with ServerProcess(folder, environment | control.environment, LAUNCHER) as server:
+        control.meet(server)
+        yield server, control
+        control.close()
 
 
 @contextlib.contextmanager
@@ -183,13 +187,15 @@ def tell_latency(name: str, page: Page, reached: float) -> None:
     )
 
 
-def cost(pid: int, alone: str, mounted: str, load: Paced, rounds: int) -> None:
-    """CPU time of the service a request, watched over not watched."""
+def cost(pid: int, control: Control, alone: str, mounted: str, load: Paced, rounds: int) -> None:
+    """CPU time of the service a request, watched over not watched. A block begins after a full garbage collection: the
+    program's own, at some time or other, takes a sixth of a block's CPU time."""
 
     def block(address: str | None) -> Callable[[], float]:
         def run() -> float:
             with viewers(address, 1 if address else 0):
                 time.sleep(0.3)
+                control.mark()
                 before = cpu_seconds(pid)
                 load.send(int(COST_SECONDS * load.rate))
                 after = cpu_seconds(pid)
