@@ -96,8 +96,8 @@ def advice(found: Trouble, service: str, failed: bool) -> str:
         )
     if failed and found is Trouble.BROKEN:
         return (
-            "The service is there and answered that it has failed: look for the cause in its own log. Where the call may "
-            "be made twice, try again after a pause, a few times; and have a plan for when that does not help."
+            "The service is there and answered that it has failed: look for the cause in its own log. Where the call "
+            "may be made twice, try again after a pause, a few times; and have a plan for when that does not help."
         )
     if failed:
         return (

@@ -18,7 +18,19 @@ def http(*statuses: int) -> ExternalCall:
     last = attempts[-1].outcome
     here = Location("shop.py", 1, "pay")
     return ExternalCall(
-        "http", "POST /pay", "127.0.0.1:1", attempts, False, len(statuses) - 1, last, 0, 1, "httpx", "", here, ()
+        "http",
+        "POST /pay",
+        "127.0.0.1:1",
+        attempts,
+        False,
+        len(statuses) - 1,
+        last,
+        0,
+        1,
+        "httpx",
+        "",
+        here,
+        (),
     )
 
 
