@@ -17,15 +17,18 @@ _WAITING = (
     "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "XREAD", "XREADGROUP",
 )  # fmt: skip
 """Commands that wait until there is something: a worker that is told to end leaves one unanswered."""
-_FIRST_REFUSAL, _REQUEST_TIMEOUT, _FIRST_ERROR = 400, 408, 500  # HTTP
+_FIRST_REFUSAL, _FIRST_ERROR = 400, 500  # HTTP
+_AWAY = (408, 502, 503, 504)  # a timeout, and what stands before a service that is away says so
 
 
 class Trouble(Enum):
-    """What is wrong with a call: nothing, as far as it can be told; or the service is away or broken, or it answers and
-    refuses what is sent, or somebody else has written in between, or who asked did not wait for the answer."""
+    """What is wrong with a call: nothing, as far as it can be told; or the service is away, or it answers that it has
+    failed, or it refuses what is sent, or somebody else has written in between, or who asked did not wait for the
+    answer."""
 
     NONE = "none"
     AWAY = "away"
+    BROKEN = "broken"
     REFUSED = "refused"
     CONFLICT = "conflict"
     CANCELLED = "cancelled"
@@ -39,7 +42,10 @@ def trouble(call: ExternalCall) -> Trouble:
     found = [kind for kind in (_of(call, attempt) for attempt in failed) if kind is not Trouble.NONE]
     if not found:
         return Trouble.NONE
-    return Trouble.AWAY if call.outcome in WELL and Trouble.AWAY in found else found[-1]
+    for kind in (Trouble.AWAY, Trouble.BROKEN) if call.outcome in WELL else ():
+        if kind in found:
+            return kind
+    return found[-1]
 
 
 def _of(call: ExternalCall, attempt: Attempt) -> Trouble:
@@ -49,8 +55,9 @@ def _of(call: ExternalCall, attempt: Attempt) -> Trouble:
     if attempt.outcome == "cancelled":
         return Trouble.CANCELLED
     if attempt.outcome == "failed" and service == "http":
-        refused = _FIRST_REFUSAL <= attempt.status < _FIRST_ERROR and attempt.status != _REQUEST_TIMEOUT
-        return Trouble.REFUSED if refused else Trouble.AWAY
+        if attempt.status in _AWAY or attempt.status < _FIRST_REFUSAL:
+            return Trouble.AWAY
+        return Trouble.REFUSED if attempt.status < _FIRST_ERROR else Trouble.BROKEN
     if attempt.outcome == "failed" and service == "redis":
         error = attempt.error.partition(":")[0].rpartition(".")[2]
         if error == "NoScriptError":  # the client sends the script then, as in the lock() that it has
@@ -86,6 +93,11 @@ def advice(found: Trouble, service: str, failed: bool) -> str:
         return (
             "The service is there and refused the request: look at what is sent, its address, content and rights, and, "
             "for HTTP 429, at how often."
+        )
+    if failed and found is Trouble.BROKEN:
+        return (
+            "The service is there and answered that it has failed: look for the cause in its own log. Where the call "
+            "may be made twice, try again after a pause, a few times; and have a plan for when that does not help."
         )
     if failed:
         return (

@@ -241,7 +241,7 @@ def _external(found: list[ExternalCall]) -> Iterable[Row]:
             why += f", {'up to ' if len(group) > 1 else ''}{counted(most, 'retry', 'retries')}"
         if errors:
             why += f"; {_shortened('; '.join(errors), 200)}"
-        severity = MENDED if not failed else FAILS if kind is Trouble.AWAY else MAY_FAIL
+        severity = MENDED if not failed else FAILS if kind in (Trouble.AWAY, Trouble.BROKEN) else MAY_FAIL
         row = Ranked(
             "external_call", severity, len(group), what, _known(first.call_site), why,
             advice(kind, first.service, failed), len(group), first.start_ns,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["operation", "peer", "template"]
+__all__ = ["operation", "peer", "plain_route", "template"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "smtp": 25, "smtps": 465}
 _MOST_SEGMENTS = 8
@@ -39,3 +39,51 @@ def peer(host: str, port: int | None, scheme: str = "") -> str:
         host = f"[{host}]"
     port = port or _DEFAULT_PORTS.get(scheme)
     return f"{host}:{port}" if port else host
+
+
+@lru_cache(maxsize=4096)
+def plain_route(route: str) -> str:
+    """A route that is a regular expression, as one would write it without: `^users/(?P<pk>[^/.]+)/$` is `users/<pk>/`,
+    a group without a name `<var>`. Another route stays as it is."""
+    if not ("(?P<" in route or "^" in route or route.endswith("$")):
+        return route
+    return _plain(route)
+
+
+def _plain(expression: str) -> str:
+    parts: list[str] = []
+    at = 0
+    while at < len(expression):
+        character, end = expression[at], at + 1
+        if character == "\\":
+            end += 1
+            character = expression[at + 1 : end]
+            parts.append("" if character.isalnum() else character)
+        elif character in "([":
+            end = _closing(expression, at) + 1
+            parts.append(_group(expression[at + 1 : end - 1]) if character == "(" else "<var>")
+        elif character not in "^$?*+":
+            parts.append(character)
+        at = end
+    return "".join(parts)
+
+
+def _group(inside: str) -> str:
+    if named := re.match(r"\?P<(\w+)>", inside):
+        return f"<{named[1]}>"
+    if inside.startswith("?:"):
+        return _plain(inside[2:])
+    return "" if inside.startswith("?") else "<var>"
+
+
+def _closing(expression: str, at: int) -> int:
+    """Where the bracket or the parenthesis at `at` ends; the end where it does not."""
+    if expression[at] == "[":
+        found = re.compile(r"\[\^?\]?(?:\\.|[^\]\\])*").match(expression, at)
+        return found.end() if found else len(expression)
+    at += 1
+    while at < len(expression) and expression[at] != ")":
+        if expression[at] in "([":
+            at = _closing(expression, at)
+        at += 2 if expression[at : at + 1] == "\\" else 1
+    return at

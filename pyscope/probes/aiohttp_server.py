@@ -28,8 +28,18 @@ class AiohttpServerProbe(ClientProbe):
     }
 
 
+class _Request(Work):
+    """`error`: what its handler raised, which aiohttp answers with a status of 500."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.error: BaseException | None = None
+
+
 def patch(patches: Patches, library: ModuleType) -> None:
-    """Watches RequestHandler._handle_request, which runs in a task of the request's own."""
+    """Watches RequestHandler._handle_request, which runs in a task of the request's own, and its `handle_error`."""
 
     def make(original: Any) -> Any:
         @functools.wraps(original)
@@ -48,12 +58,25 @@ def patch(patches: Patches, library: ModuleType) -> None:
 
         return _handle_request
 
+    def make_handle_error(original: Any) -> Any:
+        @functools.wraps(original)
+        def handle_error(
+            self: Any, request: Any, status: Any = 500, exc: Any = None, *args: Any, **kwargs: Any
+        ) -> Any:
+            work = working.get()
+            if type(work) is _Request and isinstance(exc, BaseException):
+                work.error = exc
+            return original(self, request, status, exc, *args, **kwargs)
+
+        return handle_error
+
     patches.replace(library.RequestHandler, "_handle_request", make)
+    patches.replace(library.RequestHandler, "handle_error", make_handle_error)
 
 
-def _begun(request: Any) -> Work | None:
+def _begun(request: Any) -> _Request | None:
     try:
-        work = Work(_name(request))
+        work = _Request(_name(request))
         work.enter()
         working.set(work)
         return work
@@ -62,7 +85,8 @@ def _begun(request: Any) -> Work | None:
         return None
 
 
-def _leave(work: Work, steps: Any, request: Any, result: Any, error: BaseException | None) -> None:
+def _leave(work: _Request, steps: Any, request: Any, result: Any, error: BaseException | None) -> None:
+    raised, work.error = work.error, None
     try:
         working.set(None)
         work.add_up(steps.cpu_ns)
@@ -72,7 +96,7 @@ def _leave(work: Work, steps: Any, request: Any, result: Any, error: BaseExcepti
             work.status = int(status) if isinstance(status, int) else 0
     except Exception:
         fault("aiohttp_server")
-    work.leave(error)
+    work.leave(raised if error is None else error)
 
 
 def _name(request: Any) -> str:

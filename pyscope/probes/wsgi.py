@@ -8,14 +8,13 @@ is wrapped by hand: `app = pyscope.probes.wsgi.Middleware(app)`; wrapped twice, 
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Any, ClassVar, TypeAlias
 
 from pyscope import emitter
 from pyscope.probes import values
-from pyscope.probes.addresses import operation
+from pyscope.probes.addresses import operation, plain_route
 from pyscope.probes.clients import ClientProbe, fault
 from pyscope.probes.patches import Patches
 from pyscope.probes.scope import Scope
@@ -28,7 +27,6 @@ App: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _MARK = "pyscope.scope"  # in the environ of a request that is being watched
 _ROUTE = "pyscope.route"
-_BEGIN = re.compile(r"/\^")  # each included URLconf may have its own
 
 
 class WSGIProbe(ClientProbe):
@@ -204,9 +202,9 @@ def _keep_route(request: Any, match: Any) -> None:
 
 
 def django_route(match: Any) -> str:
-    """The route of what Django resolved, without the marks of regular expressions for begin and end."""
+    """The route of what Django resolved."""
     route = match.route
-    return _BEGIN.sub("/", f"/{route}").removesuffix("$") if type(route) is str else ""
+    return f"/{plain_route(route).removeprefix('/')}" if type(route) is str else ""
 
 
 def _below(environ: Environ, route: str) -> str:

@@ -175,10 +175,14 @@ def _overload(worst: ResourceIssue) -> dict[str, Any]:
 
 
 def _race(race: Race) -> dict[str, Any]:
+    """Of many accesses the first, and the last, by which it became one."""
+    accesses, half = race.accesses, _MOST_ACCESSES // 2
+    shown = accesses if len(accesses) <= _MOST_ACCESSES else (*accesses[:half], *accesses[-half:])
     return {
         "subject": text(race.subject, NAME),
         "grade": race.grade,
-        "accesses": [_access(access) for access in race.accesses[:_MOST_ACCESSES]],
+        "accesses": [_access(access) for access in shown],
+        "accesses_left_out": len(accesses) - len(shown),
     }
 
 

@@ -240,6 +240,7 @@ class Service:
             "subject": self.called("TaskManager.available"),
             "grade": "observed",
             "accesses": accesses,
+            "accesses_left_out": 4,
         }
         return self._finding("lost_update", "error", "Two threads overwrote TaskManager.available", details)
 

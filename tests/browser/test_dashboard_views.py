@@ -127,6 +127,7 @@ def test_the_accesses_of_a_race_stand_side_by_side_with_their_stacks(page: Page)
     expect(accesses.nth(1)).to_contain_text("task_manager.py:93")
     expect(accesses.nth(1).locator(".stack li")).to_have_count(2)
     expect(accesses.nth(2)).to_contain_text("+740 µs")
+    expect(page.get_by_text("4 accesses in the middle are not shown.")).to_be_visible()
 
 
 def test_the_supervision_tree_shows_states_restarts_and_what_happened(page: Page) -> None:

@@ -116,13 +116,13 @@ async def ask(client: ClientSession, url: str) -> list[tuple[int, str]]:
 def test_a_request_has_its_scope_with_method_route_and_status(scopes: Scopes) -> None:
     answers: list[tuple[int, str]] = []
     found = scopes(lambda: answers.extend(serving(ask)))
-    assert [(row.kind, row.name, row.route, row.status, row.outcome) for row in found] == [
-        ("request", "GET /orders/{}", "/orders/{number}", 200, "returned"),
-        ("request", "GET /denied", "/denied", 403, "returned"),
-        ("request", "GET /nowhere/{}", "", 404, "returned"),
-        ("request", "GET /boom", "/boom", 500, "returned"),
-        ("request", "GET /stream", "/stream", 200, "returned"),
-        ("request", "GET /api/things/{}", "/api/things/{number}", 200, "returned"),
+    assert [(row.kind, row.name, row.route, row.status, row.outcome, row.error) for row in found] == [
+        ("request", "GET /orders/{}", "/orders/{number}", 200, "returned", ""),
+        ("request", "GET /denied", "/denied", 403, "returned", ""),
+        ("request", "GET /nowhere/{}", "", 404, "returned", ""),
+        ("request", "GET /boom", "/boom", 500, "raised", "Boom"),
+        ("request", "GET /stream", "/stream", 200, "returned", ""),
+        ("request", "GET /api/things/{}", "/api/things/{number}", 200, "returned", ""),
     ]
     assert f'"scope": {found[0].id}' in answers[0][1]
     assert answers[4][1] == 2 * str(found[4].id)

@@ -92,6 +92,17 @@ def test_a_race_shows_both_sides() -> None:
     assert findings.by_scope(found) == {7: 1}
 
 
+def test_of_a_race_of_many_accesses_the_first_and_the_last_are_shown_and_the_rest_counted() -> None:
+    place = Location("shop.py", 3, "Till.add")
+    accesses = tuple(Access("write", f"thread {n}", None, n * 1_000_000, place) for n in range(1, 15))
+    race = Race("data_race", "Till.sum", accesses, "observed", "All add.", "Hold a lock.")
+    ranked = Ranked("data_race", CORRUPTS, 1, "data race: Till.sum", place, "All add.", "Lock.", 1, 10**6)
+    [row] = findings.message(EMPTY, found=[(ranked, [race])])["findings"]
+    shown = [one["time_ms"] for one in row["details"]["accesses"]]
+    assert shown == [1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 11.0, 12.0, 13.0, 14.0]
+    assert row["details"]["accesses_left_out"] == 4
+
+
 class _Empty:
     end_ns = 0
 

@@ -41,6 +41,7 @@
           </section>`,
         )}
       </div>
+      ${details.accesses_left_out > 0 && html`<p class="faint">${format.plural(details.accesses_left_out, "access", "accesses")} in the middle ${details.accesses_left_out === 1 ? "is" : "are"} not shown.</p>`}
     </div>`;
   }
 

@@ -1,0 +1,34 @@
+"""Routes that are regular expressions are shown as one would write them without."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyscope.probes.addresses import plain_route
+
+
+@pytest.mark.parametrize(
+    ("route", "plain"),
+    [
+        ("users/<int:pk>/", "users/<int:pk>/"),
+        ("files/(draft)/", "files/(draft)/"),
+        ("^users/(?P<pk>[^/.]+)/$", "users/<pk>/"),
+        (r"^users/(?P<pk>[^/.]+)\.(?P<format>[a-z0-9]+)/?$", "users/<pk>.<format>/"),
+        ("api/^things/(?P<n>[)(]+)/$", "api/things/<n>/"),
+        (r"^(?:page-(?P<page>\d+)/)?$", "page-<page>/"),
+        (r"^a/(\d+)/b\Z", "a/<var>/b"),
+        ("^[]x]/(?P<a>(x|y(z)))/c$", "<var>/<a>/c"),
+        ("^x(?=y)y$", "xy"),
+        ("^$", ""),
+        ("", ""),
+    ],
+)
+def test_what_an_expression_becomes(route: str, plain: str) -> None:
+    assert plain_route(route) == plain
+
+
+@given(st.text("ab/^$()[]\\?P<>:*", max_size=30))
+def test_no_expression_is_too_odd(route: str) -> None:
+    assert isinstance(plain_route(f"^{route}"), str)
