@@ -48,10 +48,9 @@ def test_memory_that_came_and_went_between_two_samples_is_in_the_peak(tmp_path: 
     np.ones(200 * MB, np.uint8)  # an earlier peak that is not to count
     gc.collect()
     with watching(tmp_path, "resources") as watch:
-        watch.probe("resources").interval = 60.0
-        until(lambda: samples(watch) >= 0, "the start")
-        block = np.ones(64 * MB, np.uint8)
-        del block
+        with watch.probe("resources")._sampling:  # so that no sample falls between
+            block = np.ones(64 * MB, np.uint8)
+            del block
     metrics = analysis.find(watch.trace)
     mine = metrics.by_process[os.getpid()]
     assert mine.peak_is_exact
