@@ -58,7 +58,9 @@ def _plain(expression: str) -> str:
         if character == "\\":
             end += 1
             character = expression[at + 1 : end]
-            parts.append("" if character.isalnum() else character)
+            parts.append("<var>" if character in "dDwWsS" else "" if character.isalnum() else character)
+        elif character == "{":
+            end = expression.find("}", at) + 1 or end
         elif character in "([":
             end = _closing(expression, at) + 1
             parts.append(_group(expression[at + 1 : end - 1]) if character == "(" else "<var>")
@@ -71,9 +73,9 @@ def _plain(expression: str) -> str:
 def _group(inside: str) -> str:
     if named := re.match(r"\?P<(\w+)>", inside):
         return f"<{named[1]}>"
-    if inside.startswith("?:"):
+    if inside.startswith("?:") and "|" not in inside:
         return _plain(inside[2:])
-    return "" if inside.startswith("?") else "<var>"
+    return "" if inside.startswith("?") and not inside.startswith("?:") else "<var>"
 
 
 def _closing(expression: str, at: int) -> int:

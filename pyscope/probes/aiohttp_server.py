@@ -64,7 +64,7 @@ def patch(patches: Patches, library: ModuleType) -> None:
             self: Any, request: Any, status: Any = 500, exc: Any = None, *args: Any, **kwargs: Any
         ) -> Any:
             work = working.get()
-            if type(work) is _Request and isinstance(exc, BaseException):
+            if type(work) is _Request and status == 500 and isinstance(exc, BaseException):
                 work.error = exc
             return original(self, request, status, exc, *args, **kwargs)
 

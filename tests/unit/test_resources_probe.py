@@ -48,7 +48,8 @@ def test_memory_that_came_and_went_between_two_samples_is_in_the_peak(tmp_path: 
     np.ones(200 * MB, np.uint8)  # an earlier peak that is not to count
     gc.collect()
     with watching(tmp_path, "resources") as watch:
-        with watch.probe("resources")._sampling:  # so that no sample falls between
+        sampling = watch.probe("resources")._sampling
+        with sampling:  # so that no sample falls between
             block = np.ones(64 * MB, np.uint8)
             del block
     metrics = analysis.find(watch.trace)
