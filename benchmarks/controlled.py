@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -19,24 +21,25 @@ LAUNCHER: Final = (sys.executable, "-m", "benchmarks.served")
 
 
 class Control:
-    """The commands to a server that runs under `LAUNCHER`, with `environment` over its own; `meet` it once it runs.
+    """The commands to a server that is started under `LAUNCHER`, with `environment` over its own, in `meeting`'s block.
     `on`, `mark` and `off` are `served.Meter`'s.
 
     Raises RuntimeError when a command fails or the server has ended.
     """
 
     def __init__(self, directory: Path) -> None:
-        address = str(directory / "control")
-        self.environment = {CONTROL_SOCKET: address}
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(address)
-        self._listener.listen(1)
+        self._address = str(directory / "control")
+        self.environment = {CONTROL_SOCKET: self._address}
 
-    def meet(self, server: ServerProcess) -> None:
-        """Waits for the server, which has been started."""
+    @contextlib.contextmanager
+    def meeting(self, server: ServerProcess) -> Iterator[None]:
+        """The server is to be started in the block, and is there for commands after it."""
         self._server = server
-        self._connection, _ = self._listener.accept()
-        self._listener.close()
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(self._address)
+            listener.listen(1)
+            yield
+            self._connection, _ = listener.accept()
         self._connection.settimeout(ANSWER_SECONDS)
 
     def close(self) -> None:
@@ -79,8 +82,8 @@ class ControlledServer(Control):
         self.workload = ServedWorkload(directory, LAUNCHER, self.environment)
 
     def __enter__(self) -> Self:
-        self.workload.__enter__()
-        self.meet(self.workload.server)
+        with self.meeting(self.workload.server):
+            self.workload.__enter__()
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -112,10 +112,12 @@ def running_taskflow(folder: Path) -> Iterator[tuple[ServerProcess, Control]]:
         "PYSCOPE_TOKEN": TOKEN,
         "TASKFLOW_FAULTS": "none",
     }
-    with ServerProcess(folder, environment | control.environment, LAUNCHER) as server:
-        control.meet(server)
+    server = ServerProcess(folder, environment | control.environment, LAUNCHER)
+    with contextlib.ExitStack() as stack:
+        with control.meeting(server):
+            stack.enter_context(server)
+        stack.callback(control.close)
         yield server, control
-        control.close()
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from pyscope.probes.patches import Patches
 __all__ = ["MOST_BODY", "allow", "forbid", "of_asgi", "of_wsgi"]
 
 MOST_BODY = 1000  # bytes of a request's body
-_MOST_TEXT = 200
 _HEADER = "request_header:"
 _BODY = "request_body"
 _PARAMETERS = "sql_parameters"
@@ -101,6 +100,7 @@ def _tell_parameters(probe: str, parameters: Any, context: Any) -> None:
         if parameters is None and context is not None:
             parameters = context.parameters[0]
         if parameters:
+            # With it comes asyncio: only for those who allow this.
             from pyscope.probes.state.values import freeze, tell
 
             _emit(0, _PARAMETERS, tell(freeze(_printed(parameters)))[1])
@@ -180,7 +180,9 @@ def _length(environ: dict[str, Any]) -> int:
 
 
 def _tell_header(identity: int, name: str, value: str) -> None:
-    _emit(identity, _HEADER + name, value if len(value) <= _MOST_TEXT else value[: _MOST_TEXT - 1] + "…")
+    from pyscope.probes.state.values import cut
+
+    _emit(identity, _HEADER + name, cut(value))
 
 
 class _Body:

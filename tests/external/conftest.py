@@ -27,7 +27,9 @@ def record(tmp_path: Path, request: pytest.FixtureRequest) -> Record:
     def run(body: Callable[[], Any], probes: list[str] | None = None, **settings: Any) -> Trace:
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.pyscope"
         settings.setdefault("ring_mb", 8)  # quicker to make
-        emitter.scope.set(0)  # what an earlier test has left open in this thread is not around this one's scopes
+        emitter.scope.set(
+            0
+        )  # what an earlier test has left open in this thread is not around this one's scopes
         with pyscope.record(path, modules=[request.module.__name__], probes=probes or PROBES, **settings):
             body()
         return pyscope.load(path)

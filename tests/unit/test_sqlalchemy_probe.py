@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, ForeignKey, String, create_engine, event, exc, select, text, update
+from sqlalchemy.connectors.asyncio import AsyncAdapt_dbapi_cursor
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.engine import Connection, Dialect
@@ -271,6 +272,36 @@ def test_engines_and_connections_are_seen_once_each_whenever_they_were_made(
         "SELECT ? AS a",
         "SELECT ? AS b",
     ]
+
+
+def test_no_select_to_sqlite_is_asked_for_rows_that_it_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    count = AsyncAdapt_dbapi_cursor.rowcount.fget
+
+    def rowcount(cursor: Any) -> int:
+        asked.append(count(cursor))
+        return asked[-1]
+
+    async def work() -> list[int]:
+        engine = create_async_engine("sqlite+aiosqlite://", poolclass=StaticPool)
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE things (id INTEGER)"))
+            await connection.execute(text("INSERT INTO things VALUES (1), (2)"))
+            asked.clear()
+            await connection.execute(text("SELECT id FROM things"))
+            of_the_select = list(asked)
+            await connection.execute(text("UPDATE things SET id = id + 1"))
+        await engine.dispose()
+        return of_the_select
+
+    monkeypatch.setattr(AsyncAdapt_dbapi_cursor, "rowcount", property(rowcount))
+    untraced = asyncio.run(work())
+    with watching(tmp_path, "sqlalchemy") as watch:
+        assert asyncio.run(work()) == untraced
+    rows = {row.statement.split()[0]: row.rows for row in statements(watch.trace)}
+    assert (rows["SELECT"], rows["UPDATE"]) == (-1, 2)
 
 
 def test_an_asynchronous_engine_is_attached_to_once(tmp_path: Path) -> None:

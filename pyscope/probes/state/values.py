@@ -21,6 +21,7 @@ __all__ = [
     "Frozen",
     "attributes",
     "class_attributes",
+    "cut",
     "freeze",
     "hides",
     "is_bare_container",
@@ -109,13 +110,13 @@ def tell(frozen: Frozen) -> tuple[ValueKind, str]:
     if tag == "unknown":
         return ValueKind.UNKNOWN, ""
     if tag == "str":
-        return ValueKind.TEXT, _cut(frozen[1])
+        return ValueKind.TEXT, cut(frozen[1])
     if tag in ("int", "bool", "float", "NoneType") and not _is_long(frozen[1]):
         return ValueKind.LITERAL, repr(frozen[1])
     if tag == "enum":
         word = frozen[3] if type(frozen[3]) is str else frozen[2]
-        return ValueKind.TEXT, _cut(word)
-    return ValueKind.SHOWN, _cut(_described(frozen))
+        return ValueKind.TEXT, cut(word)
+    return ValueKind.SHOWN, cut(_described(frozen))
 
 
 def _is_long(value: Any) -> bool:
@@ -123,7 +124,8 @@ def _is_long(value: Any) -> bool:
     return type(value) is int and value.bit_length() > 600
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text of `MOST_TEXT` characters at most."""
     return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"
 
 
@@ -134,7 +136,7 @@ def _described(frozen: Frozen) -> str:
     if tag == "enum":
         return f"{frozen[1]}.{frozen[2]}"
     if tag in ("str", "bytes", "bytearray"):
-        return _cut(repr(frozen[1]))
+        return cut(repr(frozen[1]))
     if tag in ("int", "bool", "float", "NoneType", "complex"):
         return f"<int of {frozen[1].bit_length()} bits>" if _is_long(frozen[1]) else repr(frozen[1])
     if len(frozen) == 2:  # too deep
